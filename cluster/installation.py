@@ -1,0 +1,162 @@
+"""One installation on this machine: its paths, ports, token and environment. No processes.
+
+An installation is named by its HTTP port, which is unique on the machine by nature. Nothing of
+it is shared with another installation or another Ray: not a path, not a port, not a token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+#: Every process of an installation carries this in its environment, and is found by it.
+MARKER = "FUSION_INSTALLATION"
+_PORTS = (
+    "gcs",
+    "dashboard",
+    "dashboard_agent",
+    "dashboard_agent_grpc",
+    "runtime_env_agent",
+    "metrics_agent",
+    "node_manager",
+    "object_manager",
+    "ray_client",
+    "haproxy_metrics",
+    "haproxy_stats",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What is known about one installation. `pid` is that of its `fusion up`."""
+
+    host: str
+    port: int
+    marker: str
+    pid: int
+    ports: dict[str, int]
+    ready: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return folder(self.port)
+
+    @property
+    def temp(self) -> Path:
+        """Ray's own folder. Short, because socket paths may have 107 bytes."""
+        return Path(f"/tmp/fusion-{os.getuid()}-{self.port}")  # noqa: S108  # made with mode 0700
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
+        return f"http://{host}:{self.port}"
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://127.0.0.1:{self.ports['dashboard']}"
+
+    @property
+    def token(self) -> str:
+        """The token of this cluster's Ray API. Never printed."""
+        return (self.folder / "token").read_text(encoding="utf-8").strip()
+
+    def save(self) -> None:
+        """Write the state where `find` reads it, in one step."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = self.folder / f".state.{os.getpid()}"
+        draft.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        draft.replace(self.folder / "state.json")
+
+    def forget(self) -> None:
+        (self.folder / "state.json").unlink(missing_ok=True)
+
+    def now_ready(self) -> Installation:
+        return replace(self, ready=True)
+
+    def environment(self) -> dict[str, str]:
+        """What every process of this installation has in its environment, beside the user's."""
+        ports, temp = self.ports, self.temp
+        first = 30_000 + self.port % 250 * 100
+        return {
+            MARKER: self.marker,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # The HTTP path: HAProxy in front of the replicas, five times faster than Serve's own.
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(temp / "haproxy" / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(temp / "haproxy" / "admin.sock"),
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(temp / "haproxy" / "metrics.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(temp / "haproxy"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(temp / "haproxy" / "server-state"),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports["haproxy_metrics"]),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["haproxy_stats"]),
+            # Replicas listen on ports of a range; two installations take two ranges.
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 99),
+            # Numbers on /metrics are at most this old (Ray's default is ten seconds).
+            "RAY_metrics_report_interval_ms": "2000",
+            # A dead replica's engine processes die with it.
+            "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "true",
+            # One worker a logical CPU would be started ahead of need: 100 MB each.
+            "RAY_enable_worker_prestart": "false",
+            "RAY_prestart_worker_first_driver": "false",
+        }
+
+
+def folder(port: int) -> Path:
+    """Where the installation on this port keeps its state."""
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "fusion" / str(port)
+
+
+def create(host: str, port: int) -> Installation:
+    """A new installation with free ports and a token of its own."""
+    made = Installation(host, port, secrets.token_hex(8), os.getpid(), dict(_free_ports()))
+    made.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    made.temp.mkdir(exist_ok=True, mode=0o700)
+    if made.temp.stat().st_uid != os.getuid():
+        raise PermissionError(f"{made.temp} belongs to somebody else")
+    (made.temp / "haproxy").mkdir(exist_ok=True)
+    token = made.folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32), encoding="utf-8")
+    made.save()
+    return made
+
+
+def find(port: int) -> Installation | None:
+    """The installation on this port, as it was last saved."""
+    try:
+        raw = json.loads((folder(port) / "state.json").read_text(encoding="utf-8"))
+        return Installation(**raw)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def port_is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        # As HAProxy will: a port in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_ports() -> Iterator[tuple[str, int]]:
+    """Ports that are free now. All are held at once, so that no two are the same."""
+    with ExitStack() as held:
+        for name in _PORTS:
+            probe = held.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            yield name, probe.getsockname()[1]

@@ -1,0 +1,244 @@
+"""Starts the cluster on this machine, puts an application on it, and stops it again.
+
+The application is known by its import path only. Ray is steered from outside, through its
+command line and the dashboard's REST API: the launcher imports no Ray, joins no cluster, and
+so can neither ship the user's folder to it nor be hurt by it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from cluster import guardian, installation
+from cluster.installation import Installation
+
+#: Called with one line for people, whenever something begins or changes.
+Report = Callable[[str], None]
+
+_RAY_START_S = 120.0
+_POLL_S = 0.5
+
+
+class LaunchError(Exception):
+    """The cluster could not be started; the message is for people and says what to do."""
+
+
+@contextmanager
+def head(host: str, port: int, cpus: float, report: Report) -> Iterator[Installation]:
+    """A running Ray head of an own installation. Leaving the block leaves no process."""
+    claim_port(host, port)
+    made = installation.create(host, port)
+    environment = {**os.environ, **made.environment()}
+    # The guardian must not carry the marker: it would be asked to stop itself.
+    watcher = subprocess.Popen(
+        [sys.executable, "-m", "cluster.guardian", made.marker],
+        stdin=subprocess.PIPE,
+        cwd=made.folder,
+        start_new_session=True,
+    )
+    try:
+        report("Starting Ray")
+        process = subprocess.Popen(
+            _ray_command(made, cpus),
+            env=environment,
+            cwd=made.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=(made.folder / "ray.log").open("wb"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        _wait_for_dashboard(made, process)
+        yield made
+    finally:
+        # Interruptions must not interrupt the clean-up; it has an end of its own.
+        ignored = {name: signal.signal(name, signal.SIG_IGN) for name in _STOPPING}
+        assert watcher.stdin is not None
+        watcher.stdin.close()
+        watcher.wait()
+        made.forget()
+        for name, handler in ignored.items():
+            signal.signal(name, handler)
+
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def claim_port(host: str, port: int) -> None:
+    """Raise LaunchError if the port is taken. A crashed installation on it is cleared first."""
+    old = installation.find(port)
+    if old is not None and not alive(old):
+        guardian.sweep(old.marker)
+        old.forget()
+    if not installation.port_is_free(host, port):
+        whose = "another fusion cluster" if old is not None and alive(old) else "another program"
+        raise LaunchError(
+            f"Port {port} on {host} is taken by {whose}. "
+            "Choose another with --port, or set server.port in the catalog."
+        )
+
+
+def alive(made: Installation) -> bool:
+    """Whether the `fusion up` of this installation still runs."""
+    try:
+        os.kill(made.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return bool(guardian.members(made.marker))
+
+
+def stop(made: Installation, timeout_s: float = 20.0) -> bool:
+    """Stop an installation from another process. True when nothing of it is left."""
+    try:
+        os.kill(made.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        guardian.sweep(made.marker)
+        made.forget()
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        if installation.find(made.port) is None and not guardian.members(made.marker):
+            return True
+        time.sleep(0.1)
+    return not guardian.sweep(made.marker)
+
+
+def _ray_command(made: Installation, cpus: float) -> list[str]:
+    ports = made.ports
+    flags = {
+        "node-ip-address": "127.0.0.1",
+        "port": ports["gcs"],
+        "node-manager-port": ports["node_manager"],
+        "object-manager-port": ports["object_manager"],
+        "min-worker-port": 0,
+        "max-worker-port": 0,
+        "dashboard-host": "127.0.0.1",
+        "dashboard-port": ports["dashboard"],
+        "dashboard-agent-listen-port": ports["dashboard_agent"],
+        "dashboard-agent-grpc-port": ports["dashboard_agent_grpc"],
+        "runtime-env-agent-port": ports["runtime_env_agent"],
+        "metrics-export-port": ports["metrics_agent"],
+        "ray-client-server-port": ports["ray_client"],
+        "temp-dir": made.temp,
+        "num-cpus": int(cpus),
+        # Answers are small; Ray's default would take a third of the memory.
+        "object-store-memory": 200_000_000,
+    }
+    switches = ["--head", "--block", "--disable-usage-stats"]
+    return [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", *switches),
+        *(f"--{name}={value}" for name, value in flags.items()),
+    ]
+
+
+def _wait_for_dashboard(made: Installation, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + _RAY_START_S
+    with api(made) as client:
+        while time.monotonic() < until:
+            if process.poll() is not None:
+                raise LaunchError(f"Ray did not start: {_last_line(made)} (see {_log(made)})")
+            try:
+                if client.get("/api/version").status_code == 200:
+                    return
+            except httpx.HTTPError:
+                time.sleep(_POLL_S)
+    raise LaunchError(f"Ray did not start within {_RAY_START_S:.0f} s (see {_log(made)}).")
+
+
+def _log(made: Installation) -> str:
+    return str(made.folder / "ray.log")
+
+
+def _last_line(made: Installation) -> str:
+    lines = (made.folder / "ray.log").read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"
+
+
+def api(made: Installation) -> httpx.Client:
+    """A client of the dashboard's REST API with this installation's token."""
+    headers = {"authorization": f"Bearer {made.token}"}
+    return httpx.Client(base_url=made.dashboard, headers=headers, timeout=30.0)
+
+
+def deploy(made: Installation, name: str, import_path: str, args: dict[str, Any]) -> None:
+    """Hand the application to Serve. Returns when Serve has taken it, not when it is ready."""
+    config = {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": made.host, "port": made.port},
+        "logging_config": {"log_level": "WARNING", "enable_access_log": False},
+        "applications": [
+            {"name": name, "route_prefix": "/", "import_path": import_path, "args": args}
+        ],
+    }
+    with api(made) as client:
+        response = client.put("/api/serve/applications/", json=config, timeout=120.0)
+    if response.status_code != 200:
+        raise LaunchError(f"Serve did not take the application: {response.text[:500]}")
+
+
+def status(made: Installation, name: str) -> dict[str, Any]:
+    """Serve's word on the application: `status`, `message`, `deployments`. Empty if unknown."""
+    with api(made) as client:
+        response = client.get("/api/serve/applications/")
+    response.raise_for_status()
+    application: dict[str, Any] = response.json().get("applications", {}).get(name) or {}
+    return application
+
+
+def wait_until_ready(made: Installation, name: str, report: Report) -> None:
+    """Report what comes up until everything is up. Raises LaunchError with one readable cause."""
+    seen: dict[str, str] = {}
+    while True:
+        application = status(made, name)
+        for part, detail in application.get("deployments", {}).items():
+            state = _state(detail)
+            if seen.get(part) != state:
+                seen[part] = state
+                report(f"{part}: {state}")
+        match application.get("status"):
+            case "RUNNING":
+                break
+            case "DEPLOY_FAILED" | "UNHEALTHY":
+                raise LaunchError(_failure(application))
+            case _:
+                time.sleep(_POLL_S)
+    # Serve says running when its replicas are; the proxy learns of them a moment later.
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        try:
+            if httpx.get(f"{made.url}/healthz", timeout=5).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.1)
+    raise LaunchError(f"The replicas run, but {made.url}/healthz does not answer.")
+
+
+def _state(detail: dict[str, Any]) -> str:
+    state = str(detail["status"])
+    return {"HEALTHY": "ready", "UPDATING": "starting"}.get(state, state.lower().replace("_", " "))
+
+
+def _failure(application: dict[str, Any]) -> str:
+    for part, detail in application.get("deployments", {}).items():
+        if detail["status"] not in ("HEALTHY", "UPDATING"):
+            return f"{part} did not start: {readable_cause(detail.get('message', ''))}"
+    return f"The application did not start: {readable_cause(application.get('message', ''))}"
+
+
+def readable_cause(text: str) -> str:
+    """The sentence in a traceback that says what went wrong: its last error line."""
+    errors = re.findall(r"^\s*(?:[\w.]+\.)?(\w*(?:Error|Exception|Exit)\w*: .+)$", text, re.M)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    cause = errors[-1] if errors else (lines[-1] if lines else "no reason was given")
+    return cause[:1000]

@@ -1,0 +1,1 @@
+"""What answers: the catalog, the common message type, and everything behind one interface."""

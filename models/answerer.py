@@ -1,0 +1,49 @@
+"""The one interface of everything that answers, and the clock that it lives by."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from models.call import Call
+from models.messages import Completion, Event, Request
+
+#: A stream of events. A generator, so that whoever stops reading can close it.
+Events = AsyncGenerator[Event, None]
+
+
+class Answerer(Protocol):
+    """A workforce model, a flagship, a fusion, a cascade, a plan, or a user's own class.
+
+    Both methods raise a `FusionError` and nothing else. Both may be cancelled at any await
+    (`asyncio.CancelledError`, or `aclose()` of the stream) and then free what they hold,
+    down to the engine.
+    """
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        """The whole answer."""
+        ...
+
+    def stream(self, request: Request, call: Call) -> Events:
+        """The answer as it is written. Ends with exactly one `Done`, or raises."""
+        ...
+
+
+class Clock(Protocol):
+    """Time as the code sees it, so that a test can own it."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    def now(self) -> float:
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

@@ -1,0 +1,50 @@
+"""Who asks, within what: the context that travels with every request to whatever answers."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from models.errors import DeadlineExceeded
+from models.messages import StageRole
+
+
+def new_id(prefix: str) -> str:
+    """A public id such as `req_9f2c…`: 96 random bits, so nobody can guess a neighbour's."""
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The circumstances of one call.
+
+    `deadline` is a point on the clock of `time.time()`, in seconds, so that it keeps its
+    meaning when the call moves to another process of the cluster; None means no limit.
+    `cost_cap_nano_usd` bounds this call and everything under it.
+    """
+
+    id: str = field(default_factory=lambda: new_id("req"))
+    role: StageRole = "answer"
+    project: str = "default"
+    key: str | None = None
+    session: str | None = None
+    deadline: float | None = None
+    cost_cap_nano_usd: int | None = None
+    idempotency_key: str | None = None
+    fusion_depth: int = 0
+    #: The caller's own words about the request, kept and never interpreted.
+    metadata: tuple[tuple[str, str], ...] = ()
+
+    def child(self, role: StageRole, **changes: Any) -> Call:
+        """The same circumstances for an inner call, with an id of its own."""
+        return replace(self, id=new_id("call"), role=role, idempotency_key=None, **changes)
+
+    def remaining_s(self, now: float) -> float | None:
+        """Seconds left at `now`, or None without a deadline. Raises DeadlineExceeded at zero."""
+        if self.deadline is None:
+            return None
+        left = self.deadline - now
+        if left <= 0:
+            raise DeadlineExceeded("The deadline of this request has passed.")
+        return left

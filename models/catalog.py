@@ -1,0 +1,281 @@
+"""The catalog: the models, aliases, panels and roles of one installation, as checked values.
+
+`models.catalog_file` reads one from YAML and reports every problem with its line. Inside the
+program a `Catalog` is always valid: nobody checks it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from models.messages import Sampling
+from models.prices import Price
+
+#: Names that start so belong to the program.
+FUSION = "fusion/"
+AUTO = "fusion/auto"
+PLAN = "fusion/plan"
+RESERVED_PANELS = frozenset({"auto", "plan"})
+#: Names that OpenRouter's clients send, and the panel that answers each.
+CONTRACT_NAMES = {"openrouter/fusion": "default", "openrouter/fusion-flash": "general-fast"}
+SUBTASK_KINDS = ("design", "read", "search", "extract", "write", "code", "check", "decide")
+MAX_PANEL = 8
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=128)]
+
+
+class Record(BaseModel):
+    """Frozen, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Replicas(Record):
+    """How many replicas of a workforce model may run."""
+
+    min: int = Field(1, ge=1, le=1000)
+    max: int = Field(1, ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Replicas:
+        if self.max < self.min:
+            raise ValueError(f"max ({self.max}) is below min ({self.min})")
+        return self
+
+
+def _fixed_number(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"min": value, "max": value}
+    return value
+
+
+class _Model(Record):
+    """What every model has, whoever hosts it."""
+
+    #: Longest prompt plus answer, in tokens.
+    context: int = Field(8192, ge=128)
+    #: Longest answer, in tokens. Also what is asked for when a request does not say.
+    max_output: int = Field(1024, ge=1)
+    #: Whether it can call tools by itself.
+    tools: bool = False
+    #: Whether it can read images.
+    images: bool = False
+    price: Price | None = None
+    #: Models to try in order when this one cannot be reached.
+    fallbacks: tuple[Name, ...] = ()
+
+    @model_validator(mode="after")
+    def _output_fits(self) -> _Model:
+        if self.max_output >= self.context:
+            raise ValueError(
+                f"max_output ({self.max_output}) must be below context ({self.context})"
+            )
+        return self
+
+
+class Hosted(_Model):
+    """A workforce model: the cluster hosts it."""
+
+    tier: Literal["workforce"] = "workforce"
+    replicas: Annotated[Replicas, BeforeValidator(_fixed_number)] = Replicas()
+    #: Requests that one replica works on at the same time; Serve scales on half of it.
+    max_ongoing: int = Field(32, ge=1, le=4096)
+    #: Requests that may wait, for each gateway; one more is answered with 429.
+    max_queued: int = Field(256, ge=0, le=100_000)
+    #: CPUs that one replica reserves from Ray (0 is allowed: placement only).
+    cpus: float = Field(1.0, ge=0)
+    env: dict[str, str] = Field(default_factory=dict)
+
+
+class VllmModel(Hosted):
+    """An open-weight model under vLLM."""
+
+    engine: Literal["vllm"]
+    #: `package:NAME` (weights inside a Python package), a folder, or a Hugging Face name.
+    source: str = Field(min_length=1)
+    #: `cpu`, `gpu`, or the type of GPU as Ray names it (`L4`, `A100`, `H100`, ...).
+    accelerator: str = Field("gpu", pattern=r"^[A-Za-z0-9-]+$")
+    #: vLLM's own engine arguments, passed as they are.
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+
+
+class FakeModelSpec(Hosted):
+    """A model that needs no weights: it repeats what it is told to say. For trying things out."""
+
+    engine: Literal["fake"]
+    reply: str = "{question}"
+    first_token_s: float = Field(0.0, ge=0)
+    token_s: float = Field(0.0, ge=0)
+
+
+class OpenAIModel(_Model):
+    """A flagship model behind an API that speaks OpenAI's chat dialect."""
+
+    tier: Literal["flagship"] = "flagship"
+    engine: Literal["openai"]
+    #: The model's name at the provider. Default: its name here.
+    upstream: str | None = None
+    base_url: str = Field("https://api.openai.com/v1", pattern=r"^https?://[^\s?#]+$")
+    #: The environment variable that holds the key. The key itself never stands in the catalog.
+    api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    #: Calls in flight for this account over the whole cluster.
+    max_concurrent: int = Field(64, ge=1)
+    timeout_s: float = Field(120.0, gt=0)
+    tools: bool = True
+    images: bool = True
+
+
+ModelSpec = Annotated[VllmModel | FakeModelSpec | OpenAIModel, Field(discriminator="engine")]
+
+
+def _bare_name(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
+
+
+class Member(Record):
+    """One panelist: a model with its own sampling and persona."""
+
+    model: Name
+    #: An instruction put before the conversation, to make this panelist look elsewhere.
+    persona: str | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    max_tokens: int | None = Field(None, ge=1)
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens)
+
+
+class Panel(Record):
+    """The models that answer one prompt in parallel, and who judges and writes."""
+
+    members: tuple[Annotated[Member, BeforeValidator(_bare_name)], ...] = Field(
+        min_length=1, max_length=MAX_PANEL
+    )
+    #: Default: `roles.judge`.
+    judge: Name | None = None
+    #: Default: the panel's judge, as in the Fusion contract.
+    synthesis: Name | None = None
+    #: Longest analysis of the judge, in tokens.
+    analysis_tokens: int = Field(1024, ge=128)
+    timeout_s: float = Field(300.0, gt=0)
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """Each member's name in the panel: its model's, and `model#2` for a second place."""
+        seen: dict[str, int] = {}
+        names = []
+        for member in self.members:
+            seen[member.model] = count = seen.get(member.model, 0) + 1
+            names.append(member.model if count == 1 else f"{member.model}#{count}")
+        return tuple(names)
+
+
+class Subtasks(Record):
+    """Who does each kind of subtask: a model, an alias, `fusion/<panel>`, or `fusion/auto`."""
+
+    design: Name = AUTO
+    read: Name = AUTO
+    search: Name = AUTO
+    extract: Name = AUTO
+    write: Name = AUTO
+    code: Name = AUTO
+    check: Name = AUTO
+    decide: Name = AUTO
+
+
+class Roles(Record):
+    """Who serves the parts of a complex answer."""
+
+    judge: Name
+    #: Default: the judge.
+    synthesis: Name | None = None
+    #: Default: the judge.
+    plan: Name | None = None
+    subtasks: Subtasks = Subtasks()
+
+
+class Server(Record):
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    #: Gateway replicas.
+    gateways: int = Field(1, ge=1, le=64)
+    #: Requests that one gateway works on at the same time.
+    max_concurrent: int = Field(1024, ge=1)
+    #: Deadline of a request that does not set one.
+    request_timeout_s: float = Field(600.0, gt=0)
+    max_body_mb: float = Field(8.0, gt=0, le=512)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a name stands for in the end."""
+
+    kind: Literal["model", "panel", "auto", "plan"]
+    name: str
+
+
+class Catalog(Record):
+    """Everything that one installation knows."""
+
+    server: Server = Server()
+    models: dict[Name, ModelSpec] = Field(min_length=1)
+    aliases: dict[Name, Name] = Field(default_factory=dict)
+    panels: dict[Name, Panel] = Field(default_factory=dict)
+    roles: Roles
+
+    def resolve(self, name: str) -> Target | None:
+        """Follow aliases to the end. None if nothing here has that name."""
+        for _ in range(len(self.aliases) + 1):
+            if name in self.models:
+                return Target("model", name)
+            if name in self.aliases:
+                name = self.aliases[name]
+                continue
+            return self._own_name(name)
+        return None
+
+    def _own_name(self, name: str) -> Target | None:
+        if name == AUTO:
+            return Target("auto", "auto")
+        if name == PLAN:
+            return Target("plan", "plan")
+        panel = CONTRACT_NAMES.get(name) or name.removeprefix(FUSION)
+        if panel != name and panel in self.panels:
+            return Target("panel", panel)
+        return None
+
+    def model_behind(self, name: str) -> str:
+        """The concrete model of a name that the catalog's own check knows to be one."""
+        target = self.resolve(name)
+        if target is None or target.kind != "model":
+            raise LookupError(name)
+        return target.name
+
+    def judge_of(self, panel: str) -> str:
+        """The concrete model that judges this panel."""
+        return self.model_behind(self.panels[panel].judge or self.roles.judge)
+
+    def writer_of(self, panel: str) -> str:
+        """The concrete model that writes this panel's answer."""
+        spec = self.panels[panel]
+        return self.model_behind(
+            spec.synthesis or spec.judge or self.roles.synthesis or self.roles.judge
+        )
+
+    def names(self) -> Iterator[tuple[str, Target]]:
+        """Every name that a client may send, with what it stands for."""
+        for name in (*self.models, *self.aliases):
+            if (target := self.resolve(name)) is not None:
+                yield name, target
+        for panel in self.panels:
+            yield FUSION + panel, Target("panel", panel)
+        for name, panel in CONTRACT_NAMES.items():
+            if panel in self.panels:
+                yield name, Target("panel", panel)
+        yield AUTO, Target("auto", "auto")

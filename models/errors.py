@@ -1,0 +1,95 @@
+"""Every error that a caller can see, in one hierarchy.
+
+    FusionError
+    ├── BadRequest            400  the request is wrong; repeating it will not help
+    │   ├── ContextTooLong    400  the prompt does not fit the model's window
+    │   └── Unsupported       400  understood, and this model or server does not do it
+    ├── ModelNotFound         404
+    ├── TooLarge              413
+    ├── Overloaded            429  come back after `retry_after_s`
+    ├── Cancelled             499  the caller went away
+    ├── UpstreamError         502  the model answered, and wrongly
+    │   └── AllPanelsFailed   502  no panelist answered
+    ├── Unavailable           503  nothing reached the model; safe to repeat
+    └── DeadlineExceeded      504
+
+A dialect turns one into its own shape at the door; inside, this is the only currency.
+Instances cross process borders, so each must survive pickling: all state is in `__dict__`
+and `args`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class FusionError(Exception):
+    """A failure with a status, a stable code and a sentence that tells the user what to do."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+    #: Nothing was done that a repetition would do twice.
+    safe_to_repeat: ClassVar[bool] = False
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_revive, (type(self), self.message, self.param, self.retry_after_s))
+
+
+def _revive(
+    cls: type[FusionError], message: str, param: str | None, retry_after_s: float | None
+) -> FusionError:
+    return cls(message, param=param, retry_after_s=retry_after_s)
+
+
+class BadRequest(FusionError):
+    status, kind, code = 400, "invalid_request_error", "invalid_request"
+
+
+class ContextTooLong(BadRequest):
+    code = "context_length_exceeded"
+
+
+class Unsupported(BadRequest):
+    code = "unsupported"
+
+
+class ModelNotFound(FusionError):
+    status, kind, code = 404, "invalid_request_error", "model_not_found"
+
+
+class TooLarge(FusionError):
+    status, kind, code = 413, "invalid_request_error", "request_too_large"
+
+
+class Overloaded(FusionError):
+    status, kind, code = 429, "rate_limit_error", "overloaded"
+
+
+class Cancelled(FusionError):
+    status, kind, code = 499, "invalid_request_error", "cancelled"
+
+
+class UpstreamError(FusionError):
+    status, kind, code = 502, "upstream_error", "upstream_error"
+
+
+class AllPanelsFailed(UpstreamError):
+    code = "all_panels_failed"
+
+
+class Unavailable(FusionError):
+    status, kind, code = 503, "server_error", "unavailable"
+    safe_to_repeat = True
+
+
+class DeadlineExceeded(FusionError):
+    status, kind, code = 504, "timeout_error", "deadline_exceeded"

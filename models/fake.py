@@ -1,0 +1,122 @@
+"""A model and a clock that a test owns. They ship with the package: users test with them too."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from models.answerer import Clock, Events, SystemClock
+from models.call import Call
+from models.errors import FusionError
+from models.messages import (
+    Completion,
+    Done,
+    Message,
+    Request,
+    Text,
+    TextDelta,
+    Usage,
+)
+
+#: What a fake says: a text, an error to raise, or a function of the request that gives either.
+Reply = str | FusionError | Callable[[Request], "str | FusionError"]
+
+
+@dataclass
+class FakeModel:
+    """Answers with what it is told to, word by word. Records every call it got.
+
+    `reply` may be a list: each call takes the next one, and the last one stays. Tokens are
+    words. Timings are seconds on `clock`.
+    """
+
+    name: str = "fake"
+    reply: Reply | list[Reply] = "ok"
+    first_token_s: float = 0.0
+    token_s: float = 0.0
+    clock: Clock = field(default_factory=SystemClock)
+    calls: list[tuple[Request, Call]] = field(default_factory=list)
+    cancelled: int = 0
+
+    def _next_reply(self, request: Request) -> str:
+        reply = self.reply
+        if isinstance(reply, list):
+            reply = reply.pop(0) if len(reply) > 1 else reply[0]
+        if callable(reply) and not isinstance(reply, FusionError):
+            reply = reply(request)
+        if isinstance(reply, FusionError):
+            raise reply
+        return reply
+
+    def _done(self, request: Request, text: str) -> Done:
+        words = sum(len(message.text.split()) for message in request.messages)
+        message = Message("assistant", (Text(text),) if text else ())
+        usage = Usage(input=words, output=len(text.split()))
+        return Done(Completion(model=self.name, message=message, usage=usage))
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        async for event in self.stream(request, call):
+            if isinstance(event, Done):
+                return event.completion
+        raise AssertionError("a stream ends with Done")
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        self.calls.append((request, call))
+        try:
+            if self.first_token_s:
+                await self.clock.sleep(self.first_token_s)
+            text = self._next_reply(request)
+            for index, word in enumerate(text.split(" ") if text else ()):
+                if self.token_s and index:
+                    await self.clock.sleep(self.token_s)
+                yield TextDelta(word if index == 0 else " " + word)
+            yield self._done(request, text)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+
+
+class FakeClock:
+    """Time that moves only when a test says so.
+
+    >>> clock = FakeClock()
+    >>> task = asyncio.create_task(clock.sleep(10))
+    >>> await clock.advance(10)   # the sleeper has run on
+    """
+
+    def __init__(self, now: float = 0.0) -> None:
+        self._now = now
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+
+    def now(self) -> float:
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._now + seconds, next(self._order), future))
+        await future
+
+    async def advance(self, seconds: float) -> None:
+        """Move time on, waking every sleeper in the order of its due time."""
+        end = self._now + seconds
+        await settle()
+        while self._sleepers and self._sleepers[0][0] <= end:
+            due, _, future = heapq.heappop(self._sleepers)
+            self._now = due
+            if not future.done():
+                future.set_result(None)
+            await settle()
+        self._now = end
+
+
+async def settle(rounds: int = 50) -> None:
+    """Let every task that can run do so."""
+    for _ in range(rounds):
+        await asyncio.sleep(0)

@@ -1,0 +1,52 @@
+"""What tokens cost: exact integers, never floats.
+
+A price is written as everybody writes it, in US dollars for a million tokens. One such dollar
+is 10⁻⁶ USD a token, so with nano-dollars (10⁻⁹ USD) as the unit, tokens x price x 1000 is exact
+for every price that has up to three decimal places, and rounded up to a nano-dollar beyond.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, Decimal
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from models.messages import Usage
+
+NANO_PER_USD = 1_000_000_000
+
+
+def _exact(value: Any) -> Any:
+    # 0.15 in YAML is a float whose digits are what its author wrote; str() gives those back,
+    # where Decimal(0.15) would give the nearest binary fraction.
+    return Decimal(str(value)) if isinstance(value, int | float) else value
+
+
+UsdPerMillion = Annotated[Decimal, BeforeValidator(_exact), Field(ge=0, le=1_000_000)]
+
+
+class Price(BaseModel):
+    """US dollars for a million tokens. `cached_input` defaults to `input`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: UsdPerMillion
+    output: UsdPerMillion
+    cached_input: UsdPerMillion | None = None
+
+    def cost(self, usage: Usage) -> int:
+        """Nano-dollars for these tokens, rounded up."""
+        cached_rate = self.input if self.cached_input is None else self.cached_input
+        usd_millionths = (
+            (usage.input - usage.cached) * self.input
+            + usage.cached * cached_rate
+            + usage.output * self.output
+        )
+        return int((usd_millionths * 1000).to_integral_value(rounding=ROUND_CEILING))
+
+
+def usd(nano: int) -> str:
+    """Nano-dollars as a plain decimal string of dollars: `usd(1_500_000) == "0.0015"`."""
+    text = f"{Decimal(nano) / NANO_PER_USD:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,100 @@
+"""The gateway's side of a workforce model: one handle, our messages, our errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RayServeException,
+    ReplicaUnavailableError,
+)
+
+from models import wire
+from models.answerer import Clock, Events, SystemClock
+from models.call import Call
+from models.errors import Cancelled, DeadlineExceeded, FusionError, Overloaded, Unavailable
+from models.messages import Completion, Request
+
+#: What a client is told to wait when every place is taken. Honest estimates come from backlog.
+RETRY_AFTER_S = 2.0
+
+
+class Workforce:
+    """A hosted model as an `Answerer`. `handle` is Serve's handle of its deployment."""
+
+    def __init__(self, name: str, handle: Any, clock: Clock | None = None) -> None:
+        self._name = name
+        self._whole = handle.options(method_name="ask")
+        self._streamed = handle.options(method_name="ask_stream", stream=True)
+        self._clock = clock or SystemClock()
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        body = wire.payload(request, model=self._name, stream=False)
+        with ray_errors(self._name):
+            async with asyncio.timeout(call.remaining_s(self._clock.now())):
+                response = self._whole.remote(body)
+                try:
+                    answer = await response
+                except BaseException:
+                    # Serve does not take an abandoned request off the replica by itself.
+                    response.cancel()
+                    raise
+        if "error" in answer:
+            raise wire.error(None, answer, model=self._name)
+        return wire.completion(answer, model=self._name)
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        deltas = wire.Deltas(self._name)
+        body = wire.payload(request, model=self._name, stream=True)
+        with ray_errors(self._name):
+            call.remaining_s(self._clock.now())
+            response = self._streamed.remote(body)
+            chunks = aiter(response)
+            ended = False
+            try:
+                while True:
+                    # The time limit stands around each wait and not around the yield, where
+                    # it would cancel whichever task happens to read.
+                    async with asyncio.timeout(call.remaining_s(self._clock.now())):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        break
+                    for event in deltas.feed(chunk):
+                        yield event
+                ended = True
+            finally:
+                if not ended:
+                    response.cancel()
+        yield deltas.done()
+
+
+@contextmanager
+def ray_errors(name: str) -> Iterator[None]:
+    """Raise what Ray and Serve raise as one of our errors that says what to do."""
+    try:
+        yield
+    except FusionError as error:
+        # A replica's own error arrives wrapped in Ray's; the caller gets it bare.
+        cause = getattr(error, "cause", None)
+        raise (cause if isinstance(cause, FusionError) else error) from None
+    except BackPressureError:
+        raise Overloaded(
+            f"Model '{name}' has as many requests waiting as it takes. Try again later.",
+            retry_after_s=RETRY_AFTER_S,
+        ) from None
+    except (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError) as error:
+        raise Unavailable(
+            f"A replica of model '{name}' went away ({type(error).__name__})."
+        ) from None
+    except TimeoutError:
+        raise DeadlineExceeded(f"Model '{name}' did not answer within the deadline.") from None
+    except RayTaskError as error:
+        raise Unavailable(f"Model '{name}' failed: {error.cause!r}") from None
+    except RayServeException as error:
+        raise Cancelled(f"The call to model '{name}' was cancelled: {error}") from None

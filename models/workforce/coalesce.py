@@ -1,0 +1,81 @@
+"""Joins the chunks of a stream that come faster than a reader needs them. Pure asyncio.
+
+Each message from a replica to a gateway costs about a millisecond on both sides, and an engine
+makes hundreds of tokens a second. So the first chunk goes out at once and later ones at most
+once an interval, with everything in them that has come meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+Chunk = dict[str, Any]
+
+
+async def coalesce(chunks: AsyncIterator[Chunk], interval_s: float) -> AsyncIterator[Chunk]:
+    """The same stream in fewer, larger chunks of OpenAI's chat form.
+
+    Closing the result, or its failure, closes `chunks` before it returns.
+    """
+    pending: list[Chunk] = []
+    news = asyncio.Event()
+
+    async def read() -> None:
+        try:
+            async with aclosing(chunks) as source:  # type: ignore[type-var]  # always a generator
+                async for chunk in source:
+                    pending.append(chunk)
+                    news.set()
+        finally:
+            news.set()
+
+    loop = asyncio.get_running_loop()
+    reader = asyncio.create_task(read())
+    next_at = 0.0
+    try:
+        while not (reader.done() and not pending):
+            await news.wait()
+            if not reader.done() and (wait := next_at - loop.time()) > 0:
+                await asyncio.sleep(wait)
+            news.clear()
+            if pending:
+                ready, pending[:] = pending[:], []
+                yield merge(ready)
+                next_at = loop.time() + interval_s
+            if reader.done():
+                news.set()
+        await reader
+    finally:
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+
+
+def merge(chunks: list[Chunk]) -> Chunk:
+    """One chunk that says what these say in order. Each has at most one choice."""
+    if len(chunks) == 1:
+        return chunks[0]
+    text: list[str] = []
+    calls: list[Any] = []
+    merged: Chunk = {"choices": []}
+    finish = None
+    for chunk in chunks:
+        if "error" in chunk:
+            merged["error"] = chunk["error"]
+        if chunk.get("usage"):
+            merged["usage"] = chunk["usage"]
+        for choice in chunk.get("choices") or ():
+            delta = choice.get("delta") or {}
+            if delta.get("content"):
+                text.append(delta["content"])
+            calls.extend(delta.get("tool_calls") or ())
+            finish = choice.get("finish_reason") or finish
+    delta = {}
+    if text:
+        delta["content"] = "".join(text)
+    if calls:
+        delta["tool_calls"] = calls
+    merged["choices"] = [{"index": 0, "delta": delta, "finish_reason": finish}]
+    return merged

@@ -1,0 +1,56 @@
+"""A hosted model of the catalog as a Ray Serve deployment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve as ray_serve
+
+from models.catalog import FakeModelSpec, VllmModel
+from models.workforce import vllm
+from models.workforce.fake import FakeReplica
+from models.workforce.vllm import VllmReplica
+
+
+def deployment_name(model: str) -> str:
+    """Serve's name of this model's deployment. Slashes would break its URLs."""
+    return "Workforce:" + model.replace("/", "--")
+
+
+def deployment(name: str, spec: VllmModel | FakeModelSpec) -> Any:
+    """The bound Serve application that hosts this model."""
+    options = serve_options(name, spec)
+    replica: type = FakeReplica
+    env = spec.env
+    if isinstance(spec, VllmModel):
+        replica, env = VllmReplica, vllm.environment(spec)
+        options["placement_group_bundles"] = vllm.bundles(spec)
+        options["placement_group_strategy"] = "PACK"
+    options["ray_actor_options"] = {"num_cpus": spec.cpus, "runtime_env": {"env_vars": env}}
+    return ray_serve.deployment(replica, **options).bind(name, spec.model_dump(mode="json"))
+
+
+def serve_options(name: str, spec: VllmModel | FakeModelSpec) -> dict[str, Any]:
+    """Options of the deployment.
+
+    Ray's LLM server defaults to a thousand million requests at once, with which it never
+    scales and never says that it is full; the catalog's limits replace that.
+    """
+    return {
+        "name": deployment_name(name),
+        "max_ongoing_requests": spec.max_ongoing,
+        "max_queued_requests": spec.max_queued,
+        # A replica that cannot start says why at the first try; the next would say the same.
+        "max_constructor_retry_count": 1,
+        "health_check_period_s": 5,
+        "health_check_timeout_s": 30,
+        "graceful_shutdown_timeout_s": 10,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "autoscaling_config": {
+            "min_replicas": spec.replicas.min,
+            "max_replicas": spec.replicas.max,
+            "initial_replicas": spec.replicas.min,
+            "target_ongoing_requests": max(1, spec.max_ongoing // 2),
+            "metrics_interval_s": 1.0,
+        },
+    }

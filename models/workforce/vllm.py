@@ -1,0 +1,131 @@
+"""A workforce replica on the real engine: `ray.serve.llm` with vLLM behind it.
+
+Importing vLLM takes twenty seconds of a core. So it happens once, inside the replica: neither
+the gateway nor the application's builder loads it, and a head node need not have it installed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from models import weights
+from models.catalog import VllmModel
+from models.errors import BadRequest, FusionError, Unavailable
+from models.workforce.coalesce import coalesce
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two chunks of one stream: faster than anybody reads, and about a tenth of
+#: the messages that one chunk a token would be.
+CHUNK_INTERVAL_S = 0.03
+
+#: The engine's start-up on CPU needs these; a catalog's `env` may overrule each.
+CPU_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+
+
+class VllmReplica:
+    """Ray's LLM server behind methods that speak plain JSON and our errors.
+
+    So the gateway needs neither vLLM's classes nor its exceptions.
+    """
+
+    # Serve awaits a coroutine constructor; the type system does not know such a thing.
+    async def __init__(self, name: str, spec: dict[str, Any]) -> None:  # type: ignore[misc]
+        from ray.serve.llm.deployment import LLMServer
+        from ray.serve.llm.openai_api_models import ChatCompletionRequest
+
+        self._request = ChatCompletionRequest
+        self._server = LLMServer.sync_init(llm_config(name, VllmModel.model_validate(spec)))
+        await self._server.start()
+
+    async def check_health(self) -> None:
+        """Raises when the engine is dead; Serve then replaces this replica."""
+        await self._server.check_health()
+
+    async def ask(self, body: dict[str, Any]) -> dict[str, Any]:
+        """One chat completion as JSON. An engine's error comes as `{"error": ...}`."""
+        async for answer in self._answers(body):
+            return answer
+        raise Unavailable("The engine returned nothing.")
+
+    async def ask_stream(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """The same as chunks of JSON, at most one every `CHUNK_INTERVAL_S`."""
+        async for chunk in coalesce(self._answers(body), CHUNK_INTERVAL_S):
+            yield chunk
+
+    async def _answers(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        try:
+            request = self._request(**body)
+        except ValueError as error:
+            raise BadRequest(f"The engine does not accept this request: {error}") from None
+        try:
+            stream = await self._server.chat(request)
+            async for item in stream:
+                for answer in item if isinstance(item, list) else (item,):
+                    if isinstance(answer, str):
+                        data = answer.removeprefix("data: ").strip()
+                        if data and data != "[DONE]":
+                            yield json.loads(data)
+                    else:
+                        yield answer.model_dump(mode="json")
+        except FusionError:
+            raise
+        except Exception as error:
+            # Whatever the engine throws, its class must not travel: the gateway would have to
+            # import vLLM to read it. The replica's health check decides whether to restart.
+            log.exception("the engine failed on a request")
+            raise Unavailable(f"The engine failed: {type(error).__name__}: {error}") from None
+
+
+def llm_config(name: str, spec: VllmModel) -> Any:
+    """Ray's own description of this model. Runs in the replica."""
+    from ray.llm._internal.common.callbacks.base import CallbackBase
+    from ray.serve.llm import LLMConfig
+
+    class NoDownload(CallbackBase):  # type: ignore[misc]  # Ray is untyped
+        """Weights that lie here need no task on every node that looks for them at a hub."""
+
+        async def on_before_node_init(self) -> None:
+            self.ctx.run_init_node = False
+
+    cpu = spec.accelerator == "cpu"
+    engine_args = {"max_model_len": spec.context, **spec.engine_args}
+    if cpu:
+        engine_args = {"dtype": "bfloat16", "enforce_eager": True, **engine_args}
+    settings: dict[str, Any] = {
+        "model_loading_config": {"model_id": name, "model_source": weights.locate(spec.source)},
+        "accelerator_config": {"kind": "cpu" if cpu else "gpu"},
+        "engine_kwargs": engine_args,
+        # Our own coalescing joins chunks; Ray's would add a fixed wait before the first token.
+        "experimental_configs": {"stream_batching_interval_ms": 0},
+    }
+    if spec.accelerator not in ("cpu", "gpu"):
+        settings["accelerator_type"] = spec.accelerator
+    if weights.is_local(spec.source):
+        settings["callback_config"] = {"callback_class": NoDownload}
+    return LLMConfig(**settings)
+
+
+def environment(spec: VllmModel) -> dict[str, str]:
+    """Environment variables of the replica and its engine."""
+    offline = {"HF_HUB_OFFLINE": "1"} if weights.is_local(spec.source) else {}
+    return offline | (CPU_ENV if spec.accelerator == "cpu" else {}) | spec.env
+
+
+def bundles(spec: VllmModel) -> list[dict[str, float]]:
+    """What one replica reserves: a bundle for each of the engine's workers, its own CPUs first.
+
+    The engine finds this placement group around its actor and puts its workers into it.
+    """
+    if spec.accelerator == "cpu":
+        return [{"CPU": spec.cpus}]
+    workers = 1
+    for way in ("tensor_parallel_size", "pipeline_parallel_size"):
+        workers *= int(spec.engine_args.get(way, 1))
+    worker: dict[str, float] = {"GPU": 1.0}
+    if spec.accelerator != "gpu":
+        worker[f"accelerator_type:{spec.accelerator}"] = 0.001
+    return [worker | {"CPU": spec.cpus}, *(worker for _ in range(workers - 1))]

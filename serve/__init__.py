@@ -1,0 +1,1 @@
+"""How an answer is made and served: gateway, fusion, pipeline, command line."""

@@ -1,0 +1,46 @@
+"""The Ray Serve graph, nothing else. A Serve config names `serve.app:build`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve as ray_serve
+
+from models.catalog import Catalog, FakeModelSpec, VllmModel
+from models.workforce import hosting
+from router.actor import RouterReplica
+from serve.gateway.deployment import Gateway
+from serve.remote import JudgeReplica
+
+
+def build(args: dict[str, Any]) -> Any:
+    """The application for `args["catalog"]`, a checked catalog as JSON data.
+
+    Gateway ──▶ Workforce:<model> ...
+       ├──────▶ Judge ──▶ Workforce:<model> ...
+       └──────▶ Router
+    """
+    raw = args["catalog"]
+    catalog = Catalog.model_validate(raw)
+    handles = {
+        name: hosting.deployment(name, spec)
+        for name, spec in catalog.models.items()
+        if isinstance(spec, VllmModel | FakeModelSpec)
+    }
+    # Small shares of a CPU: these wait for models and hardly compute.
+    light = {"ray_actor_options": {"num_cpus": 0.1}, "health_check_period_s": 5}
+    limit = catalog.server.max_concurrent
+    judge = ray_serve.deployment(
+        JudgeReplica, name="Judge", max_ongoing_requests=limit, **light
+    ).bind(raw, handles)
+    router = ray_serve.deployment(
+        RouterReplica, name="Router", max_ongoing_requests=limit, **light
+    ).bind()
+    return ray_serve.deployment(
+        Gateway,
+        name="Gateway",
+        num_replicas=catalog.server.gateways,
+        max_ongoing_requests=limit,
+        graceful_shutdown_timeout_s=10,
+        **light,
+    ).bind(raw, handles, judge, router)

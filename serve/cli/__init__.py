@@ -1,0 +1,27 @@
+"""The `fusion` command line: one file a group of commands."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from serve.cli import ask, catalog, server
+
+app = typer.Typer(
+    name="fusion",
+    help="A fusion cluster: workforce models, flagships, a router and a judge, one endpoint.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (server, catalog, ask):
+    group.register(app)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except BrokenPipeError:
+        sys.exit(141)

@@ -1,0 +1,85 @@
+"""What commands share: finding the catalog and the server, and speaking plainly."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import httpx
+import typer
+from rich.console import Console
+
+from cluster import installation
+from models.catalog import Catalog
+from models.catalog_file import CatalogError, load
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+DEFAULT_PORT = 8000
+
+Port = Annotated[
+    int | None,
+    typer.Option("--port", "-p", help="HTTP port. Default: the catalog's, else 8000."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="A server elsewhere, as http://host:port.", envvar="FUSION_URL"),
+]
+CatalogFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--catalog",
+        "-c",
+        envvar="FUSION_CATALOG",
+        help="Catalog file. Default: ./fusion.yaml, else the repository's own.",
+    ),
+]
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    """End with a sentence on standard error."""
+    err.print(f"[red]error:[/] {message}", markup=True)
+    raise typer.Exit(status)
+
+
+def read_catalog(path: Path | None) -> Catalog:
+    """The catalog, or every problem of it on standard error and exit status 2."""
+    path = catalog_path(path)
+    try:
+        return load(path)
+    except CatalogError as error:
+        for line in error.lines:
+            err.print(line, markup=False)
+        raise typer.Exit(2) from None
+
+
+def catalog_path(path: Path | None) -> Path:
+    if path is not None:
+        return path.expanduser().absolute()
+    here = Path("fusion.yaml")
+    return here.absolute() if here.is_file() else Path(__file__).parents[2] / "fusion.yaml"
+
+
+def server_url(url: str | None, port: int | None) -> str:
+    """The server that a command talks to."""
+    if url:
+        return url.rstrip("/")
+    chosen = port or int(os.environ.get("FUSION_PORT", DEFAULT_PORT))
+    made = installation.find(chosen)
+    return made.url if made else f"http://127.0.0.1:{chosen}"
+
+
+def get(base: str, path: str) -> httpx.Response:
+    """GET, or a sentence that says how to start the server."""
+    try:
+        return httpx.get(base + path, timeout=10)
+    except httpx.HTTPError as error:
+        fail(f"No fusion server answers at {base} ({type(error).__name__}). Start it: fusion up")
+
+
+def print_json(data: Any) -> None:
+    typer.echo(json.dumps(data, ensure_ascii=False, indent=2))

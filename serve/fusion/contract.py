@@ -1,0 +1,121 @@
+"""The shapes of a fusion's result that clients know: OpenRouter's Fusion contract.
+
+Source: the contract's public documentation and OpenAPI description (read 2026-11).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+FailureReason = Literal[
+    "all_panels_failed",
+    "insufficient_credits",
+    "rate_limited",
+    "fusion_invocation_capped",
+    "unexpected_error",
+    "invalid_model",
+    "judge_not_valid_json",
+    "judge_schema_mismatch",
+    "judge_upstream_error",
+    "judge_empty_completion",
+    "cancelled",
+]
+
+# What the judge is asked to keep to. A small model that fills a schema without bounds runs on
+# until it has no tokens left; an answer that goes past them is still an analysis.
+_ITEMS, _MODELS, _SHORT, _LONG = 6, 8, 120, 400
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Stance(_Shape):
+    model: str
+    stance: str
+
+
+class Contradiction(_Shape):
+    topic: str
+    stances: tuple[Stance, ...]
+
+
+class Coverage(_Shape):
+    models: tuple[str, ...]
+    point: str
+
+
+class Insight(_Shape):
+    model: str
+    insight: str
+
+
+class Analysis(_Shape):
+    """What the judge found in the panel's answers. All five keys, always."""
+
+    consensus: tuple[str, ...]
+    contradictions: tuple[Contradiction, ...]
+    partial_coverage: tuple[Coverage, ...]
+    unique_insights: tuple[Insight, ...]
+    blind_spots: tuple[str, ...]
+
+    def renamed(self, names: dict[str, str]) -> Analysis:
+        """The same with every neutral label replaced by the name behind it.
+
+        A label that the judge made up stays as it is: dropping it would drop its stance.
+        """
+
+        def name(label: str) -> str:
+            bare = label.strip().removeprefix("Answer ").removeprefix("answer ").strip(" .:()")
+            return names.get(bare, label)
+
+        return Analysis(
+            consensus=self.consensus,
+            contradictions=tuple(
+                Contradiction(
+                    topic=item.topic,
+                    stances=tuple(
+                        Stance(model=name(one.model), stance=one.stance) for one in item.stances
+                    ),
+                )
+                for item in self.contradictions
+            ),
+            partial_coverage=tuple(
+                Coverage(models=tuple(map(name, item.models)), point=item.point)
+                for item in self.partial_coverage
+            ),
+            unique_insights=tuple(
+                Insight(model=name(item.model), insight=item.insight)
+                for item in self.unique_insights
+            ),
+            blind_spots=self.blind_spots,
+        )
+
+
+def analysis_schema(labels: tuple[str, ...]) -> dict[str, Any]:
+    """The JSON schema that the judge must fill, with `labels` as the only names it may use."""
+    text = {"type": "string", "maxLength": _LONG}
+    label = {"type": "string", "enum": list(labels)}
+
+    def array(items: dict[str, Any], most: int = _ITEMS) -> dict[str, Any]:
+        return {"type": "array", "items": items, "maxItems": most}
+
+    def record(**properties: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+
+    topic = {"type": "string", "maxLength": _SHORT}
+    stances = array(record(model=label, stance=text), _MODELS)
+    return record(
+        consensus=array(text),
+        contradictions=array(record(topic=topic, stances=stances)),
+        partial_coverage=array(record(models=array(label, _MODELS), point=text)),
+        unique_insights=array(record(model=label, insight=text)),
+        blind_spots=array(text),
+    )

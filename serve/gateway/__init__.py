@@ -1,0 +1,5 @@
+"""The door: who speaks which dialect is known here and nowhere further in.
+
+`chat` translates OpenAI's chat dialect both ways, `errors` its error shape, `http` holds the
+routes, `deployment` puts them on Ray Serve.
+"""

@@ -1,0 +1,443 @@
+"""OpenAI's chat dialect: their JSON to our messages, our answers to their JSON. Pure.
+
+What would change the answer and is not supported is refused by name, never ignored. `user`,
+`metadata`, `store` and `service_tier` do not change the answer: they are accepted, and only
+`metadata` is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models import prices
+from models.errors import BadRequest, FusionError, Unsupported
+from models.messages import (
+    Completion,
+    Done,
+    Event,
+    Image,
+    Message,
+    Progress,
+    Request,
+    ResponseFormat,
+    Sampling,
+    Stage,
+    Text,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _TextPart(_Body):
+    type: Literal["text"]
+    text: str
+
+
+class _ImageUrl(_Body):
+    url: str = Field(pattern=r"^(https?://|data:image/)")
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class _ImagePart(_Body):
+    type: Literal["image_url"]
+    image_url: _ImageUrl
+
+
+_Part = Annotated[_TextPart | _ImagePart, Field(discriminator="type")]
+
+
+class _FunctionCall(_Body):
+    name: str
+    arguments: str
+
+
+class _ToolCall(_Body):
+    id: str
+    type: Literal["function"] = "function"
+    function: _FunctionCall
+
+
+class _Message(_Body):
+    # What a client got as an answer it sends back as history, unknown extras included.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | tuple[_Part, ...] | None = None
+    name: str | None = None
+    tool_calls: tuple[_ToolCall, ...] | None = None
+    tool_call_id: str | None = None
+
+
+class _Function(_Body):
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class _Tool(_Body):
+    type: Literal["function"]
+    function: _Function
+
+
+class _NamedFunction(_Body):
+    name: str
+
+
+class _NamedTool(_Body):
+    type: Literal["function"]
+    function: _NamedFunction
+
+
+class _JsonSchema(_Body):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    name: str = "answer"
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class _Format(_Body):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: _JsonSchema | None = None
+
+
+class _StreamOptions(_Body):
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+class Extension(_Body):
+    """What this server adds to the dialect, under the request's key `fusion`."""
+
+    #: Put each panelist's answer into the response.
+    expose_panel: bool = False
+    #: Send what happens on the way as chunks without choices.
+    events: bool = False
+    #: Seconds until the whole request is given up.
+    deadline_s: float | None = Field(None, gt=0, le=86_400)
+
+
+class _ChatBody(_Body):
+    model: str = Field(min_length=1)
+    messages: tuple[_Message, ...] = Field(min_length=1)
+    stream: bool = False
+    stream_options: _StreamOptions | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    stop: str | tuple[str, ...] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    response_format: _Format | None = None
+    tools: tuple[_Tool, ...] | None = Field(None, max_length=128)
+    tool_choice: Literal["none", "auto", "required"] | _NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    fusion: Extension = Extension()
+    # Accepted: they do not change the answer.
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    # Accepted only at the value that changes nothing.
+    n: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    logit_bias: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A request at the door: what is asked, and how it wants to be answered."""
+
+    request: Request
+    stream: bool
+    include_usage: bool
+    extension: Extension
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+def parse(raw: bytes) -> ChatRequest:
+    """The request in this HTTP body. Raises BadRequest that names the field."""
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The body is not valid UTF-8 (byte {error.start}).") from None
+    try:
+        body = _ChatBody.model_validate_json(raw)
+    except ValidationError as error:
+        raise _explain(error) from None
+    _refuse_unsupported(body)
+    return ChatRequest(
+        request=_request(body),
+        stream=body.stream,
+        include_usage=bool(body.stream_options and body.stream_options.include_usage),
+        extension=body.fusion,
+        metadata=tuple((body.metadata or {}).items()),
+    )
+
+
+def _explain(error: ValidationError) -> FusionError:
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = [str(part) for part in first["loc"] if not str(part).startswith("_")]
+    param = ".".join(place) or None
+    if first["type"] == "json_invalid":
+        return BadRequest(f"The body is not valid JSON: {first['msg']}.")
+    if first["type"] == "extra_forbidden":
+        return BadRequest(f"Unknown parameter: '{param}'.", param=param)
+    if first["type"] == "missing":
+        return BadRequest(f"Missing required parameter: '{param}'.", param=param)
+    return BadRequest(f"Invalid '{param}': {first['msg']}.", param=param)
+
+
+def _refuse_unsupported(body: _ChatBody) -> None:
+    refused = {
+        "n": body.n not in (None, 1) and "only n=1 is supported; send the request several times",
+        "logprobs": body.logprobs and "log probabilities are not available",
+        "top_logprobs": body.top_logprobs and "log probabilities are not available",
+        "logit_bias": body.logit_bias and "logit bias is not available",
+    }
+    for param, reason in refused.items():
+        if reason:
+            raise Unsupported(f"Unsupported '{param}': {reason}.", param=param)
+    wanted = body.response_format
+    if wanted and wanted.type == "json_schema" and wanted.json_schema is None:
+        place = "response_format.json_schema"
+        raise BadRequest(f"Missing required parameter: '{place}'.", param=place)
+
+
+def _request(body: _ChatBody) -> Request:
+    limit = body.max_completion_tokens
+    stop = (body.stop,) if isinstance(body.stop, str) else body.stop or ()
+    return Request(
+        model=body.model,
+        messages=_messages(body.messages),
+        sampling=Sampling(
+            temperature=body.temperature,
+            top_p=body.top_p,
+            max_tokens=body.max_tokens if limit is None else limit,
+            stop=stop,
+            seed=body.seed,
+            presence_penalty=body.presence_penalty,
+            frequency_penalty=body.frequency_penalty,
+        ),
+        tools=tuple(
+            Tool(
+                name=tool.function.name,
+                description=tool.function.description or "",
+                parameters=tool.function.parameters or {"type": "object", "properties": {}},
+                strict=tool.function.strict,
+            )
+            for tool in body.tools or ()
+        ),
+        tool_choice=body.tool_choice.function.name
+        if isinstance(body.tool_choice, _NamedTool)
+        else body.tool_choice,
+        parallel_tool_calls=body.parallel_tool_calls,
+        response_format=_format(body.response_format),
+    )
+
+
+def _messages(raw: tuple[_Message, ...]) -> tuple[Message, ...]:
+    messages = []
+    for index, one in enumerate(raw):
+        where = f"messages.{index}"
+        if one.role == "tool" and not one.tool_call_id:
+            raise BadRequest(
+                "A tool message must say which call it answers.", param=f"{where}.tool_call_id"
+            )
+        if one.content is None and not one.tool_calls:
+            raise BadRequest(f"Message {index} has no content.", param=f"{where}.content")
+        messages.append(
+            Message(
+                role=one.role,
+                content=_content(one.content),
+                tool_calls=tuple(
+                    ToolCall(call.id, call.function.name, call.function.arguments)
+                    for call in one.tool_calls or ()
+                ),
+                tool_call_id=one.tool_call_id,
+                name=one.name,
+            )
+        )
+    if not any(message.content or message.tool_calls for message in messages):
+        raise BadRequest("Every message is empty.", param="messages")
+    return tuple(messages)
+
+
+def _content(raw: str | tuple[_Part, ...] | None) -> tuple[Text | Image, ...]:
+    if raw is None or raw == "":
+        return ()
+    if isinstance(raw, str):
+        return (Text(raw),)
+    return tuple(
+        Text(part.text)
+        if isinstance(part, _TextPart)
+        else Image(part.image_url.url, part.image_url.detail)
+        for part in raw
+    )
+
+
+def _format(raw: _Format | None) -> ResponseFormat | None:
+    if raw is None or raw.type == "text":
+        return None
+    if raw.json_schema is None:
+        return ResponseFormat(raw.type)
+    schema = raw.json_schema
+    return ResponseFormat(raw.type, schema.name, schema.schema_, schema.strict)
+
+
+def completion(answer: Completion, asked: ChatRequest, identity: str) -> dict[str, Any]:
+    """A whole `chat.completion`."""
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": answer.text if answer.message.content or not answer.message.tool_calls else None,
+        "refusal": None,
+    }
+    if answer.message.tool_calls:
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in answer.message.tool_calls
+        ]
+    return {
+        "id": identity,
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": answer.model,
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "logprobs": None,
+                "finish_reason": answer.finish_reason,
+            }
+        ],
+        "usage": usage(answer.usage),
+        "fusion": extension(answer, asked.extension),
+    }
+
+
+def usage(used: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": used.input,
+        "completion_tokens": used.output,
+        "total_tokens": used.input + used.output,
+        "prompt_tokens_details": {"cached_tokens": used.cached},
+        "completion_tokens_details": {"reasoning_tokens": used.reasoning},
+    }
+
+
+def extension(answer: Completion, wanted: Extension) -> dict[str, Any]:
+    """What we add to an answer under the key `fusion`: cost and tokens by stage, and what a
+    fusion or a route tells. Costs are decimal strings of US dollars, null where unpriced."""
+    told = {
+        key: value
+        for key, value in answer.extension.items()
+        if key != "responses" or wanted.expose_panel
+    }
+    return {
+        "cost_usd": cost(answer.stages),
+        "stages": [_stage(stage) for stage in answer.stages],
+        **told,
+    }
+
+
+def cost(stages: tuple[Stage, ...]) -> str | None:
+    """The sum of the stages, or None if one that ran has no price."""
+    total = 0
+    for stage in stages:
+        if stage.nano_usd is None:
+            if stage.error is None:
+                return None
+            continue
+        total += stage.nano_usd
+    return prices.usd(total)
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "role": stage.role,
+        "model": stage.model,
+        "input_tokens": stage.usage.input,
+        "output_tokens": stage.usage.output,
+        "cached_tokens": stage.usage.cached,
+        "seconds": round(stage.seconds, 4),
+        "cost_usd": None if stage.nano_usd is None else prices.usd(stage.nano_usd),
+    }
+    if stage.member is not None:
+        out["member"] = stage.member
+    if stage.error is not None:
+        out["error"] = stage.error
+    return out
+
+
+@dataclass(slots=True)
+class Chunks:
+    """Turns the events of one answer into `chat.completion.chunk`s."""
+
+    asked: ChatRequest
+    #: Whose name stands on chunks that come before the writer is known.
+    model: str
+    id: str
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def start(self) -> dict[str, Any]:
+        """The first chunk says who speaks."""
+        return self._chunk({"role": "assistant", "content": "", "refusal": None})
+
+    def of(self, event: Event) -> Iterator[dict[str, Any]]:
+        match event:
+            case TextDelta(text):
+                yield self._chunk({"content": text})
+            case ToolCallDelta():
+                yield self._chunk({"tool_calls": [_tool_delta(event)]})
+            case Progress(kind, data):
+                if self.asked.extension.events:
+                    yield self._bare({"fusion": {"event": kind, **data}})
+            case Done(answer):
+                self.model = answer.model
+                last = self._chunk({}, answer.finish_reason)
+                yield last | {"fusion": extension(answer, self.asked.extension)}
+                if self.asked.include_usage:
+                    yield self._bare({"usage": usage(answer.usage)})
+
+    def _chunk(self, delta: Mapping[str, Any], finish: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return self._bare({"choices": [choice]})
+
+    def _bare(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.model,
+            "choices": [],
+            **fields,
+        }
+
+
+def _tool_delta(event: ToolCallDelta) -> dict[str, Any]:
+    out: dict[str, Any] = {"index": event.index, "function": {"arguments": event.arguments}}
+    if event.id is not None:
+        out |= {"id": event.id, "type": "function"}
+        out["function"]["name"] = event.name
+    return out

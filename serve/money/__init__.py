@@ -1,0 +1,1 @@
+"""Money: what each call used and cost."""

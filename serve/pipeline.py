@@ -1,0 +1,138 @@
+"""The one way in: from a name that a client sends to whatever answers.
+
+The gateway, batch jobs, plans and evaluations all call this. `Models` answers for concrete
+models, each behind its wrappers; `Pipeline` answers for every name of the catalog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Protocol
+
+from models.answerer import Answerer, Clock, Events, SystemClock
+from models.call import Call
+from models.catalog import Catalog
+from models.errors import ModelNotFound, Unsupported
+from models.messages import Completion, Done, Image, Request
+from router.actor import Candidate, Decision
+from serve.fusion.fusion import Fusion
+from serve.fusion.judge import Judge
+
+
+class Router(Protocol):
+    async def decide(self, prompt: str, candidates: tuple[Candidate, ...]) -> Decision: ...
+
+
+class Models:
+    """Every concrete model of the catalog behind one `Answerer`, by its name or an alias.
+
+    `answerers` are whole stacks of wrappers (see `models.wrappers`).
+    """
+
+    def __init__(self, catalog: Catalog, answerers: Mapping[str, Answerer]) -> None:
+        self._catalog = catalog
+        self._answerers = answerers
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        request = self._fitted(request)
+        return await self._answerers[request.model].complete(request, call)
+
+    def stream(self, request: Request, call: Call) -> Events:
+        request = self._fitted(request)
+        return self._answerers[request.model].stream(request, call)
+
+    def _fitted(self, request: Request) -> Request:
+        """The request within what its model can do. The length of the answer is clamped to the
+        model's limit; what would change the answer's kind is refused."""
+        model = self._catalog.model_behind(request.model)
+        spec = self._catalog.models[model]
+        if request.tools and not spec.tools:
+            raise Unsupported(
+                f"Model '{request.model}' cannot call tools: its catalog entry has no tools: true.",
+                param="tools",
+            )
+        pictures = any(isinstance(part, Image) for m in request.messages for part in m.content)
+        if pictures and not spec.images:
+            raise Unsupported(f"Model '{request.model}' cannot read images.", param="messages")
+        asked = request.sampling.max_tokens
+        limit = spec.max_output if asked is None else min(asked, spec.max_output)
+        return replace(request, model=model, sampling=replace(request.sampling, max_tokens=limit))
+
+
+class Pipeline:
+    """Answers for every name that the catalog knows."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        models: Answerer,
+        judge: Judge,
+        router: Router,
+        clock: Clock | None = None,
+    ) -> None:
+        self._catalog = catalog
+        self._models = models
+        self._router = router
+        self._panels = {
+            name: Fusion(
+                name,
+                panel,
+                judge_model=catalog.judge_of(name),
+                writer=catalog.writer_of(name),
+                models=models,
+                judge=judge,
+                clock=clock or SystemClock(),
+            )
+            for name, panel in catalog.panels.items()
+        }
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        answerer, request, extension = await self._choose(request)
+        return _extended(await answerer.complete(request, call), extension)
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        answerer, request, extension = await self._choose(request)
+        async with aclosing(answerer.stream(request, call)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    event = Done(_extended(event.completion, extension))
+                yield event
+
+    async def _choose(self, request: Request) -> tuple[Answerer, Request, dict[str, Any]]:
+        target = self._catalog.resolve(request.model)
+        if target is None or target.kind == "plan":
+            raise ModelNotFound(
+                f"No model, alias or panel is called '{request.model}'. GET /v1/models lists them.",
+                param="model",
+            )
+        if target.kind == "panel":
+            return self._panels[target.name], request, {}
+        if target.kind == "model":
+            return self._models, request, {}
+        decision = await self._router.decide(_prompt(request), self._candidates())
+        route = {"route": {"model": decision.model, "why": decision.why}}
+        return self._models, replace(request, model=decision.model), route
+
+    def _candidates(self) -> tuple[Candidate, ...]:
+        return tuple(
+            Candidate(
+                name=name,
+                input_price=spec.price.input if spec.price else None,
+                output_price=spec.price.output if spec.price else None,
+                context=spec.context,
+            )
+            for name, spec in self._catalog.models.items()
+        )
+
+
+def _prompt(request: Request) -> str:
+    """What the router judges the difficulty by: the last thing that was asked."""
+    return next((m.text for m in reversed(request.messages) if m.role == "user"), "")
+
+
+def _extended(completion: Completion, extension: dict[str, Any]) -> Completion:
+    if not extension:
+        return completion
+    return replace(completion, extension={**completion.extension, **extension})
