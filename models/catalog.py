@@ -140,7 +140,7 @@ class Member(Record):
     """One panelist: a model with its own sampling and persona."""
 
     model: Name
-    #: An instruction put before the conversation, to make this panelist look elsewhere.
+    #: An instruction put behind the conversation, to make this panelist look elsewhere.
     persona: str | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)

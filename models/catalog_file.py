@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from models import yaml_lines
 from models.catalog import (
     AUTO,
     CONTRACT_NAMES,
     FUSION,
+    MAX_PANEL,
     PLAN,
     RESERVED_PANELS,
     Catalog,
@@ -33,22 +34,7 @@ from models.catalog import (
     VllmModel,
 )
 from models.prices import Price
-
-Path_ = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
-    """One thing that is wrong. `line` counts from 1."""
-
-    line: int
-    message: str
-    mend: str = ""
-
-    def render(self, file: str) -> str:
-        """`file:line: message (mend)`, without a line break."""
-        text = f"{file}:{self.line}: {self.message}" + (f" — {self.mend}" if self.mend else "")
-        return " ".join(text.split())
+from models.yaml_lines import Document, Place, Problem
 
 
 class CatalogError(Exception):
@@ -78,114 +64,107 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Catalog:
 
 def parse(text: str, file: str, environ: Mapping[str, str] = os.environ) -> Catalog:
     """The catalog in this text; `file` is only named in problems."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = mark.line + 1 if mark else 1
-        problem = Problem(line, f"not YAML: {error.problem}", "look at this line and the one above")
-        raise CatalogError(file, [problem]) from None
-    if not isinstance(root, yaml.MappingNode):
-        problem = Problem(1, "the catalog must be a mapping", "start with 'models:'")
-        raise CatalogError(file, [problem])
-
-    lines: dict[Path_, int] = {}
-    problems: list[Problem] = []
-    _walk(root, (), lines, problems)
-    try:
-        data: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problem = Problem(1, f"not plain YAML: {error}", "use mappings, lists, text and numbers")
-        raise CatalogError(file, [problem]) from None
-
+    document = yaml_lines.read(text)
+    if document.data is None:
+        raise CatalogError(file, document.problems)
+    problems = list(document.problems)
     catalog = None
     try:
-        catalog = Catalog.model_validate(data)
+        catalog = Catalog.model_validate(document.data)
     except ValidationError as error:
-        problems += [_schema_problem(detail, lines) for detail in error.errors()]
+        problems += _schema_problems(error, document)
     # References are checked on the raw data, so that they are reported beside, and not only
     # after, the mistakes of form.
     problems += [
-        Problem(_line(lines, path), message, mend)
-        for path, message, mend in (*_references(data), *_environment(data, environ))
+        Problem(document.line(place), message, mend)
+        for place, message, mend in (
+            *_references(document.data),
+            *_environment(document.data, environ),
+        )
     ]
     if problems or catalog is None:
         raise CatalogError(file, problems)
     return catalog
 
 
-def _walk(node: yaml.Node, path: Path_, lines: dict[Path_, int], problems: list[Problem]) -> None:
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _walk(item, (*path, index), lines, problems)
-    elif isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*path, key.value)
-            line = key.start_mark.line + 1
-            if here in lines:
-                first = lines[here]
-                problems.append(
-                    Problem(line, f"'{key.value}' stands twice (first on line {first})", "keep one")
-                )
-                continue
-            lines[here] = line
-            _walk(value, here, lines, problems)
-
-
-def _line(lines: Mapping[Path_, int], path: Path_) -> int:
-    """The line of this place, or of the nearest place above it that the file has."""
-    while path and path not in lines:
-        path = path[:-1]
-    return lines.get(path, 1)
-
-
-def _schema_problem(detail: Any, lines: Mapping[Path_, int]) -> Problem:
-    path = _file_path(tuple(detail["loc"]), lines)
-    where = ".".join(str(part) for part in path) or "catalog"
-    kind, context = detail["type"], detail.get("ctx", {})
-    if kind == "extra_forbidden":
-        return Problem(_line(lines, path), f"unknown key '{where}'", _nearest_key(path))
-    if kind == "missing":
-        return Problem(_line(lines, path), f"'{where}' is missing", "add it")
-    if kind.startswith("union_tag"):
-        return Problem(
-            _line(lines, path),
-            f"'{where}' needs an engine that exists",
-            f"set engine to one of {context.get('expected_tags', 'vllm, openai, fake')}",
+def _schema_problems(error: ValidationError, document: Document) -> Iterator[Problem]:
+    details = error.errors(include_url=False)
+    for detail in details:
+        place = _place(detail, document)
+        # Pydantic counts only the good members; a bad one is reported for itself.
+        counted = detail["type"] == "too_short" and any(
+            other is not detail and other["loc"][: len(detail["loc"])] == detail["loc"]
+            for other in details
         )
-    if kind == "too_long" and path[-1:] == ("members",):
-        return Problem(_line(lines, path), f"'{where}' has more than 8 members", "keep at most 8")
+        if not counted:
+            yield Problem(document.line(place), *_explain(detail, place))
+
+
+def _explain(detail: Any, place: Place) -> tuple[str, str]:
+    """What is wrong, and the mend."""
+    where = ".".join(map(str, place)) or "catalog"
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"unknown key '{where}'", _nearest_key(tuple(detail["loc"]))
+        case "missing":
+            return f"'{where}' is missing", "add it"
+        case "union_tag_invalid" | "union_tag_not_found":
+            return f"'{where}' needs an engine that exists", f"set engine to {', '.join(_ENGINES)}"
+        case "too_long" if place[-1:] == ("members",):
+            return f"'{where}' has more than {MAX_PANEL} members", f"keep at most {MAX_PANEL}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if place[-1:] == ("api_key_env",):
+        # Somebody may have put the key itself here; it must not be printed.
+        return f"'{where}': not the name of an environment variable", "name it, as OPENAI_API_KEY"
     given = "" if isinstance(detail["input"], dict | list) else f" (given: {detail['input']!r})"
-    return Problem(_line(lines, path), f"'{where}': {detail['msg']}{given}", "")
+    return f"'{where}': {message}{given}", ""
 
 
-def _file_path(loc: Path_, lines: Mapping[Path_, int]) -> Path_:
+def _place(detail: Any, document: Document) -> Place:
     """Pydantic's place without its own marks (a union's tag, `[key]`)."""
-    path: Path_ = ()
-    for part in loc[:-1]:
-        if (*path, part) in lines:
-            path = (*path, part)
-    return path if loc[-1:] == ("[key]",) else (*path, *loc[-1:])
+    place: Place = ()
+    for part in detail["loc"]:
+        if document.has((*place, part)):
+            place = (*place, part)
+    return (*place, detail["loc"][-1]) if detail["type"] == "missing" else place
 
 
-#: Whose keys may stand under each section of the file.
-_KEYS_UNDER: Mapping[str, tuple[type[BaseModel], ...]] = {
-    "server": (Server,),
-    "models": (VllmModel, FakeModelSpec, OpenAIModel, Replicas, Price),
-    "panels": (Panel, Member),
-    "roles": (Roles, Subtasks),
+_ENGINES: Mapping[str, type[BaseModel]] = {
+    "vllm": VllmModel,
+    "fake": FakeModelSpec,
+    "openai": OpenAIModel,
 }
 
 
-def _nearest_key(path: Path_) -> str:
-    owners = _KEYS_UNDER.get(str(path[0]), ()) if len(path) > 1 else (Catalog,)
-    keys = sorted({key for owner in owners for key in owner.model_fields})
-    near = difflib.get_close_matches(str(path[-1]), keys, n=1)
+def _record_at(loc: Place) -> type[BaseModel]:
+    """The record whose key stands at the end of this place of pydantic's."""
+    match loc:
+        case ("server", *_):
+            return Server
+        case ("models", _, _, "replicas", _):
+            return Replicas
+        case ("models", _, _, "price", _):
+            return Price
+        case ("models", _, engine, _):
+            return _ENGINES[str(engine)]
+        case ("panels", _, "members", *_):
+            return Member
+        case ("panels", *_):
+            return Panel
+        case ("roles", "subtasks", _):
+            return Subtasks
+        case ("roles", _):
+            return Roles
+    return Catalog
+
+
+def _nearest_key(loc: Place) -> str:
+    keys = list(_record_at(loc).model_fields)
+    near = difflib.get_close_matches(str(loc[-1]), keys, n=1)
     return f"did you mean '{near[0]}'?" if near else f"remove it; known here: {', '.join(keys)}"
 
 
-def _references(data: Any) -> Iterator[tuple[Path_, str, str]]:
+def _references(data: Any) -> Iterator[tuple[Place, str, str]]:
     """Names that point nowhere, in a circle, or at something that cannot stand there."""
     models, aliases, panels = (_mapping(data, key) for key in ("models", "aliases", "panels"))
     names = _Names(models, aliases, panels)
@@ -201,7 +180,7 @@ def _references(data: Any) -> Iterator[tuple[Path_, str, str]]:
     for name, panel in panels.items():
         for index, member in enumerate(_list(panel, "members")):
             target = member.get("model") if isinstance(member, dict) else member
-            place: Path_ = ("panels", name, "members", index)
+            place: Place = ("panels", name, "members", index)
             yield from names.check(place, target, model_only=True)
         for role in ("judge", "synthesis"):
             if isinstance(panel, dict) and panel.get(role) is not None:
@@ -215,8 +194,8 @@ def _references(data: Any) -> Iterator[tuple[Path_, str, str]]:
 
 
 def _bad_name(
-    path: Path_, name: str, aliases: Mapping[Any, Any]
-) -> Iterator[tuple[Path_, str, str]]:
+    path: Place, name: str, aliases: Mapping[Any, Any]
+) -> Iterator[tuple[Place, str, str]]:
     if path[0] == "panels":
         if name in RESERVED_PANELS:
             yield path, f"a panel cannot be called '{name}'", "that name is reserved; take another"
@@ -235,8 +214,8 @@ class _Names:
     panels: Mapping[Any, Any]
 
     def check(
-        self, path: Path_, name: Any, *, start: str | None = None, model_only: bool = False
-    ) -> Iterator[tuple[Path_, str, str]]:
+        self, path: Place, name: Any, *, start: str | None = None, model_only: bool = False
+    ) -> Iterator[tuple[Place, str, str]]:
         if not isinstance(name, str):
             return  # a mistake of form, which the schema reports
         seen = [start] if start else []
@@ -268,10 +247,12 @@ class _Names:
         return f"did you mean '{near[0]}'?" if near else "define it under models or aliases"
 
 
-def _environment(data: Any, environ: Mapping[str, str]) -> Iterator[tuple[Path_, str, str]]:
+def _environment(data: Any, environ: Mapping[str, str]) -> Iterator[tuple[Place, str, str]]:
     for name, spec in _mapping(data, "models").items():
         variable = spec.get("api_key_env") if isinstance(spec, dict) else None
-        if isinstance(variable, str) and not environ.get(variable):
+        if not isinstance(variable, str) or not variable.isidentifier():
+            continue  # a mistake of form, which the schema reports
+        if not environ.get(variable):
             yield (
                 ("models", name, "api_key_env"),
                 f"model '{name}' needs the environment variable {variable}, which is not set",

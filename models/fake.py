@@ -58,10 +58,9 @@ class FakeModel:
         return Done(Completion(model=self.name, message=message, usage=usage))
 
     async def complete(self, request: Request, call: Call) -> Completion:
-        async for event in self.stream(request, call):
-            if isinstance(event, Done):
-                return event.completion
-        raise AssertionError("a stream ends with Done")
+        events = [event async for event in self.stream(request, call)]
+        assert isinstance(events[-1], Done)
+        return events[-1].completion
 
     async def stream(self, request: Request, call: Call) -> Events:
         self.calls.append((request, call))

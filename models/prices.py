@@ -20,10 +20,15 @@ NANO_PER_USD = 1_000_000_000
 def _exact(value: Any) -> Any:
     # 0.15 in YAML is a float whose digits are what its author wrote; str() gives those back,
     # where Decimal(0.15) would give the nearest binary fraction.
-    return Decimal(str(value)) if isinstance(value, int | float) else value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Decimal(str(value)) if number else value
 
 
-UsdPerMillion = Annotated[Decimal, BeforeValidator(_exact), Field(ge=0, le=1_000_000)]
+# Nine places are a thousandth of what a token of the cheapest model costs; together with the
+# upper bound they keep every product inside Decimal's 28 digits, where it is exact.
+UsdPerMillion = Annotated[
+    Decimal, BeforeValidator(_exact), Field(ge=0, le=1_000_000, decimal_places=9)
+]
 
 
 class Price(BaseModel):

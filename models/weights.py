@@ -13,6 +13,8 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,6 +83,8 @@ def prepare(source: str) -> Path:
             _convert(gguf, work)
             (work / COMPLETE).write_text(json.dumps({"from": gguf.name}), encoding="utf-8")
             work.rename(folder)
+        except (ImportError, OSError) as error:
+            raise WeightsError(f"The weights could not be written to {folder}: {error}") from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return folder
@@ -112,14 +116,8 @@ def _gguf(source: str) -> Path:
 
 
 def _convert(gguf: Path, into: Path) -> None:
-    # These imports take seconds and only a first start needs them.
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    tokenizer = AutoTokenizer.from_pretrained(**source)
-    model = AutoModelForCausalLM.from_pretrained(
-        **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-    )
-    model.save_pretrained(into)
-    tokenizer.save_pretrained(into)
+    command = [sys.executable, "-m", "models.convert", str(gguf), str(into)]
+    done = subprocess.run(command, cwd=into, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["no reason was given"]
+        raise WeightsError(f"The weights in {gguf.name} could not be converted: {lines[-1]}")

@@ -7,7 +7,7 @@ is written once. Unknown fields of an answer are ignored and missing ones never 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast, get_args
 
 from models.errors import (
@@ -135,7 +135,7 @@ def completion(body: Mapping[str, Any], *, model: str) -> Completion:
             name=str(_mapping(call.get("function")).get("name") or ""),
             arguments=str(_mapping(call.get("function")).get("arguments") or "{}"),
         )
-        for index, call in enumerate(raw.get("tool_calls") or ())
+        for index, call in enumerate(_mappings(raw.get("tool_calls")))
     )
     text = raw.get("content") or ""
     message = Message("assistant", (Text(str(text)),) if text else (), tool_calls=calls)
@@ -150,12 +150,11 @@ def completion(body: Mapping[str, Any], *, model: str) -> Completion:
 def usage(raw: Any) -> Usage:
     """Token counts, zero where the model did not say."""
     raw = _mapping(raw)
-    return Usage(
-        input=_count(raw.get("prompt_tokens")),
-        output=_count(raw.get("completion_tokens")),
-        cached=_count(_mapping(raw.get("prompt_tokens_details")).get("cached_tokens")),
-        reasoning=_count(_mapping(raw.get("completion_tokens_details")).get("reasoning_tokens")),
-    )
+    entered, written = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
+    cached = _count(_mapping(raw.get("prompt_tokens_details")).get("cached_tokens"))
+    reasoning = _count(_mapping(raw.get("completion_tokens_details")).get("reasoning_tokens"))
+    # Parts of a whole: a provider that counts otherwise must not make a cost negative.
+    return Usage(entered, written, min(cached, entered), min(reasoning, written))
 
 
 @dataclass(slots=True)
@@ -170,7 +169,7 @@ class Deltas:
 
     def feed(self, chunk: Mapping[str, Any]) -> Iterator[Event]:
         """The events in one chunk. Raises what an error chunk says."""
-        if "error" in chunk:
+        if chunk.get("error"):
             raise error(None, chunk, model=self.model)
         if chunk.get("usage"):
             self._usage = usage(chunk["usage"])
@@ -180,8 +179,8 @@ class Deltas:
         if text := delta.get("content"):
             self._text.append(str(text))
             yield TextDelta(str(text))
-        for raw in delta.get("tool_calls") or ():
-            yield self._tool_call(_mapping(raw))
+        for raw in _mappings(delta.get("tool_calls")):
+            yield self._tool_call(raw)
 
     def _tool_call(self, raw: Mapping[str, Any]) -> ToolCallDelta:
         index = _count(raw.get("index"))
@@ -200,7 +199,10 @@ class Deltas:
         """The last event. Raises UpstreamError if the stream broke off without an end."""
         if self._finish is None:
             raise UpstreamError(f"The stream of model '{self.model}' broke off before its end.")
-        calls = tuple(self._calls[index] for index in sorted(self._calls))
+        calls = tuple(
+            replace(call, arguments=call.arguments or "{}")
+            for _, call in sorted(self._calls.items())
+        )
         text = "".join(self._text)
         message = Message("assistant", (Text(text),) if text else (), tool_calls=calls)
         return Done(
@@ -235,7 +237,7 @@ def error(status: int | None, body: Any, *, model: str) -> FusionError:
         )
     if status == 404:
         return UpstreamError(f"The provider of model '{model}' does not know it: {message}")
-    if status == 504:
+    if status in (408, 504):
         return DeadlineExceeded(message)
     if status in (500, 502, 503, 529):
         return Unavailable(message)
@@ -250,6 +252,10 @@ def _finish(raw: Any, calls: tuple[ToolCall, ...]) -> FinishReason:
 
 def _first(choices: Any) -> Mapping[str, Any]:
     return _mapping(choices[0]) if isinstance(choices, list) and choices else {}
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

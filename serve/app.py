@@ -7,6 +7,7 @@ from typing import Any
 from ray import serve as ray_serve
 
 from models.catalog import Catalog, FakeModelSpec, VllmModel
+from models.flagship import account
 from models.workforce import hosting
 from router.actor import RouterReplica
 from serve.gateway.deployment import Gateway
@@ -16,16 +17,22 @@ from serve.remote import JudgeReplica
 def build(args: dict[str, Any]) -> Any:
     """The application for `args["catalog"]`, a checked catalog as JSON data.
 
-    Gateway ──▶ Workforce:<model> ...
-       ├──────▶ Judge ──▶ Workforce:<model> ...
+    Gateway ──▶ Workforce:<model> ...  Account:<provider account> ...
+       ├──────▶ Judge ──▶ the same
        └──────▶ Router
     """
     raw = args["catalog"]
     catalog = Catalog.model_validate(raw)
     handles = {
-        name: hosting.deployment(name, spec)
-        for name, spec in catalog.models.items()
-        if isinstance(spec, VllmModel | FakeModelSpec)
+        "workforce": {
+            name: hosting.deployment(name, spec)
+            for name, spec in catalog.models.items()
+            if isinstance(spec, VllmModel | FakeModelSpec)
+        },
+        "accounts": {
+            name: account.deployment(name, capacity)
+            for name, capacity in account.capacities(catalog.models).items()
+        },
     }
     # Small shares of a CPU: these wait for models and hardly compute.
     light = {"ray_actor_options": {"num_cpus": 0.1}, "health_check_period_s": 5}

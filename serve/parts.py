@@ -10,23 +10,56 @@ from typing import Any
 from ray import serve as ray_serve
 
 from models.answerer import Answerer, Clock
-from models.catalog import Catalog, OpenAIModel
+from models.catalog import Catalog, ModelSpec, OpenAIModel
+from models.flagship import account, http
+from models.flagship.account import AccountHandle, AccountLimit
+from models.flagship.openai_chat import OpenAIChat
 from models.workforce.answerer import Workforce
+from models.wrappers.breaker import Breaker, BreakerState
+from models.wrappers.fallback import Fallback
+from models.wrappers.fit import Fit
+from models.wrappers.limit import Limit
+from models.wrappers.retry import Retry
 from serve.money.meter import Meter
 from serve.pipeline import Models
 
 #: Name of the Ray Serve application.
 APPLICATION = "fusion"
+
+#: Serve's handles: under "workforce" by model name, under "accounts" by account name.
+Handles = Mapping[str, Mapping[str, Any]]
 _HEALTH_KEPT_S = 1.0
 
 
-def models(catalog: Catalog, handles: Mapping[str, Any], clock: Clock) -> Models:
-    """Every model of the catalog behind its wrappers. `handles` are Serve's, by model name."""
-    answerers: dict[str, Answerer] = {}
-    for name, spec in catalog.models.items():
+def models(catalog: Catalog, handles: Handles, clock: Clock) -> Models:
+    """Every model of the catalog behind its wrappers, in the order of `models.wrappers`.
+
+    Raises MissingKey where a flagship's key is not in this process's environment.
+    """
+    client = http.new_client()
+    limits = {
+        name: AccountLimit(name, AccountHandle(handle))
+        for name, handle in handles["accounts"].items()
+    }
+
+    def one(name: str, spec: ModelSpec) -> Answerer:
         if isinstance(spec, OpenAIModel):
-            continue
-        answerers[name] = Meter(Workforce(name, handles[name], clock), spec.price, clock)
+            inner: Answerer = Meter(OpenAIChat(name, spec, client), spec.price, clock)
+            inner = Limit(inner, limits[account.account_name(spec)])
+            inner = Breaker(inner, BreakerState(name=name))
+        else:
+            # No limit and no breaker: Serve bounds a hosted model's queue and goes round its
+            # dead replicas by itself.
+            inner = Meter(Workforce(name, handles["workforce"][name], clock), spec.price, clock)
+        return Fit(Retry(inner, clock=clock), name, spec)
+
+    alone = {name: one(name, spec) for name, spec in catalog.models.items()}
+
+    def with_fallbacks(name: str, spec: ModelSpec) -> Answerer:
+        chain = dict.fromkeys((name, *map(catalog.model_behind, spec.fallbacks)))
+        return Fallback({model: alone[model] for model in chain}) if len(chain) > 1 else alone[name]
+
+    answerers = {name: with_fallbacks(name, spec) for name, spec in catalog.models.items()}
     return Models(catalog, answerers)
 
 

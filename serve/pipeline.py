@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from models.answerer import Answerer, Clock, Events, SystemClock
 from models.call import Call
 from models.catalog import Catalog
-from models.errors import ModelNotFound, Unsupported
-from models.messages import Completion, Done, Image, Request
+from models.errors import ModelNotFound
+from models.messages import Completion, Done, Request
 from router.actor import Candidate, Decision
 from serve.fusion.fusion import Fusion
 from serve.fusion.judge import Judge
@@ -36,29 +36,12 @@ class Models:
         self._answerers = answerers
 
     async def complete(self, request: Request, call: Call) -> Completion:
-        request = self._fitted(request)
-        return await self._answerers[request.model].complete(request, call)
+        model = self._catalog.model_behind(request.model)
+        return await self._answerers[model].complete(replace(request, model=model), call)
 
     def stream(self, request: Request, call: Call) -> Events:
-        request = self._fitted(request)
-        return self._answerers[request.model].stream(request, call)
-
-    def _fitted(self, request: Request) -> Request:
-        """The request within what its model can do. The length of the answer is clamped to the
-        model's limit; what would change the answer's kind is refused."""
         model = self._catalog.model_behind(request.model)
-        spec = self._catalog.models[model]
-        if request.tools and not spec.tools:
-            raise Unsupported(
-                f"Model '{request.model}' cannot call tools: its catalog entry has no tools: true.",
-                param="tools",
-            )
-        pictures = any(isinstance(part, Image) for m in request.messages for part in m.content)
-        if pictures and not spec.images:
-            raise Unsupported(f"Model '{request.model}' cannot read images.", param="messages")
-        asked = request.sampling.max_tokens
-        limit = spec.max_output if asked is None else min(asked, spec.max_output)
-        return replace(request, model=model, sampling=replace(request.sampling, max_tokens=limit))
+        return self._answerers[model].stream(replace(request, model=model), call)
 
 
 class Pipeline:

@@ -17,7 +17,7 @@ from serve.fusion.judge import Case, Finding, ModelJudge
 class JudgeReplica:
     """A judge with models of its own, so that judging scales and is limited by itself."""
 
-    def __init__(self, catalog: dict[str, Any], handles: dict[str, Any]) -> None:
+    def __init__(self, catalog: dict[str, Any], handles: parts.Handles) -> None:
         known = Catalog.model_validate(catalog)
         self._judge = ModelJudge(parts.models(known, handles, SystemClock()))
 

@@ -45,7 +45,7 @@ class Workforce:
                     # Serve does not take an abandoned request off the replica by itself.
                     response.cancel()
                     raise
-        if "error" in answer:
+        if answer.get("error"):
             raise wire.error(None, answer, model=self._name)
         return wire.completion(answer, model=self._name)
 

@@ -43,7 +43,12 @@ async def coalesce(chunks: AsyncIterator[Chunk], interval_s: float) -> AsyncIter
             news.clear()
             if pending:
                 ready, pending[:] = pending[:], []
-                yield merge(ready)
+                # An error ends its stream, and what came before it must still be read.
+                failed = [chunk for chunk in ready if chunk.get("error")]
+                if said := [chunk for chunk in ready if not chunk.get("error")]:
+                    yield merge(said)
+                for chunk in failed:
+                    yield chunk
                 next_at = loop.time() + interval_s
             if reader.done():
                 news.set()
@@ -62,8 +67,6 @@ def merge(chunks: list[Chunk]) -> Chunk:
     merged: Chunk = {"choices": []}
     finish = None
     for chunk in chunks:
-        if "error" in chunk:
-            merged["error"] = chunk["error"]
         if chunk.get("usage"):
             merged["usage"] = chunk["usage"]
         for choice in chunk.get("choices") or ():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -50,14 +51,15 @@ class FakeReplica:
             return json.dumps(smallest(wanted["schema"]))
         messages = body.get("messages") or [{}]
         instruction = next((m["content"] for m in messages if m.get("role") == "system"), "")
-        text = self._spec.reply
-        for name, value in (
-            ("question", messages[-1].get("content") or ""),
-            ("system", instruction),
-            ("pid", os.getpid()),
-        ):
-            text = text.replace("{" + name + "}", str(value))
-        return text
+        known = {
+            "question": messages[-1].get("content") or "",
+            "system": instruction,
+            "pid": os.getpid(),
+        }
+        # In one pass: what a question brings along is not filled in again.
+        return re.sub(
+            r"\{(question|system|pid)\}", lambda found: str(known[found[1]]), self._spec.reply
+        )
 
     async def ask(self, body: dict[str, Any]) -> dict[str, Any]:
         """One chat completion as JSON."""

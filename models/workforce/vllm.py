@@ -92,7 +92,12 @@ def llm_config(name: str, spec: VllmModel) -> Any:
             self.ctx.run_init_node = False
 
     cpu = spec.accelerator == "cpu"
-    engine_args = {"max_model_len": spec.context, **spec.engine_args}
+    engine_args = {
+        "max_model_len": spec.context,
+        # A small model under a schema would fill its tokens with blanks between the marks.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        **spec.engine_args,
+    }
     if cpu:
         engine_args = {"dtype": "bfloat16", "enforce_eager": True, **engine_args}
     settings: dict[str, Any] = {

@@ -23,9 +23,9 @@ FailureReason = Literal[
     "cancelled",
 ]
 
-# What the judge is asked to keep to. A small model that fills a schema without bounds runs on
-# until it has no tokens left; an answer that goes past them is still an analysis.
-_ITEMS, _MODELS, _SHORT, _LONG = 6, 8, 120, 400
+#: Characters that a model writes with one token, at worst (JSON and junk are dense).
+_CHARACTERS_A_TOKEN = 2.5
+_TOPIC = 80
 
 
 class _Shape(BaseModel):
@@ -94,13 +94,23 @@ class Analysis(_Shape):
         )
 
 
-def analysis_schema(labels: tuple[str, ...]) -> dict[str, Any]:
-    """The JSON schema that the judge must fill, with `labels` as the only names it may use."""
-    text = {"type": "string", "maxLength": _LONG}
+def analysis_schema(labels: tuple[str, ...], max_tokens: int) -> dict[str, Any]:
+    """The JSON schema that the judge must fill, with `labels` as the only names it may use.
+
+    Every array and text is bounded, so that even a model that fills all of it with words ends
+    its JSON within `max_tokens`: an analysis that breaks off is no analysis. An answer that
+    goes past the bounds, from a model that is not held to a schema, is still read.
+    """
+    items = 2 if max_tokens < 1500 else 4 if max_tokens < 4000 else 6
+    # Texts in a full schema: one an item in four lists, and a stance of each label in the fifth.
+    texts = items * (4 + len(labels))
+    around = items * (_TOPIC + 40 * (3 + 2 * len(labels))) + 120
+    room = (max_tokens * _CHARACTERS_A_TOKEN - around) / texts
+    text = {"type": "string", "maxLength": max(40, min(400, int(room)))}
     label = {"type": "string", "enum": list(labels)}
 
-    def array(items: dict[str, Any], most: int = _ITEMS) -> dict[str, Any]:
-        return {"type": "array", "items": items, "maxItems": most}
+    def array(of: dict[str, Any], most: int = items) -> dict[str, Any]:
+        return {"type": "array", "items": of, "maxItems": most}
 
     def record(**properties: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -110,12 +120,12 @@ def analysis_schema(labels: tuple[str, ...]) -> dict[str, Any]:
             "additionalProperties": False,
         }
 
-    topic = {"type": "string", "maxLength": _SHORT}
-    stances = array(record(model=label, stance=text), _MODELS)
+    topic = {"type": "string", "maxLength": _TOPIC}
+    stances = array(record(model=label, stance=text), len(labels))
     return record(
         consensus=array(text),
         contradictions=array(record(topic=topic, stances=stances)),
-        partial_coverage=array(record(models=array(label, _MODELS), point=text)),
+        partial_coverage=array(record(models=array(label, len(labels)), point=text)),
         unique_insights=array(record(model=label, insight=text)),
         blind_spots=array(text),
     )

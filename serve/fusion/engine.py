@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from models.errors import AllPanelsFailed, FusionError
+from models.errors import AllPanelsFailed, BadRequest, FusionError, Overloaded
 from models.messages import Completion
 from serve.fusion.contract import Analysis, FailureReason
 
@@ -82,7 +82,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    error: AllPanelsFailed
+    error: FusionError
 
 
 Action = AskMember | AskJudge | Write | GiveUp
@@ -151,10 +151,22 @@ class Run:
             return []
         if not self.completions:
             self.phase = "ended"
-            reasons = "; ".join(f"{one.member}: {one.error.args[0]}" for one in self.failed)
-            return [GiveUp(AllPanelsFailed(f"all panel models failed ({reasons})"))]
+            return [GiveUp(self._common_failure())]
         self.phase = "judging"
         return [AskJudge(self.answers)]
+
+    def _common_failure(self) -> FusionError:
+        """What the caller hears when nobody answered.
+
+        Panelists that all refuse the request, or are all busy, say what one model would say: a
+        prompt that is too long is the caller's to mend, and a full panel has a time to return.
+        """
+        first = self.failed[0].error
+        for kind in (BadRequest, Overloaded):
+            if all(isinstance(one.error, kind) for one in self.failed):
+                return first
+        reasons = "; ".join(f"{one.member}: {one.error.message}" for one in self.failed)
+        return AllPanelsFailed(f"all panel models failed ({reasons})")
 
     def _expect(self, phase: str) -> None:
         if self.phase != phase:

@@ -169,7 +169,13 @@ class Fusion:
         self, written: Completion, run: engine.Run, write: engine.Write, stages: list[Stage]
     ) -> Done:
         """The final answer, with what it took: usage and stages are those of all inner calls."""
-        every = (*stages, *written.stages)
+        # In the panel's order and not in that of arrival, so that two runs compare.
+        places = {member: place for place, member in enumerate(run.members)}
+        panel = sorted(
+            (stage for stage in stages if stage.member), key=lambda s: places[s.member or ""]
+        )
+        rest = (stage for stage in stages if not stage.member)
+        every = (*panel, *rest, *written.stages)
         extension: dict[str, Any] = {
             "panel": self._name,
             "responses": [{"model": a.member, "content": a.text} for a in write.answers],

@@ -70,7 +70,10 @@ def judge_request(
         messages=messages,
         sampling=Sampling(temperature=0.0, max_tokens=max_tokens),
         response_format=ResponseFormat(
-            "json_schema", name="analysis", schema=analysis_schema(labels), strict=True
+            "json_schema",
+            name="analysis",
+            schema=analysis_schema(labels, max_tokens),
+            strict=True,
         ),
     )
 

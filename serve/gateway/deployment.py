@@ -53,7 +53,7 @@ class Gateway:
     """The HTTP door, and the pipeline behind it for callers inside the cluster."""
 
     def __init__(
-        self, catalog: dict[str, Any], handles: dict[str, Any], judge: Any, router: Any
+        self, catalog: dict[str, Any], handles: parts.Handles, judge: Any, router: Any
     ) -> None:
         known = Catalog.model_validate(catalog)
         clock = SystemClock()

@@ -1,0 +1,449 @@
+"""HTTP as every flagship dialect needs it: one client, whole JSON answers, server-sent events.
+
+A dialect makes one `Transport` for its URL and says `async with transport.post(...) as reply`,
+then reads `reply.json()` or `reply.events()`. Whatever goes wrong comes out as one of our
+errors, with the provider's own request id in it and never with the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import urllib.request
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, TypeVar
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+from pydantic import SecretStr
+
+from models import wire
+from models.answerer import Clock
+from models.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    FusionError,
+    Overloaded,
+    Unavailable,
+    UpstreamError,
+)
+
+T = TypeVar("T")
+
+CONNECT_S = 10.0
+#: Below the five seconds after which common servers drop an idle connection: a request sent
+#: down a connection that is just closing fails, and must not be repeated.
+KEEPALIVE_S = 4.0
+MAX_ANSWER_BYTES = 32 * 2**20
+MAX_ERROR_BYTES = 64 * 2**10
+#: How long a provider may take over the body of an error whose status we have already.
+ERROR_BODY_S = 5.0
+#: How long to look for a stream's end after its last event, so that its connection lives on.
+DRAIN_S = 0.05
+#: Retry-After above this is taken for this: a client should ask again within the hour.
+MAX_RETRY_AFTER_S = 3600.0
+REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "cf-ray")
+_NETWORK = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpx.StreamError,
+    aiohttp.ClientError,
+    OSError,
+)
+
+
+class MissingKey(ValueError):
+    """A flagship model's key is not in the environment, or cannot be one."""
+
+
+def read_key(model: str, variable: str | None, environ: Mapping[str, str]) -> SecretStr | None:
+    """The key in this environment variable; None for a model that needs none."""
+    if variable is None:
+        return None
+    key = environ.get(variable, "").strip()
+    if not key:
+        raise MissingKey(f"Model '{model}' needs its API key in the variable {variable}.")
+    if not (key.isascii() and key.isprintable()):
+        raise MissingKey(f"The variable {variable} of model '{model}' does not hold an API key.")
+    return SecretStr(key)
+
+
+def new_client() -> httpx.AsyncClient:
+    """The client that all flagship models of one process share. Whoever made it closes it.
+
+    Proxies come from the environment. It belongs to the event loop of its first request.
+    """
+    context = httpx.create_ssl_context()
+
+    def session() -> aiohttp.ClientSession:
+        # Permits bound the calls in flight, so the pool must not; and what one project's call
+        # leaves in a cookie must not travel with another's.
+        connector = aiohttp.TCPConnector(limit=0, ssl=context, keepalive_timeout=KEEPALIVE_S)
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+    named = urllib.request.getproxies()
+    proxies = {
+        scheme: AiohttpTransport(verify=context, client=session, proxy=httpx.Proxy(address))
+        for scheme in ("http", "https")
+        if (address := named.get(scheme) or named.get("all"))
+    }
+    return httpx.AsyncClient(
+        transport=_Routes(AiohttpTransport(verify=context, client=session), proxies),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        timeout=httpx.Timeout(None, connect=CONNECT_S),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+class _Routes(httpx.AsyncBaseTransport):
+    """Straight to the host, or through the proxy that the environment names for it."""
+
+    def __init__(
+        self, straight: httpx.AsyncBaseTransport, proxies: dict[str, httpx.AsyncBaseTransport]
+    ) -> None:
+        self._straight = straight
+        self._proxies = proxies
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        proxied = self._proxies.get(url.scheme)
+        if proxied is None or urllib.request.proxy_bypass(url.host):
+            return await self._straight.handle_async_request(request)
+        return await proxied.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        for transport in (self._straight, *self._proxies.values()):
+            await transport.aclose()
+
+
+class Transport:
+    """Posts JSON to one URL for one flagship model."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        model: str,
+        url: str,
+        clock: Clock,
+        *,
+        key: SecretStr | None = None,
+        key_header: str = "Authorization",
+        key_prefix: str = "Bearer ",
+    ) -> None:
+        self._client = client
+        self._model = model
+        self._url = httpx.URL(url)
+        self._clock = clock
+        self._key = key
+        self._key_header = key_header
+        self._key_prefix = key_prefix
+
+    def __repr__(self) -> str:
+        return f"Transport({self._model!r}, host={self._url.host!r})"
+
+    @asynccontextmanager
+    async def post(
+        self, body: Mapping[str, Any], *, headers: Mapping[str, str], seconds: float
+    ) -> AsyncIterator[Reply]:
+        """A reply with a 2xx status, to be read inside the block and within `seconds`.
+
+        Raises our errors only, those of the block included: a malformed answer may break the
+        code that reads it in any way, and each way is the provider's fault.
+        """
+        window = _Window(self._model, self._url.host, seconds)
+        response: httpx.Response | None = None
+        try:
+            response = await window.wait(self._send(body, headers))
+            reply = Reply(self._model, response, window)
+            if not response.is_success:
+                raise await reply.refusal(self._clock.now())
+            yield reply
+        except FusionError as error:
+            # In place: a new error would carry the old one, unsigned, as its context.
+            self._sign(error, response)
+            raise
+        except (TypeError, AttributeError, ValueError, LookupError, RecursionError) as error:
+            malformed = UpstreamError(
+                f"Model '{self._model}' sent an answer that cannot be read"
+                f" ({type(error).__name__})."
+            )
+            self._sign(malformed, response)
+            raise malformed from None
+        finally:
+            if response is not None:
+                with suppress(*_NETWORK):
+                    await response.aclose()
+
+    async def _send(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> httpx.Response:
+        if self._client.is_closed:
+            raise Unavailable("This gateway is shutting down.")
+        try:
+            # ASCII, because a lone surrogate in a prompt is valid JSON and not valid UTF-8.
+            content = json.dumps(body, allow_nan=False).encode("ascii")
+        except (TypeError, ValueError) as error:
+            raise BadRequest(f"The request cannot be written as JSON: {error}") from None
+        sent = {"Content-Type": "application/json", **headers}
+        if self._key is not None:
+            sent[self._key_header] = self._key_prefix + self._key.get_secret_value()
+        request = self._client.build_request("POST", self._url, content=content, headers=sent)
+        return await self._client.send(request, stream=True, follow_redirects=False)
+
+    def _sign(self, error: FusionError, response: httpx.Response | None) -> None:
+        """Add the provider's request id, and take the key out if the provider echoed it."""
+        message = error.message
+        if response is not None and (identity := _request_id(response)):
+            message += f" [the provider's request id: {identity}]"
+        if self._key is not None:
+            message = message.replace(self._key.get_secret_value(), "[key]")
+            if error.param:
+                error.param = error.param.replace(self._key.get_secret_value(), "[key]")
+        error.message = message
+        error.args = (message,)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer of a provider while it is being read."""
+
+    _model: str
+    _response: httpx.Response
+    _window: _Window
+
+    async def json(self) -> dict[str, Any]:
+        """The whole body. Raises what an error body means, whatever the status said."""
+        self._expect("json")
+        raw = await self._window.wait(self._read(MAX_ANSWER_BYTES))
+        return self.parse(raw)
+
+    async def events(self, last: str | None = None) -> AsyncGenerator[str, None]:
+        """The data of each server-sent event, as it comes, until the body ends.
+
+        `last` is the data that a dialect ends its streams with; it is not given out.
+        """
+        if "json" in self._content_type:
+            # Some providers answer a refused stream with status 200 and an error as JSON.
+            await self.json()
+        self._expect("event-stream")
+        parser = ServerSentEvents(MAX_ANSWER_BYTES)
+        async with aclosing(self._response.aiter_bytes()) as chunks:  # type: ignore[type-var]
+            while (chunk := await self._window.wait(_next(chunks))) is not None:
+                for data in parser.feed(chunk):
+                    if data == last:
+                        await _drain(chunks)
+                        return
+                    yield data
+        for data in parser.end():
+            if data != last:
+                yield data
+
+    def parse(self, text: str | bytes) -> dict[str, Any]:
+        """This JSON object. Raises what it means if it is an error."""
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            raise UpstreamError(
+                f"Model '{self._model}' sent an answer that broke off or is not JSON."
+            ) from None
+        if not isinstance(value, dict):
+            raise UpstreamError(f"Model '{self._model}' sent JSON that is not an answer.")
+        if value.get("error") is not None:
+            raise wire.error(None, value, model=self._model)
+        # Some providers say `"error": null` with every answer.
+        value.pop("error", None)
+        return value
+
+    async def refusal(self, now: float) -> FusionError:
+        """What a status outside 2xx means."""
+        status = self._response.status_code
+        if 300 <= status < 400:
+            return UpstreamError(
+                f"The provider of model '{self._model}' redirects ({status}) to another address,"
+                " which is not followed because the key would go with it. Mend base_url."
+            )
+        body: Any = None
+        with suppress(FusionError, ValueError, RecursionError):
+            # The status says enough: the body may break off, hang or be nonsense.
+            raw = await self._window.wait(self._read(MAX_ERROR_BYTES), at_most=ERROR_BODY_S)
+            body = json.loads(raw)
+        if isinstance(body, list) and body:
+            body = body[0]
+        if not isinstance(body, dict):
+            body = {"message": f"The provider of model '{self._model}' answered with {status}."}
+        error = wire.error(status, body, model=self._model)
+        wait = retry_after_s(self._response.headers, now)
+        if wait is not None and isinstance(error, Overloaded | Unavailable):
+            error.retry_after_s = wait
+        return error
+
+    @property
+    def _content_type(self) -> str:
+        kind: str = self._response.headers.get("content-type", "")
+        return kind.partition(";")[0].strip().lower()
+
+    def _expect(self, kind: str) -> None:
+        if kind not in self._content_type:
+            raise UpstreamError(
+                f"Model '{self._model}' answered with content type"
+                f" '{self._content_type[:100] or 'none'}' instead of {kind}. Check base_url."
+            )
+
+    async def _read(self, limit: int) -> bytes:
+        whole = bytearray()
+        async with aclosing(self._response.aiter_bytes()) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                whole += chunk
+                if len(whole) > limit:
+                    raise UpstreamError(
+                        f"Model '{self._model}' sent an answer of over {limit} bytes."
+                    )
+        return bytes(whole)
+
+
+class _Window:
+    """The time that one call has, on the event loop's clock."""
+
+    def __init__(self, model: str, host: str, seconds: float) -> None:
+        self._model = model
+        self._host = host
+        self._seconds = seconds
+        self._ends = asyncio.get_running_loop().time() + seconds
+
+    async def wait(self, awaitable: Awaitable[T], at_most: float | None = None) -> T:
+        """Its result, or our error. Around single awaits, never around a `yield`: there, the
+        timeout would cancel whatever the stream's reader is doing at that moment."""
+        ends = self._ends
+        if at_most is not None:
+            ends = min(ends, asyncio.get_running_loop().time() + at_most)
+        try:
+            async with asyncio.timeout_at(ends):
+                return await awaitable
+        except TimeoutError:
+            failure: FusionError = DeadlineExceeded(
+                f"Model '{self._model}' did not answer within {self._seconds:.1f} s."
+            )
+        except _NETWORK as error:
+            failure = self._network(error)
+        # Outside the handler, so that the network's error, which knows the request's headers,
+        # is not carried along as context.
+        raise failure
+
+    def _network(self, error: Exception) -> FusionError:
+        reason = type(error.__cause__ or error).__name__
+        if never_sent(error):
+            return Unavailable(
+                f"Cannot connect to {self._host}, the provider of model '{self._model}' ({reason})."
+            )
+        return UpstreamError(
+            f"The connection to the provider of model '{self._model}' broke ({reason})."
+        )
+
+
+def never_sent(error: Exception) -> bool:
+    """Whether this failure came before a byte of the request went out, so that repeating it
+    cannot do anything twice.
+
+    httpx-aiohttp calls every broken connection a ConnectTimeout, also one that broke while the
+    provider was at work. Only aiohttp's own class, the cause, tells them apart.
+    """
+    cause = error.__cause__ or error
+    if isinstance(cause, aiohttp.ClientError):
+        return isinstance(
+            cause,
+            aiohttp.ClientConnectorError
+            | aiohttp.ConnectionTimeoutError
+            | aiohttp.ClientHttpProxyError,
+        )
+    return isinstance(
+        error,
+        httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.UnsupportedProtocol,
+    )
+
+
+class ServerSentEvents:
+    """Takes bytes as they come and gives the data of each event that is complete. Pure.
+
+    Lines end after LF, CR or CRLF and nothing else: JSON may hold U+2028 and its like.
+    """
+
+    def __init__(self, limit: int = MAX_ANSWER_BYTES) -> None:
+        self._limit = limit
+        self._line = bytearray()
+        self._data: list[bytes] = []
+        self._size = 0
+        self._after_cr = False
+
+    def feed(self, chunk: bytes) -> Iterator[str]:
+        """Raises UpstreamError if one event grows over the limit."""
+        if not chunk:
+            return
+        if self._after_cr:
+            chunk = chunk.removeprefix(b"\n")
+        self._after_cr = chunk.endswith(b"\r")
+        for piece in chunk.splitlines(keepends=True):
+            self._line += piece
+            if len(self._line) + self._size > self._limit:
+                raise UpstreamError(f"An event of the stream is over {self._limit} bytes.")
+            if piece.endswith((b"\n", b"\r")):
+                yield from self._end_line()
+
+    def end(self) -> Iterator[str]:
+        """What a server left without the empty line that should follow it."""
+        yield from self._end_line()
+        yield from self._end_line()
+
+    def _end_line(self) -> Iterator[str]:
+        line = bytes(self._line).rstrip(b"\r\n")
+        self._line.clear()
+        if not line:
+            if self._data:
+                yield b"\n".join(self._data).decode("utf-8", "replace")
+            self._data, self._size = [], 0
+            return
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            self._data.append(value.removeprefix(b" "))
+            self._size += len(value)
+
+
+def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds that a provider asks to wait, from any of the three ways to say it."""
+    try:
+        if milliseconds := headers.get("retry-after-ms"):
+            wait = float(milliseconds) / 1000
+        elif value := headers.get("retry-after"):
+            wait = (
+                email.utils.parsedate_to_datetime(value).timestamp() - now
+                if ":" in value
+                else float(value)
+            )
+        else:
+            return None
+    except (ValueError, OverflowError):
+        return None
+    # Written so that NaN falls out too.
+    return min(wait, MAX_RETRY_AFTER_S) if wait >= 0 else 0.0
+
+
+def _request_id(response: httpx.Response) -> str | None:
+    for name in REQUEST_ID_HEADERS:
+        if value := response.headers.get(name):
+            return "".join(char for char in value if char.isprintable())[:100]
+    return None
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(chunks, None)
+
+
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
+    # A failure here costs a connection, not an answer.
+    with suppress(TimeoutError, *_NETWORK):
+        async with asyncio.timeout(DRAIN_S):
+            async for _ in chunks:
+                pass

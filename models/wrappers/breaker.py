@@ -1,0 +1,116 @@
+"""Stops asking what does not answer, and looks now and then whether it does again."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Literal
+
+from models.answerer import Answerer, Clock, Events, SystemClock
+from models.call import Call
+from models.errors import DeadlineExceeded, Unavailable, UpstreamError
+from models.messages import Completion, Done, Request
+
+#: How a call ended, as far as it says something about the model. `neither`: it says nothing
+#: (the request was wrong, the caller went away, every place was taken, time ran out).
+Outcome = Literal["success", "failure", "timeout", "neither"]
+
+
+@dataclass(slots=True)
+class BreakerState:
+    """Closed, open, or half-open with one probe. Pure: it is told the time, in seconds.
+
+    Opens after `threshold` failures in a row. The n-th pause in a row is `pause_s` · 2ⁿ⁻¹, at
+    most `longest_s`; after it one call is let through, whose outcome closes or opens again.
+    """
+
+    name: str = "model"
+    threshold: int = 5
+    pause_s: float = 2.0
+    longest_s: float = 120.0
+    _failures: int = 0
+    _openings: int = 0
+    _open_until: float = 0.0
+    _probing: bool = False
+    #: Grows with each change of state, so that an answer to a call from before says nothing.
+    _era: int = field(default=0)
+
+    def admit(self, now: float) -> int:
+        """A ticket for `ended`. Raises Unavailable with `retry_after_s` while open."""
+        if self._openings:
+            wait = self._open_until - now
+            if wait > 0 or self._probing:
+                raise Unavailable(
+                    f"'{self.name}' failed several times in a row and is not asked for a while.",
+                    retry_after_s=max(wait, 1.0),
+                )
+            self._probing = True
+        return self._era
+
+    def ended(self, ticket: int, outcome: Outcome, now: float) -> None:
+        """Hear how the call with this ticket ended."""
+        if ticket != self._era:
+            return
+        probe, self._probing = self._probing, False
+        if outcome == "success":
+            self._failures = 0
+            if probe:
+                self._openings = 0
+                self._era += 1
+        elif outcome == "failure" or (probe and outcome == "timeout"):
+            self._failures += 1
+            if probe or self._failures >= self.threshold:
+                self._open(now)
+
+    def _open(self, now: float) -> None:
+        # Capped, because two to the power of a long outage is no float.
+        pause = self.pause_s * 2 ** min(self._openings, 30)
+        self._open_until = now + min(pause, self.longest_s)
+        self._openings += 1
+        self._failures = 0
+        self._era += 1
+
+
+class Breaker:
+    """`inner` behind a circuit breaker. Only Unavailable and UpstreamError count against it."""
+
+    def __init__(
+        self, inner: Answerer, state: BreakerState | None = None, clock: Clock | None = None
+    ) -> None:
+        self._inner = inner
+        self._state = state or BreakerState()
+        self._clock = clock or SystemClock()
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        ticket = self._state.admit(self._clock.now())
+        outcome: Outcome = "neither"
+        try:
+            completion = await self._inner.complete(request, call)
+            outcome = "success"
+            return completion
+        except Exception as error:
+            outcome = _outcome(error)
+            raise
+        finally:
+            self._state.ended(ticket, outcome, self._clock.now())
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        ticket = self._state.admit(self._clock.now())
+        outcome: Outcome = "neither"
+        try:
+            async with aclosing(self._inner.stream(request, call)) as events:
+                async for event in events:
+                    if isinstance(event, Done):
+                        outcome = "success"
+                    yield event
+        except Exception as error:
+            outcome = _outcome(error)
+            raise
+        finally:
+            self._state.ended(ticket, outcome, self._clock.now())
+
+
+def _outcome(error: Exception) -> Outcome:
+    if isinstance(error, Unavailable | UpstreamError):
+        return "failure"
+    return "timeout" if isinstance(error, DeadlineExceeded) else "neither"

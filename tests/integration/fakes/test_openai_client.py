@@ -1,0 +1,240 @@
+"""The official client is the judge of the chat dialect."""
+
+from __future__ import annotations
+
+import httpx
+import openai
+import pytest
+from openai import BadRequestError, NotFoundError
+from support import Server
+
+pytestmark = pytest.mark.cluster
+
+HELLO = [{"role": "user", "content": "hello there"}]
+
+
+def test_a_whole_answer(server: Server) -> None:
+    raw = server.client().chat.completions.with_raw_response.create(model="echo", messages=HELLO)
+    answer = raw.parse()
+    assert answer.choices[0].message.content == "hello there"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.model == "echo"
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (2, 2)
+    assert answer.usage.total_tokens == 4
+    # One id leads from the client through the answer to the server's logs.
+    assert answer.id == f"chatcmpl-{raw.headers['x-request-id']}"
+    assert len(raw.headers.get_list("x-request-id")) == 1
+
+
+def test_cost_and_tokens_by_stage_come_with_every_answer(server: Server) -> None:
+    answer = server.client().chat.completions.create(model="echo", messages=HELLO)
+    told = answer.model_extra["fusion"]  # type: ignore[index]
+    assert told["cost_usd"] == "0.000006"
+    [stage] = told["stages"]
+    assert (stage["role"], stage["model"], stage["input_tokens"]) == ("answer", "echo", 2)
+
+
+def test_a_stream_with_usage(server: Server) -> None:
+    stream = server.client().chat.completions.create(
+        model="default", messages=HELLO, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    assert chunks[0].choices[0].delta.role == "assistant"
+    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    assert text == "hello there"
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.total_tokens == 4
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_the_clients_stream_helper_reads_ours(server: Server) -> None:
+    with server.client().chat.completions.stream(model="echo", messages=HELLO) as stream:
+        assert stream.get_final_completion().choices[0].message.content == "hello there"
+
+
+def test_max_tokens_bounds_the_answer(server: Server) -> None:
+    for field in ("max_tokens", "max_completion_tokens"):
+        answer = server.client().chat.completions.create(
+            model="echo", messages=[{"role": "user", "content": "one two three"}], **{field: 2}
+        )
+        assert answer.choices[0].message.content == "one two"
+        assert answer.choices[0].finish_reason == "length"
+
+
+def test_a_schema_is_filled(server: Server) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "array"}}, "required": ["a"]}
+    answer = server.client().chat.completions.create(
+        model="echo",
+        messages=HELLO,
+        response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+    )
+    assert answer.choices[0].message.content == '{"a": []}'
+
+
+def test_models_lists_every_name_that_a_request_may_use(server: Server) -> None:
+    client = server.client()
+    names = {model.id for model in client.models.list()}
+    expected = {"echo", "default", "fusion/default", "fusion/limping", "openrouter/fusion"}
+    assert expected | {"fusion/auto"} <= names
+    for name in sorted(names):
+        assert client.models.retrieve(name).id == name
+    with pytest.raises(NotFoundError):
+        client.models.retrieve("nobody")
+
+
+def test_what_does_not_change_the_answer_is_accepted(server: Server) -> None:
+    answer = server.client().chat.completions.create(
+        model="echo",
+        messages=HELLO,
+        user="me",
+        metadata={"job": "7"},
+        store=False,
+        service_tier="auto",
+        n=1,
+    )
+    assert answer.choices[0].message.content == "hello there"
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": ""}]}, "messages"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.tool_call_id"),
+        ({"temperature": "warm"}, "temperature"),
+        ({"temperature": 3}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"extra_body": {"temprature": 1}}, "temprature"),
+        ({"extra_body": {"fusion": {"evnts": True}}}, "fusion.evnts"),
+    ],
+)
+def test_what_cannot_be_done_is_a_clear_400(
+    server: Server, change: dict[str, object], param: str
+) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        server.client(max_retries=0).chat.completions.create(
+            **({"model": "echo", "messages": HELLO} | change)  # type: ignore[arg-type]
+        )
+    assert caught.value.param == param
+    assert caught.value.type == "invalid_request_error"
+    assert caught.value.message
+
+
+def test_an_unknown_model_is_404(server: Server) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        server.client().chat.completions.create(model="nobody", messages=HELLO)
+    assert caught.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize("model", ["nobody", "fusion/nobody", "fusion/plan"])
+def test_an_error_before_the_first_token_is_a_status_for_streams_too(
+    server: Server, model: str
+) -> None:
+    with pytest.raises(NotFoundError):
+        server.client().chat.completions.create(model=model, messages=HELLO, stream=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"\xff\xfe{}", 400, "UTF-8"),
+        (b'{"model": ', 400, "JSON"),
+        (b"[]", 400, "Invalid"),
+        (b"", 400, "JSON"),
+        (b"x" * 10_000_000, 413, "larger than 2 MB"),
+    ],
+    ids=["utf8", "half", "list", "empty", "10MB"],
+)
+def test_raw_bad_bodies(server: Server, body: bytes, status: int, words: str) -> None:
+    response = httpx.post(f"{server.url}/v1/chat/completions", content=body, timeout=30)
+    assert response.status_code == status
+    assert words in response.json()["error"]["message"]
+
+
+def test_wrong_paths_and_methods_have_the_same_shape(server: Server) -> None:
+    for response, status in (
+        (httpx.get(f"{server.url}/v1/nothing"), 404),
+        (httpx.get(f"{server.url}/v1/chat/completions"), 405),
+    ):
+        assert response.status_code == status
+        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_health_names_every_part(server: Server) -> None:
+    health = httpx.get(f"{server.url}/healthz").json()
+    assert health["status"] == "ok"
+    assert {"Gateway", "Judge", "Router", "Workforce:echo"} <= set(health["parts"])
+
+
+def test_auto_lets_the_router_choose(server: Server) -> None:
+    answer = server.client().chat.completions.create(model="fusion/auto", messages=HELLO)
+    assert answer.model_extra["fusion"]["route"]["model"] == answer.model  # type: ignore[index]
+
+
+def test_a_fusion_reads_as_an_ordinary_completion(server: Server) -> None:
+    for name in ("fusion/default", "openrouter/fusion"):
+        answer = server.client().chat.completions.create(
+            model=name, messages=HELLO, extra_body={"fusion": {"expose_panel": True}}
+        )
+        # The writer repeats its prompt: everything planted must stand in it.
+        text = answer.choices[0].message.content or ""
+        assert "planted-left" in text
+        assert "planted-right" in text
+        told = answer.model_extra["fusion"]  # type: ignore[index]
+        assert set(told["analysis"]) == {
+            "consensus",
+            "contradictions",
+            "partial_coverage",
+            "unique_insights",
+            "blind_spots",
+        }
+        assert [one["model"] for one in told["responses"]] == ["left", "right"]
+        assert answer.model == "echo"
+
+
+def test_a_streamed_fusion_tells_its_steps_to_those_who_ask(server: Server) -> None:
+    stream = server.client().chat.completions.create(
+        model="fusion/default", messages=HELLO, stream=True, extra_body={"fusion": {"events": True}}
+    )
+    steps = [
+        chunk.model_extra["fusion"]["event"]
+        for chunk in stream
+        if not chunk.choices and chunk.model_extra and "fusion" in chunk.model_extra
+    ]
+    assert steps == ["panel.completed"] * 2 + ["analysis.in_progress", "analysis.completed"]
+
+
+def test_nobody_else_sees_a_chunk_without_a_choice(server: Server) -> None:
+    stream = server.client().chat.completions.create(
+        model="fusion/default", messages=HELLO, stream=True
+    )
+    assert all(chunk.choices for chunk in stream)
+
+
+def test_one_panelist_failing_does_not_fail_the_request(server: Server) -> None:
+    answer = server.client().chat.completions.create(model="fusion/limping", messages=HELLO)
+    told = answer.model_extra["fusion"]  # type: ignore[index]
+    [failed] = told["failed_models"]
+    assert failed["model"] == "unreachable"
+    assert failed["status_code"] == 503
+    assert "planted-left" in (answer.choices[0].message.content or "")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_all_panelists_failing_does(server: Server, stream: bool) -> None:
+    with pytest.raises(openai.InternalServerError) as caught:
+        server.client(max_retries=0).chat.completions.create(
+            model="fusion/dead", messages=HELLO, stream=stream
+        )
+    assert caught.value.status_code == 502
+    assert caught.value.code == "all_panels_failed"
+    assert "all panel models failed" in caught.value.message

@@ -1,0 +1,498 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import wire
+from models.errors import (
+    BadRequest,
+    ContextTooLong,
+    DeadlineExceeded,
+    FusionError,
+    Overloaded,
+    Unavailable,
+    UpstreamError,
+)
+from models.messages import (
+    Completion,
+    Done,
+    Event,
+    Image,
+    Message,
+    Request,
+    ResponseFormat,
+    Sampling,
+    Text,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    assistant,
+    system,
+    user,
+)
+
+HELLO = Request("ignored", (user("Hello"),))
+
+
+def payload(*, stream: bool = False, **fields: Any) -> dict[str, Any]:
+    return wire.payload(
+        Request(**{"model": "ignored", "messages": (user("Hello"),)} | fields),
+        model="small",
+        stream=stream,
+    )
+
+
+def sent(message: Message) -> Any:
+    """A message as it goes out."""
+    return payload(messages=(message,))["messages"][0]
+
+
+# What goes out
+
+
+def test_a_plain_question() -> None:
+    assert wire.payload(HELLO, model="small", stream=False) == {
+        "model": "small",
+        "messages": [{"role": "user", "content": "Hello"}],
+        "stream": False,
+    }
+
+
+def test_a_stream_asks_for_its_usage() -> None:
+    assert payload(stream=True)["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "out"),
+    [
+        ("temperature", 0.0, 0.0),
+        ("top_p", 0.9, 0.9),
+        ("max_tokens", 7, 7),
+        ("stop", ("a", "b"), ["a", "b"]),
+        ("seed", 0, 0),
+        ("presence_penalty", -0.5, -0.5),
+        ("frequency_penalty", 0.5, 0.5),
+    ],
+)
+def test_each_sampling_setting_goes_out_only_when_given(name: str, value: Any, out: Any) -> None:
+    assert payload(sampling=Sampling(**{name: value})) == payload() | {name: out}
+
+
+def test_roles_and_names() -> None:
+    assert sent(system("Be brief.")) == {"role": "system", "content": "Be brief."}
+    assert sent(Message("developer", (Text("x"),)))["role"] == "developer"
+    assert sent(Message("user", (Text("x"),), name="ada"))["name"] == "ada"
+
+
+def test_text_in_parts_is_one_text() -> None:
+    assert sent(Message("user", (Text("a"), Text("b"))))["content"] == "ab"
+
+
+def test_an_image_keeps_its_place_between_the_texts() -> None:
+    image, plain = Image("https://x/y.png", detail="low"), Image("data:image/png;base64,AA==")
+    assert sent(Message("user", (Text("a"), image, Text("b"), plain)))["content"] == [
+        {"type": "text", "text": "a"},
+        {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low"}},
+        {"type": "text", "text": "b"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+    ]
+
+
+def test_a_tool_call_and_its_result() -> None:
+    asked = Message("assistant", tool_calls=(ToolCall("call_1", "add", '{"a": 1}'),))
+    assert sent(asked) == {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {
+                "id": "call_1",
+                "type": "function",
+                "function": {"name": "add", "arguments": '{"a": 1}'},
+            }
+        ],
+    }
+    result = Message("tool", (Text("2"),), tool_call_id="call_1")
+    assert sent(result) == {"role": "tool", "content": "2", "tool_call_id": "call_1"}
+
+
+def test_a_message_without_content_is_empty_and_not_missing() -> None:
+    assert sent(Message("user"))["content"] == ""
+
+
+def test_tools() -> None:
+    schema = {"type": "object", "properties": {}}
+    body = payload(
+        tools=(Tool("add", "Adds.", schema, strict=True), Tool("now")),
+        tool_choice="required",
+        parallel_tool_calls=False,
+    )
+    assert body["tools"] == [
+        {
+            "type": "function",
+            "function": {
+                "name": "add",
+                "description": "Adds.",
+                "parameters": schema,
+                "strict": True,
+            },
+        },
+        {"type": "function", "function": {"name": "now", "description": "", "parameters": {}}},
+    ]
+    assert body["tool_choice"] == "required"
+    assert body["parallel_tool_calls"] is False
+
+
+@pytest.mark.parametrize(
+    ("choice", "out"),
+    [
+        ("auto", "auto"),
+        ("none", "none"),
+        ("required", "required"),
+        ("add", {"type": "function", "function": {"name": "add"}}),
+    ],
+)
+def test_a_choice_of_tool(choice: str, out: Any) -> None:
+    assert payload(tool_choice=choice, tools=(Tool("add"),))["tool_choice"] == out
+
+
+def test_parallel_calls_are_not_mentioned_without_tools() -> None:
+    assert "parallel_tool_calls" not in payload(parallel_tool_calls=True)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "out"),
+    [
+        (ResponseFormat("json_object"), {"type": "json_object"}),
+        (
+            ResponseFormat("json_schema", "point", {"type": "object"}, strict=True),
+            {
+                "type": "json_schema",
+                "json_schema": {"name": "point", "schema": {"type": "object"}, "strict": True},
+            },
+        ),
+        (
+            ResponseFormat("json_schema"),
+            {"type": "json_schema", "json_schema": {"name": "answer", "schema": {}}},
+        ),
+    ],
+)
+def test_the_shape_of_the_answer(wanted: ResponseFormat, out: Any) -> None:
+    assert payload(response_format=wanted)["response_format"] == out
+    assert "response_format" not in payload(response_format=ResponseFormat("text"))
+
+
+# What comes back
+
+
+def answer(message: Any, finish: Any = "stop", usage: Any = None) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": usage}
+
+
+def test_a_plain_answer() -> None:
+    body = answer(
+        {"role": "assistant", "content": "Hi"},
+        usage={
+            "prompt_tokens": 9,
+            "completion_tokens": 4,
+            "prompt_tokens_details": {"cached_tokens": 3},
+            "completion_tokens_details": {"reasoning_tokens": 2},
+        },
+    )
+    assert wire.completion(body, model="small") == Completion(
+        "small", assistant("Hi"), "stop", Usage(input=9, output=4, cached=3, reasoning=2)
+    )
+
+
+def test_the_answers_model_is_the_one_that_we_asked() -> None:
+    # The provider's own name, with a date in it, would not be found in the catalog.
+    body = answer({"content": "Hi"}) | {"model": "small-2026-11-22"}
+    assert wire.completion(body, model="small").model == "small"
+
+
+def test_an_answer_with_tool_calls() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a":1}'}}
+    done = wire.completion(answer({"content": None, "tool_calls": [call]}, "stop"), model="m")
+    assert done.message == Message("assistant", tool_calls=(ToolCall("c1", "add", '{"a":1}'),))
+    assert done.finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("raw", "finish"),
+    [
+        ("stop", "stop"),
+        ("length", "length"),
+        ("content_filter", "content_filter"),
+        ("something new", "stop"),
+        (None, "stop"),
+    ],
+)
+def test_why_the_answer_ended(raw: Any, finish: str) -> None:
+    assert wire.completion(answer({"content": "a"}, raw), model="m").finish_reason == finish
+
+
+@pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": None}, answer(None), answer("")])
+def test_a_reply_without_an_answer_is_the_models_fault(body: Any) -> None:
+    with pytest.raises(UpstreamError, match="'small' sent a reply without an answer"):
+        wire.completion(body, model="small")
+
+
+def test_no_more_is_cached_than_was_sent() -> None:
+    # Some providers count cached tokens beside the prompt; a price must not turn negative.
+    usage = wire.usage({"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 5}})
+    assert usage.cached <= usage.input
+
+
+@pytest.mark.parametrize("tool_calls", [3, "x", ["x"], [None], {"a": 1}])
+def test_tool_calls_that_are_none(tool_calls: Any) -> None:
+    done = wire.completion(answer({"content": "a", "tool_calls": tool_calls}), model="m")
+    assert done.text == "a"
+    streamed, _ = read([delta({"content": "a", "tool_calls": tool_calls}, "stop")])
+    assert streamed[0] == TextDelta("a")
+
+
+# Streams
+
+
+def delta(part: Any, finish: Any = None) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": part, "finish_reason": finish}]}
+
+
+def read(chunks: list[dict[str, Any]]) -> tuple[list[Event], Completion]:
+    deltas = wire.Deltas("m")
+    events = [event for chunk in chunks for event in deltas.feed(chunk)]
+    return events, deltas.done().completion
+
+
+def test_a_streamed_answer() -> None:
+    events, whole = read(
+        [
+            delta({"role": "assistant", "content": ""}),
+            delta({"content": "Hel"}),
+            delta({"content": "lo"}),
+            delta({}, "stop"),
+            {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}},
+        ]
+    )
+    assert events == [TextDelta("Hel"), TextDelta("lo")]
+    assert whole == Completion("m", assistant("Hello"), "stop", Usage(input=3, output=2))
+
+
+def test_a_streamed_tool_call_is_named_once() -> None:
+    def piece(**call: Any) -> dict[str, Any]:
+        return delta({"tool_calls": [{"index": 0, **call}]})
+
+    events, whole = read(
+        [
+            piece(id="c1", function={"name": "add", "arguments": ""}),
+            piece(function={"arguments": '{"a"'}),
+            piece(function={"arguments": ":1}"}),
+            delta({}, "tool_calls"),
+        ]
+    )
+    assert events == [
+        ToolCallDelta(0, "", id="c1", name="add"),
+        ToolCallDelta(0, '{"a"'),
+        ToolCallDelta(0, ":1}"),
+    ]
+    assert whole.message.tool_calls == (ToolCall("c1", "add", '{"a":1}'),)
+
+
+def test_a_call_without_arguments_is_the_same_streamed_or_whole() -> None:
+    call = {"id": "c1", "function": {"name": "now", "arguments": ""}}
+    _, streamed = read([delta({"tool_calls": [{"index": 0, **call}]}, "tool_calls")])
+    whole = wire.completion(answer({"tool_calls": [call]}, "tool_calls"), model="m")
+    assert streamed == whole
+
+
+def test_a_stream_that_breaks_off_is_no_answer() -> None:
+    with pytest.raises(UpstreamError, match="broke off"):
+        read([delta({"content": "Hel"})])
+
+
+def test_an_error_in_a_stream_is_raised_after_what_came_before_it() -> None:
+    deltas = wire.Deltas("m")
+    assert list(deltas.feed(delta({"content": "Hel"}))) == [TextDelta("Hel")]
+    with pytest.raises(Overloaded, match="too many"):
+        list(deltas.feed({"error": {"message": "too many", "code": 429}}))
+
+
+def test_a_chunk_that_says_that_there_is_no_error() -> None:
+    events, _ = read([delta({"content": "Hi"}, "stop") | {"error": None}])
+    assert events == [TextDelta("Hi")]
+
+
+@st.composite
+def _split(draw: st.DrawFn, text: str) -> list[str]:
+    cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=4)))
+    return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+@st.composite
+def _streamed_answers(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """An answer's whole body, and the same answer as chunks cut at random places."""
+    text = draw(st.text(max_size=20))
+    calls = draw(
+        st.lists(
+            st.builds(
+                lambda name, arguments: {"function": {"name": name, "arguments": arguments}},
+                st.sampled_from(["add", "find"]),
+                st.text(min_size=1, max_size=10),
+            ),
+            max_size=3,
+        )
+    )
+    calls = [{"id": f"c{index}", **call} for index, call in enumerate(calls)]
+    finish = draw(st.sampled_from(["stop", "length", "tool_calls"]))
+    usage = {"prompt_tokens": draw(st.integers(0, 99)), "completion_tokens": 5}
+    message = {"role": "assistant", "content": text, "tool_calls": calls}
+
+    streams = [[{"content": piece} for piece in draw(_split(text))]]
+    for index, call in enumerate(calls):
+        first, *rest = draw(_split(call["function"]["arguments"]))
+        head = {"index": index, "id": call["id"]}
+        head["function"] = {"name": call["function"]["name"], "arguments": first}
+        tail = [{"index": index, "function": {"arguments": piece}} for piece in rest]
+        streams.append([{"tool_calls": [piece]} for piece in (head, *tail)])
+    chunks = []
+    while live := [stream for stream in streams if stream]:
+        chunks.append(delta(draw(st.sampled_from(live)).pop(0)))
+    chunks += [delta({}, finish), {"choices": [], "usage": usage}]
+    return answer(message, finish, usage), chunks
+
+
+@given(_streamed_answers())
+@settings(deadline=None)
+def test_a_stream_cut_anywhere_is_the_whole_answer(
+    both: tuple[dict[str, Any], list[dict[str, Any]]],
+) -> None:
+    body, chunks = both
+    events, whole = read(chunks)
+    assert whole == wire.completion(body, model="m")
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == whole.text
+    for index, call in enumerate(whole.message.tool_calls):
+        pieces = [e for e in events if isinstance(e, ToolCallDelta) and e.index == index]
+        assert "".join(piece.arguments for piece in pieces) == call.arguments
+        assert (pieces[0].id, pieces[0].name) == (call.id, call.name)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, BadRequest),
+        (401, UpstreamError),
+        (402, UpstreamError),
+        (403, UpstreamError),
+        (404, UpstreamError),
+        (413, BadRequest),
+        (418, UpstreamError),
+        (422, BadRequest),
+        (429, Overloaded),
+        (500, Unavailable),
+        (502, Unavailable),
+        (503, Unavailable),
+        (504, DeadlineExceeded),
+        (529, Unavailable),
+    ],
+)
+def test_what_a_status_means(status: int, error: type[FusionError]) -> None:
+    assert type(wire.error(status, {"error": {"message": "why"}}, model="m")) is error
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        {"message": "no", "code": "context_length_exceeded"},
+        {"message": "This model's maximum context length is 2048 tokens."},
+        {"message": "the decoder prompt is longer than the maximum model length of 2048"},
+    ],
+)
+def test_a_prompt_that_is_too_long_has_its_own_error(detail: dict[str, Any]) -> None:
+    assert type(wire.error(400, {"error": detail}, model="m")) is ContextTooLong
+
+
+def test_the_field_at_fault_is_kept() -> None:
+    error = wire.error(400, {"error": {"message": "too hot", "param": "temperature"}}, model="m")
+    assert (error.message, error.param) == ("too hot", "temperature")
+
+
+def test_without_a_status_the_bodys_own_code_counts() -> None:
+    assert type(wire.error(None, {"error": {"code": 400}}, model="m")) is BadRequest
+    assert type(wire.error(None, {"message": "old form", "code": 429}, model="m")) is Overloaded
+    assert wire.error(None, {}, model="m").status in (502, 503)
+
+
+def test_a_refused_key_is_told_without_the_providers_words() -> None:
+    body = {"error": {"message": "Incorrect API key provided: sk-12345"}}
+    assert wire.error(401, body, model="large").message == (
+        "Model 'large' was refused by its provider (401). Check its API key."
+    )
+
+
+def test_an_endless_error_is_cut() -> None:
+    assert len(wire.error(400, {"error": {"message": "x" * 10_000}}, model="m").message) == 2000
+
+
+# Nothing crashes
+
+_WORDS = """
+    choices message delta content tool_calls function id name arguments index finish_reason usage
+    prompt_tokens completion_tokens prompt_tokens_details cached_tokens error code param
+"""
+_KEYS = st.sampled_from(_WORDS.split())
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+_PART = st.fixed_dictionaries({}, optional={"content": _JSON, "tool_calls": _JSON})
+_USAGE = st.dictionaries(_KEYS, _JSON, max_size=4)
+
+
+def _around(part: str) -> st.SearchStrategy[Any]:
+    """Bodies that have the right bones, so that the odd parts are reached at all."""
+    choice = st.fixed_dictionaries({part: _PART}, optional={"finish_reason": _JSON})
+    bones = st.fixed_dictionaries(
+        {"choices": st.lists(choice, min_size=1, max_size=1)}, optional={"usage": _USAGE | _JSON}
+    )
+    return bones | st.dictionaries(_KEYS, _JSON, max_size=4)
+
+
+@given(_around("message"))
+@settings(deadline=None)
+def test_any_body_is_an_answer_or_one_of_our_errors(body: Mapping[str, Any]) -> None:
+    try:
+        done = wire.completion(body, model="m")
+    except FusionError:
+        return
+    assert hash(done.message) is not None
+    assert all(isinstance(part, Text) for part in done.message.content)
+    assert min(done.usage.input, done.usage.output) >= 0
+
+
+@given(st.lists(_around("delta"), max_size=4))
+@settings(deadline=None)
+def test_any_stream_is_an_answer_or_one_of_our_errors(chunks: list[Mapping[str, Any]]) -> None:
+    deltas = wire.Deltas("m")
+    try:
+        for chunk in chunks:
+            assert all(isinstance(e, TextDelta | ToolCallDelta) for e in deltas.feed(chunk))
+        assert isinstance(deltas.done(), Done)
+    except FusionError:
+        return
+
+
+@given(st.none() | st.integers(400, 599), _JSON)
+@settings(deadline=None)
+def test_any_error_body_is_one_of_our_errors(status: int | None, body: Any) -> None:
+    error = wire.error(status, body, model="m")
+    assert isinstance(error, FusionError)
+    assert error.message
