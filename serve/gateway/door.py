@@ -51,6 +51,10 @@ class Door:
             answer = await _unless_gone(http, work)
         except FusionError as error:
             return self._failed(error, visit)
+        except asyncio.CancelledError:
+            # Serve cancels a request whose client hung up.
+            self._served(visit, Cancelled.status)
+            raise
         self.recorder.answered(answer)
         self._served(visit, 200)
         return _json(chat.completion(answer, asked, f"chatcmpl-{visit.call.id}"))
@@ -127,7 +131,7 @@ class Door:
     async def _sse(
         self, feed: _Feed, chunks: chat.Chunks, first: Event | None, visit: _Visit
     ) -> AsyncGenerator[bytes, None]:
-        status = 499  # unless something says better, the client went away
+        status = Cancelled.status  # unless something says better, the client went away
         try:
             yield _event(chunks.start())
             event = first

@@ -20,24 +20,24 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 async def test_overload_is_429_with_a_time_to_come_back(server: Server) -> None:
     # One at work, two waiting; the others must be told, at once and properly.
-    client = server.async_client(max_retries=0)
-    calls = (client.chat.completions.create(model="narrow", messages=HELLO) for _ in range(12))
-    results = await asyncio.gather(*calls, return_exceptions=True)
-    refused = [one for one in results if isinstance(one, openai.RateLimitError)]
-    served = [one for one in results if not isinstance(one, BaseException)]
-    assert len(served) + len(refused) == 12
-    assert len(served) >= 3
-    assert refused
-    for error in refused:
-        assert int(error.response.headers["retry-after"]) >= 1
-        assert error.code == "overloaded"
+    async with server.async_client(max_retries=0) as client:
+        calls = (client.chat.completions.create(model="narrow", messages=HELLO) for _ in range(12))
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        refused = [one for one in results if isinstance(one, openai.RateLimitError)]
+        served = [one for one in results if not isinstance(one, BaseException)]
+        assert len(served) + len(refused) == 12
+        assert len(served) >= 3
+        assert refused
+        for error in refused:
+            assert int(error.response.headers["retry-after"]) >= 1
+            assert error.code == "overloaded"
 
 
 async def test_200_at_once_are_all_answered(server: Server) -> None:
-    client = server.async_client(max_retries=0, timeout=60)
-    calls = (client.chat.completions.create(model="echo", messages=HELLO) for _ in range(200))
-    answers = await asyncio.gather(*calls)
-    assert {answer.choices[0].message.content for answer in answers} == {"hello"}
+    async with server.async_client(max_retries=0, timeout=60) as client:
+        calls = (client.chat.completions.create(model="echo", messages=HELLO) for _ in range(200))
+        answers = await asyncio.gather(*calls)
+        assert {answer.choices[0].message.content for answer in answers} == {"hello"}
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -48,13 +48,12 @@ async def test_a_client_that_hangs_up_frees_the_replica(server: Server, stream: 
     async with httpx.AsyncClient() as client:
         with contextlib.suppress(httpx.ReadTimeout):
             async with client.stream(
-                "POST", f"{server.url}/v1/chat/completions", json=body, timeout=2.5
+                "POST", f"{server.url}/v1/chat/completions", json=body, timeout=1.0
             ) as response:
                 async for _ in response.aiter_bytes():
                     pass
-    answer = await server.async_client(timeout=60).chat.completions.create(
-        model="single", messages=HELLO, max_tokens=1
-    )
+    async with server.async_client(timeout=60) as patient:
+        answer = await patient.chat.completions.create(model="single", messages=HELLO, max_tokens=1)
     assert answer.choices[0].message.content == "a"
     assert time.monotonic() - began < 9
 
@@ -64,49 +63,51 @@ def victim_of(server: Server, model: str) -> list[int]:
 
 
 async def test_a_whole_request_survives_the_death_of_its_replica(server: Server) -> None:
-    client = server.async_client(max_retries=0, timeout=60)
-    both = victim_of(server, "twin")
-    assert len(both) == 2
-    calls = [
-        asyncio.create_task(client.chat.completions.create(model="twin", messages=HELLO))
-        for _ in range(6)
-    ]
-    await asyncio.sleep(0.6)
-    os.kill(both[0], signal.SIGKILL)
-    answers = await asyncio.gather(*calls)
-    # The retried ones came from somebody who lives.
-    assert {answer.choices[0].message.content for answer in answers} <= {
-        str(pid) for pid in (*both[1:], *victim_of(server, "twin"))
-    }
+    async with server.async_client(max_retries=0, timeout=60) as client:
+        both = victim_of(server, "twin")
+        assert len(both) == 2
+        calls = [
+            asyncio.create_task(client.chat.completions.create(model="twin", messages=HELLO))
+            for _ in range(6)
+        ]
+        await asyncio.sleep(0.6)
+        os.kill(both[0], signal.SIGKILL)
+        answers = await asyncio.gather(*calls)
+        # The retried ones came from somebody who lives.
+        assert {answer.choices[0].message.content for answer in answers} <= {
+            str(pid) for pid in (*both[1:], *victim_of(server, "twin"))
+        }
 
 
 async def test_a_stream_that_has_begun_ends_with_an_error_event(server: Server) -> None:
-    client = server.async_client(max_retries=0, timeout=60)
-    pids = victim_of(server, "drip")
-    assert len(pids) == 2
+    async with server.async_client(max_retries=0, timeout=60) as client:
+        pids = victim_of(server, "drip")
+        assert len(pids) == 2
 
-    async def read() -> tuple[str, Exception | None]:
-        text = ""
-        try:
-            stream = await client.chat.completions.create(model="drip", messages=HELLO, stream=True)
-            async for chunk in stream:
-                text += chunk.choices[0].delta.content or ""
-        except openai.APIError as error:
-            return text, error
-        return text, None
+        async def read() -> tuple[str, Exception | None]:
+            text = ""
+            try:
+                stream = await client.chat.completions.create(
+                    model="drip", messages=HELLO, stream=True
+                )
+                async for chunk in stream:
+                    text += chunk.choices[0].delta.content or ""
+            except openai.APIError as error:
+                return text, error
+            return text, None
 
-    tasks = [asyncio.create_task(read()) for _ in range(4)]
-    await asyncio.sleep(1.5)
-    os.kill(pids[0], signal.SIGKILL)
-    results = await asyncio.gather(*tasks)
-    broken = [(text, error) for text, error in results if error is not None]
-    assert broken, "no stream was on the killed replica"
-    for text, error in broken:
-        assert text.startswith("1 2")
-        assert "went away" in str(error)
-    for text, error in results:
-        if error is None:
-            assert text == f"1 2 3 4 5 6 7 8 {pids[1]}"
+        tasks = [asyncio.create_task(read()) for _ in range(4)]
+        await asyncio.sleep(1.5)
+        os.kill(pids[0], signal.SIGKILL)
+        results = await asyncio.gather(*tasks)
+        broken = [(text, error) for text, error in results if error is not None]
+        assert broken, "no stream was on the killed replica"
+        for text, error in broken:
+            assert text.startswith("1 2")
+            assert "went away" in str(error)
+        for text, error in results:
+            if error is None:
+                assert text == f"1 2 3 4 5 6 7 8 {pids[1]}"
 
 
 def test_metrics_cover_all_replicas(server: Server) -> None:

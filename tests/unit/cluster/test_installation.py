@@ -1,0 +1,111 @@
+"""Paths, ports and marks of an installation; real small processes, no Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster import guardian, installation, launch
+
+SLEEP = "import time; time.sleep(60)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> installation.Installation:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return installation.create("127.0.0.1", 18_123)
+
+
+def test_it_is_found_again_and_forgotten(made: installation.Installation) -> None:
+    assert installation.find(18_123) == made
+    made.now_ready().save()
+    found = installation.find(18_123)
+    assert found is not None
+    assert found.ready
+    made.forget()
+    assert installation.find(18_123) is None
+
+
+def test_the_token_is_for_its_owner_alone(made: installation.Installation) -> None:
+    assert len(made.token) == 64
+    assert (made.folder / "token").stat().st_mode & 0o077 == 0
+    assert made.temp.parent.stat().st_mode & 0o077 == 0
+    assert made.token not in repr(made)
+
+
+def test_all_ports_are_different_and_none_is_the_default(made: installation.Installation) -> None:
+    ports = set(made.ports.values())
+    assert len(ports) == len(made.ports)
+    assert not ports & {6379, 8265, 9101, 8404, 8500, 10001}
+
+
+def test_a_taken_port_is_not_free() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert not installation.port_is_free("127.0.0.1", port)
+        with pytest.raises(launch.LaunchError, match=f"Port {port} .* another program.*--port"):
+            launch.claim_port("127.0.0.1", port)
+    assert installation.port_is_free("127.0.0.1", port)
+
+
+def start(code: str, marker: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, installation.MARKER: marker}
+    )
+
+
+def test_a_sweep_ends_the_marked_and_nobody_else() -> None:
+    ours, other = start(SLEEP, "mark-one"), start(SLEEP, "mark-two")
+    try:
+        assert guardian.members("mark-one") == [ours.pid]
+        assert guardian.sweep("mark-one") == []
+        assert ours.wait(5) == -signal.SIGTERM
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_what_does_not_listen_is_killed_after_the_grace() -> None:
+    process = start(STUBBORN, "mark-three")
+    time.sleep(0.3)
+    assert guardian.sweep("mark-three", grace_s=0.3) == []
+    assert process.wait(5) == -signal.SIGKILL
+
+
+def test_the_guardian_acts_when_its_pipe_closes_and_ignores_ctrl_c() -> None:
+    process = start(SLEEP, "mark-four")
+    watcher = subprocess.Popen(
+        [sys.executable, "-m", "cluster.guardian", "mark-four"], stdin=subprocess.PIPE
+    )
+    time.sleep(0.5)
+    watcher.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    assert process.poll() is None
+    assert watcher.stdin is not None
+    watcher.stdin.close()
+    assert watcher.wait(10) == 0
+    assert process.wait(5) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("Traceback:\n  File x\nRuntimeError: no weights\n", "RuntimeError: no weights"),
+        ("a.b.CustomError: first\nValueError: second\n  at line 3", "ValueError: second"),
+        ("something odd", "something odd"),
+        ("", "no reason was given"),
+    ],
+)
+def test_one_readable_cause(text: str, cause: str) -> None:
+    assert launch.readable_cause(text) == cause

@@ -1,0 +1,185 @@
+"""OpenAI's chat dialect, both ways."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.errors import BadRequest, FusionError, Unsupported
+from models.messages import (
+    Completion,
+    Done,
+    Image,
+    Message,
+    Progress,
+    Stage,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    assistant,
+)
+from serve.gateway import chat
+
+HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+
+
+def parse(**changes: Any) -> chat.ChatRequest:
+    return chat.parse(json.dumps(HELLO | changes).encode())
+
+
+def test_every_role_and_part_arrives() -> None:
+    asked = parse(
+        messages=[
+            {"role": "system", "content": "be brief"},
+            {"role": "developer", "content": [{"type": "text", "text": "be kind"}]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "what is this?"},
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "c1", "content": "42"},
+        ]
+    )
+    first, second, third, fourth, fifth = asked.request.messages
+    assert (first.role, first.text) == ("system", "be brief")
+    assert second == Message("developer", (Text("be kind"),))
+    assert third.content == (Text("what is this?"), Image("data:image/png;base64,AA"))
+    assert fourth.tool_calls == (ToolCall("c1", "f", "{}"),)
+    assert (fifth.tool_call_id, fifth.text) == ("c1", "42")
+
+
+def test_an_answer_sent_back_as_history_is_understood() -> None:
+    answer = Completion("m", assistant("hi"), usage=Usage(1, 1))
+    sent = chat.completion(answer, parse(), "id")["choices"][0]["message"]
+    again = parse(messages=[HELLO["messages"][0], sent, {"role": "user", "content": "more"}])
+    assert again.request.messages[1] == assistant("hi")
+
+
+def test_both_names_of_the_limit_and_both_forms_of_stop() -> None:
+    sampling = parse(max_tokens=5, max_completion_tokens=7, stop="x").request.sampling
+    assert (sampling.max_tokens, sampling.stop) == (7, ("x",))
+    assert parse(max_tokens=5, stop=["a", "b"]).request.sampling.stop == ("a", "b")
+
+
+def test_a_named_tool_choice() -> None:
+    tool = {"type": "function", "function": {"name": "look"}}
+    asked = parse(tools=[tool], tool_choice=tool)
+    assert asked.request.tool_choice == "look"
+    assert asked.request.tools[0].parameters == {"type": "object", "properties": {}}
+
+
+@pytest.mark.parametrize(
+    "harmless", [{"n": 1}, {"logprobs": False}, {"logit_bias": {}}, {"store": True}, {"user": "u"}]
+)
+def test_what_changes_nothing_is_accepted(harmless: dict[str, Any]) -> None:
+    assert parse(**harmless).request == parse().request
+
+
+@pytest.mark.parametrize("asked", [{"n": 3}, {"logprobs": True}, {"logit_bias": {"1": 2}}])
+def test_what_would_change_the_answer_is_refused_by_name(asked: dict[str, Any]) -> None:
+    with pytest.raises(Unsupported) as caught:
+        parse(**asked)
+    assert caught.value.param == next(iter(asked))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_request_or_a_clear_400(raw: bytes) -> None:
+    try:
+        chat.parse(raw)
+    except BadRequest as error:
+        assert error.message
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(chat._ChatBody.model_fields)),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+            ),
+            max_leaves=5,
+        ),
+    )
+)
+def test_any_json_is_a_request_or_a_clear_400(body: dict[str, Any]) -> None:
+    try:
+        chat.parse(json.dumps(HELLO | body).encode())
+    except FusionError as error:
+        assert error.status == 400
+
+
+ANSWER = Completion(
+    "small",
+    assistant("hello there"),
+    usage=Usage(10, 2, cached=4),
+    stages=(
+        Stage("panelist", "a", Usage(5, 1), 0.5, 1_500_000, member="a#2"),
+        Stage("panelist", "b", error="gone"),
+    ),
+    extension={"panel": "default", "responses": [{"model": "a", "content": "x"}]},
+)
+
+
+def test_a_completion_sums_cost_and_hides_the_panel_unless_asked() -> None:
+    body = chat.completion(ANSWER, parse(), "chatcmpl-1")
+    assert body["usage"] == {
+        "prompt_tokens": 10,
+        "completion_tokens": 2,
+        "total_tokens": 12,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
+    assert body["fusion"]["cost_usd"] == "0.0015"
+    assert body["fusion"]["panel"] == "default"
+    assert "responses" not in body["fusion"]
+    shown = chat.completion(ANSWER, parse(fusion={"expose_panel": True}), "chatcmpl-1")
+    assert shown["fusion"]["responses"] == ANSWER.extension["responses"]
+
+
+def test_the_cost_is_unknown_when_a_stage_that_ran_has_no_price() -> None:
+    assert chat.cost((Stage("answer", "a", nano_usd=5), Stage("answer", "b"))) is None
+    assert (
+        chat.cost((Stage("answer", "a", nano_usd=5), Stage("answer", "b", error="x"))) is not None
+    )
+
+
+def test_chunks_of_tool_calls_and_the_end() -> None:
+    chunks = chat.Chunks(parse(stream_options={"include_usage": True}), "m", "id")
+    [first] = chunks.of(ToolCallDelta(0, '{"a', id="c1", name="f"))
+    [second] = chunks.of(ToolCallDelta(0, '": 1}'))
+    assert first["choices"][0]["delta"]["tool_calls"][0] == {
+        "index": 0,
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "f", "arguments": '{"a'},
+    }
+    assert "id" not in second["choices"][0]["delta"]["tool_calls"][0]
+    last, usage = chunks.of(Done(ANSWER))
+    assert (last["choices"][0]["finish_reason"], last["model"]) == ("stop", "small")
+    assert (usage["choices"], usage["usage"]["total_tokens"]) == ([], 12)
+
+
+def test_progress_is_shown_only_to_those_who_ask() -> None:
+    step = Progress("panel.completed", {"model": "a"})
+    assert list(chat.Chunks(parse(), "m", "id").of(step)) == []
+    [chunk] = chat.Chunks(parse(fusion={"events": True}), "m", "id").of(step)
+    assert chunk["fusion"] == {"event": "panel.completed", "model": "a"}
+    [text] = chat.Chunks(parse(), "m", "id").of(TextDelta("x"))
+    assert text["choices"][0]["delta"] == {"content": "x"}

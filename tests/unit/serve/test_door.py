@@ -1,0 +1,172 @@
+"""The door over ASGI, with a fake model behind it and no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from models.answerer import SystemClock
+from models.catalog import Catalog
+from models.errors import Overloaded, Unavailable
+from models.fake import FakeModel
+from models.messages import Completion
+from serve.gateway import door as doors
+from serve.gateway.door import Door
+
+CATALOG = Catalog.model_validate(
+    {
+        "server": {"max_body_mb": 0.001},
+        "models": {"m": {"engine": "fake"}},
+        "aliases": {"a": "m"},
+        "panels": {"p": {"members": ["m"]}},
+        "roles": {"judge": "m"},
+    }
+)
+HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.statuses: list[tuple[str, int]] = []
+
+    def served(self, model: str, status: int, seconds: float) -> None:
+        self.statuses.append((model, status))
+
+    def first_token(self, model: str, seconds: float) -> None: ...
+
+    def answered(self, completion: Completion) -> None: ...
+
+
+class House:
+    """A door with one model behind it, and a client in front."""
+
+    def __init__(self, model: FakeModel) -> None:
+        async def health() -> tuple[int, dict[str, Any]]:
+            return 503, {"status": "down"}
+
+        async def metrics() -> str:
+            return "numbers 1\n"
+
+        self.recorder = Recorder()
+        self.door = Door(CATALOG, model, self.recorder, SystemClock(), health, metrics)
+        routes = [
+            Route("/chat", self.door.chat_completions, methods=["POST"]),
+            Route("/models/{name:path}", self._show_model),
+        ]
+        transport = httpx.ASGITransport(app=Starlette(routes=routes))
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://door")
+
+    async def _show_model(self, http: Request) -> Response:
+        return await self.door.show_model(http.path_params["name"])
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[Any]:
+    opened: list[House] = []
+
+    def open_house(**model: Any) -> House:
+        opened.append(House(FakeModel("m", **model)))
+        return opened[-1]
+
+    yield open_house
+    for one in opened:
+        await one.client.aclose()
+
+
+def events(text: str) -> list[Any]:
+    return [
+        json.loads(line[6:])
+        for line in text.splitlines()
+        if line.startswith("data: ") and line != "data: [DONE]"
+    ]
+
+
+async def test_a_whole_answer_is_counted(house: Any) -> None:
+    here = house(reply="hi")
+    response = await here.client.post("/chat", json=HELLO)
+    assert response.json()["choices"][0]["message"]["content"] == "hi"
+    assert here.recorder.statuses == [("m", 200)]
+
+
+async def test_a_body_above_the_limit_is_413(house: Any) -> None:
+    here = house()
+    response = await here.client.post("/chat", content=b"x" * 2000)
+    assert response.status_code == 413
+    # A name that nobody defined must not become a time series.
+    assert here.recorder.statuses == [("unknown", 413)]
+
+
+async def test_retry_after_is_in_whole_seconds(house: Any) -> None:
+    here = house(reply=Overloaded("full", retry_after_s=1.2))
+    for stream in (False, True):
+        response = await here.client.post("/chat", json=HELLO | {"stream": stream})
+        assert (response.status_code, response.headers["retry-after"]) == (429, "2")
+        assert response.json()["error"]["code"] == "overloaded"
+
+
+async def test_an_error_in_mid_stream_is_an_event_and_no_done(house: Any) -> None:
+    class Breaking(FakeModel):
+        async def stream(self, request: Any, call: Any) -> Any:
+            async for event in FakeModel("m", "one two").stream(request, call):
+                yield event
+                raise Unavailable("gone")
+
+    here = house()
+    here.door.pipeline = Breaking("m")
+    response = await here.client.post("/chat", json=HELLO | {"stream": True})
+    assert response.status_code == 200
+    assert "[DONE]" not in response.text
+    assert events(response.text)[-1]["error"]["message"] == "gone"
+    assert here.recorder.statuses == [("m", 503)]
+
+
+async def test_a_bug_ends_the_stream_with_an_error_too(house: Any) -> None:
+    class Buggy(FakeModel):
+        async def stream(self, request: Any, call: Any) -> Any:
+            yield (await anext(FakeModel("m", "one two").stream(request, call)))
+            raise KeyError("secret")
+
+    here = house()
+    here.door.pipeline = Buggy("m")
+    response = await here.client.post("/chat", json=HELLO | {"stream": True})
+    assert events(response.text)[-1]["error"]["message"] == "Internal error: KeyError."
+    assert "secret" not in response.text
+
+
+async def test_a_silent_stream_says_that_it_lives(
+    house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "HEARTBEAT_S", 0.05)
+    here = house(reply="late", first_token_s=0.2)
+    response = await here.client.post("/chat", json=HELLO | {"stream": True})
+    assert response.text.count(": still working") >= 2
+    assert events(response.text)[1]["choices"][0]["delta"]["content"] == "late"
+
+
+async def test_names_are_shown_with_what_they_stand_for(house: Any) -> None:
+    here = house()
+    alias = (await here.client.get("/models/a")).json()
+    assert (alias["kind"], alias["model"], alias["tier"]) == ("alias", "m", "workforce")
+    panel = (await here.client.get("/models/fusion/p")).json()
+    assert (panel["id"], panel["kind"]) == ("fusion/p", "panel")
+    assert (await here.client.get("/models/x")).status_code == 404
+
+
+async def test_a_whole_request_is_cancelled_when_its_task_is(house: Any) -> None:
+    here = house(reply="x", first_token_s=5)
+    task = asyncio.create_task(here.client.post("/chat", json=HELLO))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.sleep(0.05)
+    assert here.door.pipeline.cancelled == 1
+    assert here.recorder.statuses == [("m", 499)]
