@@ -76,6 +76,31 @@ def test_a_sweep_ends_the_marked_and_nobody_else() -> None:
         other.wait()
 
 
+# A parent that carries the mark, and a child that has none: what setting a title leaves.
+BARE_CHILD = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {SLEEP!r}], env={{}}, start_new_session=True)
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def test_a_child_without_the_mark_goes_with_its_parent() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", BARE_CHILD],
+        env={**os.environ, installation.MARKER: "mark-five"},
+        stdout=subprocess.PIPE,
+    )
+    assert parent.stdout is not None
+    with parent, parent.stdout as output:
+        child = int(output.readline())
+        assert sorted(guardian.members("mark-five")) == sorted([parent.pid, child])
+        assert guardian.sweep("mark-five") == []
+    # Gone, or dead and waiting for whoever adopted it to notice.
+    stat = Path(f"/proc/{child}/stat")
+    assert not stat.exists() or ") Z " in stat.read_text()
+
+
 def test_what_does_not_listen_is_killed_after_the_grace() -> None:
     process = start(STUBBORN, "mark-three")
     time.sleep(0.3)
