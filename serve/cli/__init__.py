@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from serve.cli import ask, catalog, server
+from serve.cli import ask, catalog, server, simulate
 
 app = typer.Typer(
     name="fusion",
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (server, catalog, ask):
+for group in (server, catalog, ask, simulate):
     group.register(app)
 
 

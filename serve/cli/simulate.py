@@ -15,7 +15,7 @@ from rich.table import Table
 from serve.cli.common import Json, err, out
 
 if TYPE_CHECKING:
-    from cluster.simulator import Result
+    from cluster.simulation.simulator import Result
 
 
 def register(app: typer.Typer) -> None:
@@ -43,11 +43,11 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Seed of the spot market's chance.")] = 0,
 ) -> None:
     """Replay a trace against scaling policies: dollars, first-token attainment, replica-hours."""
-    from cluster.contenders import COMPARED, recovered, run_policy
     from cluster.errors import ClusterError
     from cluster.profile import read_profile
-    from cluster.simulator import make_setting
-    from cluster.trace import read_trace
+    from cluster.simulation.contenders import COMPARED, recovered, run_policy
+    from cluster.simulation.simulator import make_setting
+    from cluster.simulation.trace import read_trace
 
     names = [
         name for given in policy or ["all"] for name in (COMPARED if given == "all" else (given,))
@@ -74,7 +74,7 @@ def simulate(
             if as_json:
                 typer.echo(json.dumps(result.as_object()))
         if plot is not None:
-            from cluster.plot import draw
+            from cluster.simulation.plot import draw
 
             draw(results, plot)
     except ClusterError as error:

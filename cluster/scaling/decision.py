@@ -1,0 +1,322 @@
+"""THE scaling decision: how many replicas of a model there should be, and why.
+
+`decide` is a pure function: settings, what is seen now, and the state that the last decision
+returned go in; a Decision with the next state comes out. Serve's wrapper (`policy`), the
+simulator and `fusion status --scaling` all call it. The steps, in order:
+
+1. load     what arrived since the last look, as replica-seconds of work: prompt tokens over
+            the measured prefill rate, generated tokens over the measured full-batch rate.
+2. ahead    the load one start-up time from now (`forecast`), because nothing ordered now
+            serves before; and the standard error of that, from the forecaster's own past.
+3. margin   how many standard errors above the forecast to stand. Where requests can spill,
+            the newsvendor's share: the chance that a replica is needed at which it just pays
+            against remote calls, 1 - own price / remote price of the same work. Where they
+            cannot, the least that would have reached the attainment until now (`hindsight`).
+4. backlog  what waits now and will not have been served by then, to be worked off within one
+            start-up time.
+5. prompts  at least so many replicas that a prompt finds one that is not taking in another
+            (Erlang's C formula): it matters for small fleets.
+6. hold     go down only to the most that was wanted within the hold: dropping a replica and
+            starting it again costs a start-up and a drain, as much as keeping it that long
+            (the ski-rental rule: at most twice the cost of hindsight).
+7. idle     to zero once staying warm has cost as much as a cold start would (start-up plus
+            the late answers it causes); back as soon as anything waits.
+8. bounds   the model's own, and what the budget pays for (`budget.share`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from statistics import NormalDist
+from zlib import crc32
+
+from cluster.scaling import forecast as forecasting
+from cluster.scaling.forecast import BINS_PER_HORIZON, Forecast
+from cluster.scaling.hindsight import Hindsight, margin_for, meet
+from cluster.scaling.placement import Health, after_orders, place, spot_spares
+from cluster.scaling.values import Decision, ModelScaling, ScalingState, ScalingTargets, Seen
+
+__all__ = ["Decision", "ModelScaling", "ScalingState", "ScalingTargets", "Seen", "decide"]
+
+_NORMAL = NormalDist()
+_HOUR_S = 3600.0
+# Of the allowed share of late requests: what is planned with. Late requests come in blocks of
+# hundreds, so that a plan that uses the whole share is past it with the next block.
+_ALLOW = 1 / 3
+# How busy a well-sized replica is, for what its batch can still absorb.
+_BUSY = 0.85
+# A backlog is worked off within this part of a start-up time: until then, all are late.
+_CLEAR_SHARE = 0.25
+
+
+def decide(model: ModelScaling, seen: Seen, state: ScalingState) -> Decision:
+    """How many replicas `model` should have now. See the module's text for the rule."""
+    offer = model.offers[0]
+    state = _learn(model, seen, state)
+    assert state.forecast is not None
+    ahead, margin = state.ahead, state.margin
+    waiting_s = _work_s(model, state, seen.queued_requests, seen.queued_prompt_tokens)
+    wanted, reasons = _needed(model, seen, state, ahead, waiting_s, margin)
+    wanted, state = _hold(model, seen, state, wanted, reasons)
+    wanted, state = _idle(model, seen, state, wanted, reasons)
+    bounded = min(max(wanted, model.min_replicas), model.max_replicas)
+    if bounded != wanted:
+        reasons.append(f"bounds {model.min_replicas}..{model.max_replicas}")
+    health: Health = after_orders(state.health, model.offers, seen.oldest_order_s, seen.now_s)
+    state = replace(state, health=dict(health))
+    placement = place(bounded, model.offers, health, seen.now_s, model.on_demand_floor)
+    backlog_s = waiting_s / seen.replicas if seen.replicas else (math.inf if waiting_s else 0.0)
+    why = (
+        f"{bounded} replicas: load {ahead.present:.1f}, in {offer.startup_s:.0f} s "
+        f"{ahead.expected:.1f} ± {ahead.error:.1f}, margin {margin:.2f}; "
+        f"{'; '.join(reasons)}; {placement.why}"
+    )
+    return Decision(
+        model.name,
+        bounded,
+        placement,
+        backlog_s,
+        ahead.present,
+        ahead.expected,
+        ahead.error,
+        margin,
+        why,
+        state,
+    )
+
+
+def _learn(model: ModelScaling, seen: Seen, state: ScalingState) -> ScalingState:
+    """Step 1: the next state's means and forecast from what is new since the last look."""
+    rates, before = model.offers[0].rates, state.seen
+    if before is None or state.forecast is None:
+        prompt, generated = model.expected_tokens
+        started = forecasting.start(seen.now_s, model.offers[0].startup_s, _phase(model.name))
+        return replace(
+            state,
+            seen=seen,
+            idle_since_s=seen.now_s,
+            forecast=started,
+            # What serves already was wanted by somebody: kept until there is something to judge by.
+            held=(
+                (
+                    seen.now_s + model.offers[0].startup_s + model.drain_s,
+                    seen.replicas + seen.starting,
+                ),
+            ),
+            prompt_tokens=prompt,
+            generated_tokens=generated,
+        )
+    arrived = max(0.0, seen.arrived - before.arrived)
+    prompts = max(0.0, seen.arrived_prompt_tokens - before.arrived_prompt_tokens)
+    answered = max(0.0, seen.answered - before.answered)
+    generated = max(0.0, seen.generated_tokens - before.generated_tokens)
+    judged = max(0.0, seen.first_tokens - before.first_tokens)
+    late = max(0.0, seen.late - before.late)
+    # Means over about the last thousand requests.
+    keep_arrived, keep_answered = 0.999**arrived, 0.999**answered
+    generated_mean = state.generated_tokens
+    if answered:
+        generated_mean = keep_answered * generated_mean + (1 - keep_answered) * generated / answered
+    prompt_mean = state.prompt_tokens
+    if arrived:
+        prompt_mean = keep_arrived * prompt_mean + (1 - keep_arrived) * prompts / arrived
+    work_s = prompts / rates.prefill_tokens_per_s
+    work_s += arrived * generated_mean * rates.seconds_per_generated_token()
+    # A queue forms only once the batches are full, which takes about one residence in a full
+    # batch; a second one passes before the first late answers.
+    residence_s = prompt_mean / rates.prefill_tokens_per_s
+    residence_s += generated_mean * rates.step_s(rates.max_batch)
+    before_bins = state.forecast.bins
+    total = state.judged + judged
+    share = state.late_share + (
+        (late / judged - state.late_share) * judged / total if judged else 0
+    )
+    state = replace(state, prompt_tokens=prompt_mean, generated_tokens=generated_mean)
+    assert state.forecast is not None
+    after = forecasting.observe(state.forecast, seen.now_s, work_s, 2 * residence_s)
+    hindsight, ahead, margin = state.hindsight, state.ahead, state.margin
+    if after.bins != before_bins:
+        ahead = forecasting.forecast(after)
+        # Forecasts from before the first errors were known are no guide to later ones.
+        if after.weight >= 1:
+            hindsight = meet(
+                hindsight,
+                after.last_load,
+                after.bin_s * min(after.bins - before_bins, BINS_PER_HORIZON),
+                ahead,
+                round(_hold_s(model) / after.bin_s),
+                _absorb_s(model, state),
+            )
+        window_s = after.smooth_bins * after.bin_s
+        margin = _margin(model, state, hindsight, ahead, window_s)
+    busy = arrived > 0 or seen.queued_requests > 0 or seen.running_requests > 0
+    return replace(
+        state,
+        seen=seen,
+        idle_since_s=seen.now_s if busy else state.idle_since_s,
+        forecast=after,
+        hindsight=hindsight,
+        ahead=ahead,
+        margin=margin,
+        late_share=share,
+        judged=total,
+    )
+
+
+def _phase(name: str) -> float:
+    return (crc32(name.encode()) % BINS_PER_HORIZON) / BINS_PER_HORIZON
+
+
+def _work_s(model: ModelScaling, state: ScalingState, requests: float, prompts: float) -> float:
+    rates = model.offers[0].rates
+    return rates.work_s(prompts, requests * state.generated_tokens)
+
+
+def _margin(
+    model: ModelScaling,
+    state: ScalingState,
+    hindsight: Hindsight,
+    ahead: Forecast,
+    window_s: float,
+) -> float:
+    """Step 3: standard errors to stand above the forecast."""
+    if model.remote is not None:
+        offer, remote = model.offers[0], model.remote
+        call = (
+            state.prompt_tokens * float(remote.usd_per_million_input)
+            + state.generated_tokens * float(remote.usd_per_million_output)
+        ) / 1e6
+        own = offer.usd_per_request(state.prompt_tokens, state.generated_tokens)
+        return _NORMAL.inv_cdf(min(max(1 - own / max(call, 1e-12), 0.01), 0.99))
+    absorbed = ahead.expected * min(1.0, _absorb_s(model, state) / window_s)
+    may_be_late = 1 - model.targets.attainment
+    # What was really late corrects the paper fleets: what was overdrawn has to be saved.
+    used = state.late_share / may_be_late
+    may_be_late *= _ALLOW if used < 1 else _ALLOW / used
+    in_errors = absorbed / ahead.error if ahead.error > 0 else 0.0
+    return margin_for(hindsight, ahead.expected, may_be_late, in_errors)
+
+
+def _absorb_s(model: ModelScaling, state: ScalingState) -> float:
+    """Seconds of backlog before anybody is late: what a busy replica's batch can still take in
+    without a queue, and the wait that the target allows.
+
+    Running sequences at a share `_BUSY` of the capacity: tokens a second in the time that
+    prefill leaves, batch = rate * (step_base + step_per_sequence * batch).
+    """
+    rates = model.offers[0].rates
+    work_s = rates.work_s(state.prompt_tokens, state.generated_tokens)
+    prompt_s = state.prompt_tokens / rates.prefill_tokens_per_s
+    rate = _BUSY / work_s * state.generated_tokens / (1 - _BUSY / work_s * prompt_s)
+    batch = rate * rates.step_base_s / max(1 - rate * rates.step_per_sequence_s, 1e-9)
+    free = max(0.0, rates.max_batch - batch)
+    # What is in a running place is half done in the mean.
+    return free * (work_s - prompt_s) / 2 + max(0.0, model.targets.ttft_s - 2 * prompt_s)
+
+
+def _needed(
+    model: ModelScaling,
+    seen: Seen,
+    state: ScalingState,
+    ahead: Forecast,
+    waiting_s: float,
+    margin: float,
+) -> tuple[int, list[str]]:
+    """Steps 2 to 5: replicas for the load ahead, for what waits, and for prompts."""
+    offer = model.offers[0]
+    horizon_s = max(offer.startup_s, 1.0)
+    spares = spot_spares(ahead.expected, offer) if offer.spot else 0.0
+    load = ahead.expected + spares + margin * math.sqrt(ahead.error**2 + spares)
+    load = max(load, 0.0)
+    reasons: list[str] = []
+    coming = seen.replicas + seen.starting
+    left_s = waiting_s - max(0.0, coming - ahead.expected) * horizon_s
+    if left_s > 0:
+        load += left_s / (horizon_s * _CLEAR_SHARE)
+        reasons.append(f"backlog of {waiting_s:.0f} s of work")
+    needed = math.ceil(load - 1e-9)
+    for_prompts = _for_prompts(model, state, ahead.expected, needed)
+    if for_prompts > needed:
+        reasons.append(f"{for_prompts} so that prompts need not queue")
+    return max(needed, for_prompts), reasons
+
+
+def _for_prompts(model: ModelScaling, state: ScalingState, load: float, least: int) -> int:
+    """Step 5, from the load in replicas."""
+    rates = model.offers[0].rates
+    work_s = rates.work_s(state.prompt_tokens, state.generated_tokens)
+    own_s = state.prompt_tokens / rates.prefill_tokens_per_s
+    prompt_s = own_s + rates.step_s(rates.max_batch)
+    if work_s <= 0:
+        return least
+    slack_s = model.targets.ttft_s - prompt_s
+    late = 1 - model.targets.attainment
+    return replicas_for_prompts(load / work_s * prompt_s, prompt_s, slack_s, late, least)
+
+
+def replicas_for_prompts(
+    load: float, prompt_s: float, slack_s: float, late_share: float, least: int
+) -> int:
+    """Replicas, at least `least`, so that at most `late_share` of prompts wait over `slack_s`.
+
+    load: prompts being taken in at once, in the mean; prompt_s: seconds to take in one. The
+    wait in M/M/c: P(W > t) = C(c, load) exp(-(c - load) t / prompt_s), C by Erlang.
+    """
+    if load <= 0:
+        return least
+    count = max(least, math.floor(load) + 1)
+    blocked = 1.0  # Erlang B by its recursion
+    for n in range(1, count):
+        blocked = load * blocked / (n + load * blocked)
+    while True:
+        blocked = load * blocked / (count + load * blocked)
+        waits = blocked / (1 - load / count * (1 - blocked))
+        if waits * math.exp(-(count - load) * max(slack_s, 0.0) / prompt_s) <= late_share:
+            return count
+        if count > 4 * load + 16:
+            return count
+        count += 1
+
+
+def _hold_s(model: ModelScaling) -> float:
+    return model.drain_s + model.offers[0].startup_s
+
+
+def _hold(
+    model: ModelScaling, seen: Seen, state: ScalingState, wanted: int, reasons: list[str]
+) -> tuple[int, ScalingState]:
+    """Step 6: the most wanted within the break-even time."""
+    until = seen.now_s + _hold_s(model)
+    held = [(t, n) for t, n in state.held if t > seen.now_s and n > wanted]
+    held.append((until, wanted))
+    if held[0][1] > wanted:
+        reasons.append(f"held for {held[0][0] - seen.now_s:.0f} s, {wanted} would do")
+    return held[0][1], replace(state, held=tuple(held))
+
+
+def _idle(
+    model: ModelScaling, seen: Seen, state: ScalingState, wanted: int, reasons: list[str]
+) -> tuple[int, ScalingState]:
+    """Step 7: one replica is kept while idle as long as it costs less than a cold start."""
+    offer = model.offers[0]
+    assert state.forecast is not None
+    waiting = seen.queued_requests > 0 or seen.running_requests > 0
+    if state.idle_since_s == seen.now_s:
+        work_s = offer.rates.work_s(state.prompt_tokens, state.generated_tokens)
+        load = state.forecast.means[-1] if state.forecast.means else 0.0
+        state = replace(state, busy_load=load / work_s)
+        if waiting and wanted == 0:
+            reasons.append("back from zero")
+        return (max(1, wanted) if waiting else wanted), state
+    price_s = float(offer.usd_per_hour) / _HOUR_S
+    late = max(1.0, state.busy_load * offer.startup_s)
+    cold_usd = offer.startup_s * price_s + late * model.late_usd
+    idle_s = seen.now_s - state.idle_since_s
+    if idle_s * price_s >= cold_usd:
+        reasons.append("idle for longer than a cold start costs: zero")
+        return 0, state
+    if wanted <= 1 and seen.replicas + seen.starting > 0:
+        reasons.append(f"kept warm: a cold start costs ${cold_usd:.2f}, idling so far less")
+        return 1, state
+    return wanted, state

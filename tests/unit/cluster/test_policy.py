@@ -1,0 +1,66 @@
+"""Serve's wrapper: real decisions from a context, and never an exception."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.scaling.policy import FusionScaling
+
+
+def context(**values: Any) -> SimpleNamespace:
+    given = {
+        "current_num_replicas": 1,
+        "target_num_replicas": 1,
+        "total_queued_requests": 0.0,
+        "total_running_requests": 0.0,
+        "aggregated_metrics": {},
+        "policy_state": {},
+        "current_time": 0.0,
+    }
+    return SimpleNamespace(**{**given, **values})
+
+
+def test_it_scales_on_what_replicas_report(content: dict[str, Any]) -> None:
+    policy = FusionScaling({"model": "m", "profile": content})
+    replicas = 1
+    for second in range(0, 600, 5):
+        done = second * 10
+        stats = {
+            "answered": {"r1": done},
+            "prompt_tokens": {"r1": done * 1000},
+            "generated_tokens": {"r1": done * 100},
+        }
+        replicas, state = policy(context(current_time=float(second), aggregated_metrics=stats))
+    assert replicas > 5
+    assert "load" in state["why"]
+    assert policy.last is not None
+
+
+def test_totals_of_a_stopped_replica_are_kept(content: dict[str, Any]) -> None:
+    policy = FusionScaling({"profile": content})
+    policy(context(aggregated_metrics={"answered": {"a": 50.0}}))
+    policy(context(current_time=9.0, aggregated_metrics={"answered": {"b": 5.0}}))
+    assert policy.last is not None
+    seen = policy.last.state.seen
+    assert seen is not None
+    assert seen.answered == 55
+
+
+@pytest.mark.parametrize("settings", [{}, {"profile": {}}, {"profile": 3, "wrong": 1}])
+def test_it_never_raises_and_says_so_once(
+    settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = FusionScaling(settings)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            assert policy(context(target_num_replicas=4))[0] == 4
+    assert len(caplog.records) == 1
+
+
+def test_a_context_that_lacks_everything_keeps_the_target(content: dict[str, Any]) -> None:
+    broken = SimpleNamespace(target_num_replicas=2)
+    assert FusionScaling({"profile": content})(broken) == (2, {})

@@ -1,0 +1,184 @@
+"""Replays of small traces: bills, start-up, spot, spill, and each policy by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cluster.errors import PolicyError
+from cluster.profile import Profile
+from cluster.simulation.contenders import Static, recovered, run_policy
+from cluster.simulation.oracle import Fluid, best_schedule
+from cluster.simulation.simulator import (
+    GaveUp,
+    Setting,
+    View,
+    Wanted,
+    initial_replicas,
+    make_setting,
+    percentile,
+    simulate,
+)
+from cluster.simulation.trace import Trace, make_trace
+
+# Ray's own use of pydantic warns where it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def steady(rate: float, seconds: int, start: float = 0.0) -> list[tuple[float, int, int]]:
+    return [(start + i / rate, 500, 50) for i in range(int(rate * seconds))]
+
+
+@pytest.fixture
+def trace() -> Trace:
+    return make_trace(steady(2, 300) + steady(5, 300, 300) + steady(2, 300, 600))
+
+
+@pytest.fixture
+def setting(trace: Trace, profile: Profile) -> Setting:
+    return make_setting(trace, profile)
+
+
+def test_a_static_fleet_is_billed_by_the_second(setting: Setting) -> None:
+    result = simulate(setting, Static(6))
+    initial = initial_replicas(setting.trace, setting.profile)
+    assert initial < 6
+    seconds = result.microdollars / 800_000 * 3600
+    assert seconds == pytest.approx(6 * setting.trace.duration_s, rel=0.02)
+    assert result.replica_hours == pytest.approx(seconds / 3600, abs=1e-3)
+    assert result.ttft_attainment > 0.99
+    assert result.as_object() == {
+        "policy": "static:6",
+        "dollars": result.microdollars / 1e6,
+        "ttft_attainment": result.ttft_attainment,
+        "tpot_attainment": result.tpot_attainment,
+        "ttft_p50_s": result.ttft_p50_s,
+        "ttft_p99_s": result.ttft_p99_s,
+        "replica_hours": result.replica_hours,
+        "requests": 2700,
+        "shed": 0,
+        "spilled": 0,
+    }
+
+
+def test_an_order_serves_after_the_startup_time(setting: Setting) -> None:
+    class Grow:
+        name = "grow"
+        seen: dict[float, int] = {}  # noqa: RUF012
+
+        def decide(self, view: View) -> Wanted:
+            self.seen[view.now_s] = view.replicas
+            return Wanted(9)
+
+    simulate(setting, Grow())
+    assert Grow.seen[59.0] < 9
+    assert Grow.seen[60.0] == 9
+
+
+@pytest.mark.parametrize("name", ["ours", "serve-default", "oracle", "static:4"])
+def test_every_policy_answers_every_request(setting: Setting, name: str) -> None:
+    result = run_policy(name, setting)
+    assert result.policy == name
+    assert result.requests == 2700
+    assert result.shed == result.spilled == 0
+    assert result.microdollars > 0
+
+
+def test_the_oracle_reaches_the_attainment_and_is_cheapest(setting: Setting) -> None:
+    oracle, ours = run_policy("oracle", setting), run_policy("ours", setting)
+    assert oracle.ttft_attainment >= 0.99
+    assert ours.ttft_attainment >= 0.99
+    assert oracle.microdollars < ours.microdollars
+
+
+def test_a_replay_is_deterministic(setting: Setting) -> None:
+    assert run_policy("ours", setting) == run_policy("ours", setting)
+    spot = replace(setting, spot=True, seed=3)
+    assert run_policy("ours", spot) == run_policy("ours", spot)
+
+
+def test_spot_is_cheaper_and_loses_no_request(setting: Setting) -> None:
+    firm, spot = run_policy("ours", setting), run_policy("ours", replace(setting, spot=True))
+    assert spot.microdollars < firm.microdollars
+    assert spot.shed == 0
+
+
+def test_spill_takes_what_would_be_late(setting: Setting) -> None:
+    tight = replace(setting, spill=True)
+    result = simulate(tight, Static(2))
+    assert result.spilled > 0
+    assert result.ttft_attainment > simulate(setting, Static(2)).ttft_attainment
+
+
+def test_overload_without_spill_is_shed_and_counted_late(setting: Setting) -> None:
+    result = simulate(replace(setting, shed_after_s=10.0), Static(1))
+    assert result.shed > 0
+    assert result.ttft_attainment < 0.9
+
+
+def test_a_gap_of_hours_goes_to_zero_and_comes_back(profile: Profile) -> None:
+    quiet = make_setting(make_trace(steady(2, 120) + steady(2, 120, 40_000)), profile)
+    result = run_policy("ours", quiet)
+    assert 0 in {moment.replicas for moment in result.timeline}
+    assert result.requests == 480
+    assert result.ttft_p50_s > 0
+
+
+def test_one_request_is_a_trace(profile: Profile) -> None:
+    assert run_policy("ours", make_setting(make_trace([(0, 10, 5)]), profile)).requests == 1
+
+
+def test_a_run_can_be_given_up(setting: Setting) -> None:
+    with pytest.raises(GaveUp):
+        simulate(setting, Static(3), give_up=lambda microdollars, late: microdollars > 1)
+
+
+@pytest.mark.parametrize("name", ["best", "static:0", "static:x", "no.such.module:Policy"])
+def test_an_unknown_policy_is_refused(setting: Setting, name: str) -> None:
+    with pytest.raises(PolicyError):
+        run_policy(name, setting)
+
+
+def test_a_users_serve_policy_class(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    import sys
+    import types
+
+    class Three:
+        def __call__(self, ctx: object) -> tuple[int, dict[str, object]]:
+            return 3, {}
+
+    module = types.ModuleType("users_policy")
+    module.Three = Three  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "users_policy", module)
+    result = run_policy("users_policy:Three", setting)
+    assert {moment.wanted for moment in result.timeline} == {3}
+
+
+def test_the_schedule_fills_short_gaps_and_leaves_long_ones() -> None:
+    import numpy as np
+
+    need = np.array([4.0] * 20 + [1.0] * 4 + [4.0] * 20 + [1.0] * 60 + [4.0] * 20)
+    levels = best_schedule(
+        Fluid(need, np.full(len(need), 10.0), 10.0),
+        start=4,
+        startup_s=100.0,
+        drain_s=10.0,
+        wait_s=2.0,
+        late_price_s=50.0,
+        margin=1.0,
+    )
+    assert set(levels[20:24]) == {4}
+    assert set(levels[46:100]) == {1}
+    assert levels[104:110] == (4,) * 6
+
+
+def test_percentiles_and_recovery(setting: Setting) -> None:
+    assert percentile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.0
+    assert percentile([], 0.99) == 0.0
+    base = simulate(setting, Static(3))
+    cheap, dear = replace(base, microdollars=10), replace(base, microdollars=20)
+    assert recovered(dear, replace(base, microdollars=13), cheap) == pytest.approx(0.7)
+    assert recovered(cheap, cheap, dear) is None
