@@ -11,7 +11,7 @@ import asyncio
 import email.utils
 import json
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -32,6 +32,7 @@ from models.errors import (
     Unavailable,
     UpstreamError,
 )
+from models.flagship.sse import MAX_ANSWER_BYTES, ServerSentEvents
 
 T = TypeVar("T")
 
@@ -39,7 +40,6 @@ CONNECT_S = 10.0
 #: Below the five seconds after which common servers drop an idle connection: a request sent
 #: down a connection that is just closing fails, and must not be repeated.
 KEEPALIVE_S = 4.0
-MAX_ANSWER_BYTES = 32 * 2**20
 MAX_ERROR_BYTES = 64 * 2**10
 #: How long a provider may take over the body of an error whose status we have already.
 ERROR_BODY_S = 5.0
@@ -363,52 +363,6 @@ def never_sent(error: Exception) -> bool:
         error,
         httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.UnsupportedProtocol,
     )
-
-
-class ServerSentEvents:
-    """Takes bytes as they come and gives the data of each event that is complete. Pure.
-
-    Lines end after LF, CR or CRLF and nothing else: JSON may hold U+2028 and its like.
-    """
-
-    def __init__(self, limit: int = MAX_ANSWER_BYTES) -> None:
-        self._limit = limit
-        self._line = bytearray()
-        self._data: list[bytes] = []
-        self._size = 0
-        self._after_cr = False
-
-    def feed(self, chunk: bytes) -> Iterator[str]:
-        """Raises UpstreamError if one event grows over the limit."""
-        if not chunk:
-            return
-        if self._after_cr:
-            chunk = chunk.removeprefix(b"\n")
-        self._after_cr = chunk.endswith(b"\r")
-        for piece in chunk.splitlines(keepends=True):
-            self._line += piece
-            if len(self._line) + self._size > self._limit:
-                raise UpstreamError(f"An event of the stream is over {self._limit} bytes.")
-            if piece.endswith((b"\n", b"\r")):
-                yield from self._end_line()
-
-    def end(self) -> Iterator[str]:
-        """What a server left without the empty line that should follow it."""
-        yield from self._end_line()
-        yield from self._end_line()
-
-    def _end_line(self) -> Iterator[str]:
-        line = bytes(self._line).rstrip(b"\r\n")
-        self._line.clear()
-        if not line:
-            if self._data:
-                yield b"\n".join(self._data).decode("utf-8", "replace")
-            self._data, self._size = [], 0
-            return
-        name, _, value = line.partition(b":")
-        if name == b"data":
-            self._data.append(value.removeprefix(b" "))
-            self._size += len(value)
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
