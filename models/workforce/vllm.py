@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
+import os
+import re
+import stat
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+from pathlib import Path
 from typing import Any
 
 from models import weights
@@ -39,7 +44,11 @@ class VllmReplica:
 
         self._request = ChatCompletionRequest
         self._server = LLMServer.sync_init(llm_config(name, VllmModel.model_validate(spec)))
-        await self._server.start()
+        try:
+            await self._server.start()
+        except Exception as error:
+            # The engine's own processes fail with "see root cause above": above is a log file.
+            raise RuntimeError(root_cause(_own_log()) or str(error)) from None
 
     async def check_health(self) -> None:
         """Raises when the engine is dead; Serve then replaces this replica."""
@@ -57,6 +66,20 @@ class VllmReplica:
             yield chunk
 
     async def _answers(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        async with aclosing(self._engine(body)) as answers:
+            async for answer in answers:
+                if not does_not_fit(answer) or "max_tokens" not in body:
+                    yield answer
+                    continue
+                # Prompt and limit together pass the window, so less is left than the limit:
+                # without one, the engine takes what is left. A prompt that does not fit by
+                # itself is refused again.
+                unlimited = {key: value for key, value in body.items() if key != "max_tokens"}
+                async with aclosing(self._engine(unlimited)) as shorter:
+                    async for again in shorter:
+                        yield again
+
+    async def _engine(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         try:
             request = self._request(**body)
         except ValueError as error:
@@ -78,6 +101,33 @@ class VllmReplica:
             # import vLLM to read it. The replica's health check decides whether to restart.
             log.exception("the engine failed on a request")
             raise Unavailable(f"The engine failed: {type(error).__name__}: {error}") from None
+
+
+def root_cause(log: str) -> str | None:
+    """The error of an engine's process that made its start fail, as its log tells it.
+
+    The first one that is not about another: later lines report how the failure spread.
+    """
+    errors = re.findall(r" ERROR .*?\] ((?:\w+\.)*\w+(?:Error|Exception): .+)$", log, re.M)
+    return next((one for one in errors if "root cause" not in one), None)
+
+
+def _own_log() -> str:
+    """What this process and the engine's, which write to the same files, said last."""
+    tails = []
+    for descriptor in (1, 2):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            continue
+        with suppress(OSError), Path(f"/proc/self/fd/{descriptor}").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 100_000))
+            tails.append(file.read().decode(errors="replace"))
+    return "\n".join(tails)
+
+
+def does_not_fit(answer: dict[str, Any]) -> bool:
+    """Whether the engine refused a request because prompt and limit pass its window."""
+    message = (answer.get("error") or {}).get("message") or ""
+    return "maximum context length" in message
 
 
 def llm_config(name: str, spec: VllmModel) -> Any:
