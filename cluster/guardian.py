@@ -45,7 +45,7 @@ def sweep(marker: str, grace_s: float = GRACE_S) -> list[int]:
             # Children may appear while their parents are being stopped.
             for process in living - asked:
                 asked.add(process)
-                with suppress(ProcessLookupError):
+                with suppress(ProcessLookupError, PermissionError):
                     os.kill(process.pid, sign)
             if time.monotonic() > until:
                 break

@@ -6,19 +6,22 @@ it is shared with another installation or another Ray: not a path, not a port, n
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
 import secrets
 import shlex
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 #: Every process of an installation carries this in its environment, and is found by it.
 MARKER = "FUSION_INSTALLATION"
+_RANGE = 100
 _PORTS = (
     "gcs",
     "dashboard",
@@ -60,6 +63,20 @@ class Installation:
         return Path(f"/tmp/fusion-{os.getuid()}") / str(self.port)  # noqa: S108  # mode 0700
 
     @property
+    def python(self) -> str:
+        """This interpreter, on a path without blanks.
+
+        Ray hands its workers' command to a shell unquoted, so an interpreter on a path with a
+        space starts none. A link to the environment gives it one without.
+        """
+        if not any(letter.isspace() for letter in sys.executable):
+            return sys.executable
+        link = self.temp / "python"
+        link.unlink(missing_ok=True)
+        link.symlink_to(sys.prefix, target_is_directory=True)
+        return str(link / Path(sys.executable).relative_to(sys.prefix))
+
+    @property
     def url(self) -> str:
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
         return f"http://{host}:{self.port}"
@@ -89,7 +106,6 @@ class Installation:
     def environment(self) -> dict[str, str]:
         """What every process of this installation has in its environment, beside the user's."""
         ports, temp = self.ports, self.temp
-        first = 30_000 + self.port % 250 * 100
         return {
             MARKER: self.marker,
             "RAY_AUTH_MODE": "token",
@@ -109,9 +125,9 @@ class Installation:
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(self.folder / "haproxy"),
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports["serve_proxy"]),
             "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports["serve_proxy_grpc"]),
-            # Replicas listen on ports of a range; two installations take two ranges.
-            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 99),
+            # Gateways listen on ports of a range, below those that the system hands out.
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports["replicas"]),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports["replicas"] + _RANGE - 1),
             # Numbers on /metrics are at most this old (Ray's default is ten seconds).
             "RAY_metrics_report_interval_ms": "2000",
             # A dead replica's engine processes die with it.
@@ -159,6 +175,30 @@ def _write_haproxy(script: Path) -> None:
     script.chmod(0o700)
 
 
+@contextmanager
+def claim(port: int) -> Iterator[bool]:
+    """Hold this port's installation; False if another process holds it.
+
+    A lock of the file system: it ends with its process, whatever became of it.
+    """
+    folder(port).mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder(port) / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def is_held(port: int) -> bool:
+    """Whether a `fusion up` of this port runs now."""
+    if not folder(port).is_dir():
+        return False
+    with claim(port) as ours:
+        return not ours
+
+
 def find(port: int) -> Installation | None:
     """The installation on this port, as it was last saved."""
     try:
@@ -179,8 +219,23 @@ def port_is_free(host: str, port: int) -> bool:
         return True
 
 
+def _starts() -> Iterator[int]:
+    """Where a range may start: nowhere that another installation has its own."""
+    others = [find(int(entry.name)) for entry in folder(0).parent.glob("[0-9]*")]
+    taken = {one.ports.get("replicas") for one in others if one is not None}
+    return (first for first in range(20_000, 30_000, _RANGE) if first not in taken)
+
+
 def _free_ports() -> Iterator[tuple[str, int]]:
     """Ports that are free now. All are held at once, so that no two are the same."""
+    yield (
+        "replicas",
+        next(
+            first
+            for first in _starts()
+            if all(port_is_free("127.0.0.1", first + n) for n in range(8))
+        ),
+    )
     with ExitStack() as held:
         for name in _PORTS:
             probe = held.enter_context(socket.socket())

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -35,10 +35,53 @@ class LaunchError(Exception):
 
 @contextmanager
 def head(host: str, port: int, cpus: float, report: Report) -> Iterator[Installation]:
-    """A running Ray head of an own installation. Leaving the block leaves no process."""
-    claim_port(host, port)
-    made = installation.create(host, port)
-    environment = {**os.environ, **made.environment()}
+    """A running Ray head of an own installation. Leaving the block leaves no process.
+
+    Raises LaunchError if the port is taken. What a crash left on it is cleared first.
+    """
+    with installation.claim(port) as ours:
+        if not ours:
+            raise _taken(host, port, "another fusion cluster")
+        _clear(port)
+        if not installation.port_is_free(host, port):
+            raise _taken(host, port, "another program")
+        try:
+            made = installation.create(host, port)
+        except OSError as error:
+            raise LaunchError(f"The installation cannot be set up: {error}") from None
+        with _guarded(made):
+            report("Starting Ray")
+            _start_ray(made, cpus)
+            yield made
+
+
+def _taken(host: str, port: int, whose: str) -> LaunchError:
+    return LaunchError(
+        f"Port {port} on {host} is taken by {whose}. "
+        "Choose another with --port, or set server.port in the catalog."
+    )
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise LaunchError if `head` would find the port taken now."""
+    if installation.is_held(port):
+        raise _taken(host, port, "another fusion cluster")
+    _clear(port)
+    if not installation.port_is_free(host, port):
+        raise _taken(host, port, "another program")
+
+
+def _clear(port: int) -> None:
+    """End what a crashed installation left. Only for who holds the port, or finds nobody does."""
+    old = installation.find(port)
+    if old is not None:
+        guardian.sweep(old.marker)
+        old.forget()
+
+
+@contextmanager
+def _guarded(made: Installation) -> Iterator[None]:
+    """Whatever of this installation runs ends with the block, or with this process."""
     # The guardian must not carry the marker: it would be asked to stop itself.
     watcher = subprocess.Popen(
         [sys.executable, "-m", "cluster.guardian", made.marker],
@@ -47,18 +90,7 @@ def head(host: str, port: int, cpus: float, report: Report) -> Iterator[Installa
         start_new_session=True,
     )
     try:
-        report("Starting Ray")
-        process = subprocess.Popen(
-            _ray_command(made, cpus),
-            env=environment,
-            cwd=made.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=(made.folder / "ray.log").open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        _wait_for_dashboard(made, process)
-        yield made
+        yield
     finally:
         # Interruptions must not interrupt the clean-up; it has an end of its own.
         ignored = {name: signal.signal(name, signal.SIG_IGN) for name in _STOPPING}
@@ -73,41 +105,35 @@ def head(host: str, port: int, cpus: float, report: Report) -> Iterator[Installa
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
-def claim_port(host: str, port: int) -> None:
-    """Raise LaunchError if the port is taken. A crashed installation on it is cleared first."""
-    old = installation.find(port)
-    if old is not None and not alive(old):
-        guardian.sweep(old.marker)
-        old.forget()
-    if not installation.port_is_free(host, port):
-        whose = "another fusion cluster" if old is not None and alive(old) else "another program"
-        raise LaunchError(
-            f"Port {port} on {host} is taken by {whose}. "
-            "Choose another with --port, or set server.port in the catalog."
+def _start_ray(made: Installation, cpus: float) -> None:
+    with (made.folder / "ray.log").open("wb") as log:
+        process = subprocess.Popen(
+            _ray_command(made, cpus),
+            env={**os.environ, **made.environment()},
+            cwd=made.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
+    _wait_for_dashboard(made, process)
 
 
-def alive(made: Installation) -> bool:
-    """Whether the `fusion up` of this installation still runs."""
-    try:
-        os.kill(made.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+def running(made: Installation) -> bool:
+    """Whether anything of this installation runs."""
     return bool(guardian.members(made.marker))
 
 
 def stop(made: Installation, timeout_s: float = 20.0) -> bool:
     """Stop an installation from another process. True when nothing of it is left."""
-    try:
-        os.kill(made.pid, signal.SIGTERM)
-    except ProcessLookupError:
-        guardian.sweep(made.marker)
+    if not installation.is_held(made.port):
+        # Its `fusion up` crashed, and its number may be somebody else's by now.
         made.forget()
+        return not guardian.sweep(made.marker)
+    os.kill(made.pid, signal.SIGTERM)
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
-        if installation.find(made.port) is None and not guardian.members(made.marker):
+        if not installation.is_held(made.port) and not running(made):
             return True
         time.sleep(0.1)
     return not guardian.sweep(made.marker)
@@ -136,7 +162,7 @@ def _ray_command(made: Installation, cpus: float) -> list[str]:
     }
     switches = ["--head", "--block", "--disable-usage-stats"]
     return [
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", *switches),
+        *(made.python, "-m", "ray.scripts.scripts", "start", *switches),
         *(f"--{name}={value}" for name, value in flags.items()),
     ]
 
@@ -147,11 +173,10 @@ def _wait_for_dashboard(made: Installation, process: subprocess.Popen[bytes]) ->
         while time.monotonic() < until:
             if process.poll() is not None:
                 raise LaunchError(f"Ray did not start: {_last_line(made)} (see {_log(made)})")
-            try:
+            with suppress(httpx.HTTPError):
                 if client.get("/api/version").status_code == 200:
                     return
-            except httpx.HTTPError:
-                time.sleep(_POLL_S)
+            time.sleep(_POLL_S)
     raise LaunchError(f"Ray did not start within {_RAY_START_S:.0f} s (see {_log(made)}).")
 
 
@@ -180,8 +205,14 @@ def deploy(made: Installation, name: str, import_path: str, args: dict[str, Any]
             {"name": name, "route_prefix": "/", "import_path": import_path, "args": args}
         ],
     }
-    with api(made) as client:
-        response = client.put("/api/serve/applications/", json=config, timeout=120.0)
+    try:
+        with api(made) as client:
+            response = client.put("/api/serve/applications/", json=config, timeout=180.0)
+    except httpx.HTTPError as error:
+        raise LaunchError(
+            f"Serve did not take the application ({type(error).__name__}): {_last_line(made)} "
+            f"(see {_log(made)})"
+        ) from None
     if response.status_code != 200:
         raise LaunchError(f"Serve did not take the application: {response.text[:500]}")
 
@@ -199,7 +230,14 @@ def wait_until_ready(made: Installation, name: str, report: Report) -> None:
     """Report what comes up until everything is up. Raises LaunchError with one readable cause."""
     seen: dict[str, str] = {}
     while True:
-        application = status(made, name)
+        try:
+            application = status(made, name)
+        except httpx.HTTPError:
+            # A machine that loads models may answer late; a cluster that is gone never does.
+            if not running(made):
+                raise LaunchError(f"Ray ended: {_last_line(made)} (see {_log(made)})") from None
+            time.sleep(_POLL_S)
+            continue
         for part, detail in application.get("deployments", {}).items():
             state = _state(detail)
             if seen.get(part) != state:

@@ -18,7 +18,6 @@ from models.prices import Price
 #: Names that start so belong to the program.
 FUSION = "fusion/"
 AUTO = "fusion/auto"
-PLAN = "fusion/plan"
 RESERVED_PANELS = frozenset({"auto", "plan"})
 #: Names that OpenRouter's clients send, and the panel that answers each.
 CONTRACT_NAMES = {"openrouter/fusion": "default", "openrouter/fusion-flash": "general-fast"}
@@ -119,7 +118,7 @@ class OpenAIModel(_Model):
     engine: Literal["openai"]
     #: The model's name at the provider. Default: its name here.
     upstream: str | None = None
-    base_url: str = Field("https://api.openai.com/v1", pattern=r"^https?://[^\s?#]+$")
+    base_url: str = Field("https://api.openai.com/v1", pattern=r"^https?://[^\s?#@]+$")
     #: The environment variable that holds the key. The key itself never stands in the catalog.
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     #: Calls in flight for this account over the whole cluster.
@@ -216,7 +215,7 @@ class Server(Record):
 class Target:
     """What a name stands for in the end."""
 
-    kind: Literal["model", "panel", "auto", "plan"]
+    kind: Literal["model", "panel", "auto"]
     name: str
 
 
@@ -243,8 +242,6 @@ class Catalog(Record):
     def _own_name(self, name: str) -> Target | None:
         if name == AUTO:
             return Target("auto", "auto")
-        if name == PLAN:
-            return Target("plan", "plan")
         panel = CONTRACT_NAMES.get(name) or name.removeprefix(FUSION)
         if panel != name and panel in self.panels:
             return Target("panel", panel)

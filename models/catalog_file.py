@@ -20,7 +20,6 @@ from models.catalog import (
     CONTRACT_NAMES,
     FUSION,
     MAX_PANEL,
-    PLAN,
     RESERVED_PANELS,
     Catalog,
     FakeModelSpec,
@@ -116,6 +115,8 @@ def _explain(detail: Any, place: Place) -> tuple[str, str]:
     if place[-1:] == ("api_key_env",):
         # Somebody may have put the key itself here; it must not be printed.
         return f"'{where}': not the name of an environment variable", "name it, as OPENAI_API_KEY"
+    if place[-1:] == ("base_url",):
+        return f"'{where}': not an address like https://host/v1, without name or password", ""
     given = "" if isinstance(detail["input"], dict | list) else f" (given: {detail['input']!r})"
     return f"'{where}': {message}{given}", ""
 
@@ -231,7 +232,7 @@ class _Names:
         if name in self.models:
             return
         panel = CONTRACT_NAMES.get(name) or name.removeprefix(FUSION)
-        fused = name in (AUTO, PLAN) or (panel != name and panel in self.panels)
+        fused = name == AUTO or (panel != name and panel in self.panels)
         if fused and model_only:
             yield path, f"'{name}' is a fusion and cannot stand here", "name a model"
         elif not fused:

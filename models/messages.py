@@ -7,7 +7,7 @@ another. Token counts are integers; money is an integer of nano-dollars (10â»â
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -83,6 +83,7 @@ class ResponseFormat:
     name: str = "answer"
     schema: Mapping[str, Any] | None = None
     strict: bool | None = None
+    description: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +97,6 @@ class Sampling:
     seed: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-
-    def over(self, base: Sampling) -> Sampling:
-        """These settings where they are given, `base` where they are not."""
-        given = {
-            name: value
-            for name in self.__dataclass_fields__
-            if (value := getattr(self, name)) not in (None, ())
-        }
-        return replace(base, **given)
 
 
 @dataclass(frozen=True, slots=True)

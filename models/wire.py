@@ -118,6 +118,8 @@ def _response_format(request: Request) -> dict[str, Any] | None:
     if wanted.kind == "json_object":
         return {"type": "json_object"}
     schema: dict[str, Any] = {"name": wanted.name, "schema": dict(wanted.schema or {})}
+    if wanted.description is not None:
+        schema["description"] = wanted.description
     if wanted.strict is not None:
         schema["strict"] = wanted.strict
     return {"type": "json_schema", "json_schema": schema}
@@ -215,13 +217,23 @@ class Deltas:
         )
 
 
+#: What the codes of well-known providers mean where a body comes without a status.
+_STATUS_OF = {
+    "context_length_exceeded": 400,
+    "invalid_request_error": 400,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 402,
+    "overloaded": 529,
+}
+
+
 def error(status: int | None, body: Any, *, model: str) -> FusionError:
     """The failure that an error body means. Its text is passed on, its headers never are."""
     detail = _mapping(body).get("error", body)
     detail = detail if isinstance(detail, Mapping) else {"message": detail}
     message = str(detail.get("message") or f"Model '{model}' failed without a reason.")[:2000]
     code = detail.get("code")
-    status = status or (code if isinstance(code, int) else None) or 502
+    status = status or (code if isinstance(code, int) else _STATUS_OF.get(str(code), 502))
     param = detail.get("param") if isinstance(detail.get("param"), str) else None
     if status in (400, 413, 422):
         lowered = message.lower()
@@ -239,7 +251,8 @@ def error(status: int | None, body: Any, *, model: str) -> FusionError:
         return UpstreamError(f"The provider of model '{model}' does not know it: {message}")
     if status in (408, 504):
         return DeadlineExceeded(message)
-    if status in (500, 502, 503, 529):
+    if status in (503, 529):
+        # What these say is that no work was begun. A 500 may come after it, and be billed.
         return Unavailable(message)
     return UpstreamError(message)
 

@@ -36,7 +36,9 @@ def build(args: dict[str, Any]) -> Any:
     }
     # Small shares of a CPU: these wait for models and hardly compute.
     light = {"ray_actor_options": {"num_cpus": 0.1}, "health_check_period_s": 5}
-    limit = catalog.server.max_concurrent
+    # The door itself turns away what is above its limit, in the caller's dialect; Serve's limit
+    # stands behind it.
+    limit = catalog.server.max_concurrent + 64
     judge = ray_serve.deployment(
         JudgeReplica, name="Judge", max_ongoing_requests=limit, **light
     ).bind(raw, handles)

@@ -23,9 +23,6 @@ from models.wrappers.retry import Retry
 from serve.money.meter import Meter
 from serve.pipeline import Models
 
-#: Name of the Ray Serve application.
-APPLICATION = "fusion"
-
 #: Serve's handles: under "workforce" by model name, under "accounts" by account name.
 Handles = Mapping[str, Mapping[str, Any]]
 _HEALTH_KEPT_S = 1.0
@@ -88,7 +85,8 @@ _seen: tuple[float, dict[str, tuple[str, int]]] = (0.0, {})
 def _deployments() -> dict[str, tuple[str, int]]:
     global _seen
     if time.monotonic() - _seen[0] > _HEALTH_KEPT_S:
-        application = ray_serve.status().applications[APPLICATION]
+        name = ray_serve.get_replica_context().app_name
+        application = ray_serve.status().applications[name]
         found = {
             name: (status.status.value, status.replica_states.get("RUNNING", 0))
             for name, status in application.deployments.items()

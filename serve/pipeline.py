@@ -14,8 +14,9 @@ from typing import Any, Protocol
 from models.answerer import Answerer, Clock, Events, SystemClock
 from models.call import Call
 from models.catalog import Catalog
-from models.errors import ModelNotFound
+from models.errors import ModelNotFound, Unsupported
 from models.messages import Completion, Done, Request
+from models.wrappers.fit import needs_images, refuse_unfit
 from router.actor import Candidate, Decision
 from serve.fusion.fusion import Fusion
 from serve.fusion.judge import Judge
@@ -85,28 +86,38 @@ class Pipeline:
 
     async def _choose(self, request: Request) -> tuple[Answerer, Request, dict[str, Any]]:
         target = self._catalog.resolve(request.model)
-        if target is None or target.kind == "plan":
+        if target is None:
             raise ModelNotFound(
                 f"No model, alias or panel is called '{request.model}'. GET /v1/models lists them.",
                 param="model",
             )
         if target.kind == "panel":
+            # Known now, so not after a panel and a judge have been paid for.
+            writer = self._catalog.writer_of(target.name)
+            refuse_unfit(request, writer, self._catalog.models[writer])
             return self._panels[target.name], request, {}
         if target.kind == "model":
             return self._models, request, {}
-        decision = await self._router.decide(_prompt(request), self._candidates())
+        candidates = self._candidates(request)
+        if not candidates:
+            raise Unsupported("No model of the catalog takes this request's tools or images.")
+        decision = await self._router.decide(_prompt(request), candidates)
         route = {"route": {"model": decision.model, "why": decision.why}}
         return self._models, replace(request, model=decision.model), route
 
-    def _candidates(self) -> tuple[Candidate, ...]:
+    def _candidates(self, request: Request) -> tuple[Candidate, ...]:
+        """The models that can do what the request asks for."""
+        tools, images = bool(request.tools), needs_images(request)
         return tuple(
             Candidate(
                 name=name,
+                tier=spec.tier,
                 input_price=spec.price.input if spec.price else None,
                 output_price=spec.price.output if spec.price else None,
                 context=spec.context,
             )
             for name, spec in self._catalog.models.items()
+            if spec.tools >= tools and spec.images >= images
         )
 
 

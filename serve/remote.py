@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from models.answerer import SystemClock
 from models.call import Call
 from models.catalog import Catalog
+from models.errors import DeadlineExceeded, Unavailable
 from models.workforce.answerer import ray_errors
-from router.actor import Candidate, Decision
+from router.actor import Candidate, Decision, cheapest
 from serve import parts
 from serve.fusion.judge import Case, Finding, ModelJudge
+
+#: How long a request waits for the router's word. Decisions take milliseconds.
+ROUTER_S = 2.0
 
 
 class JudgeReplica:
@@ -35,11 +40,12 @@ class RemoteJudge:
         with ray_errors("the judge"):
             response = self._judge.remote(case, call)
             try:
-                finding: Finding = await response
-            except asyncio.CancelledError:
+                async with asyncio.timeout(call.remaining_s(time.time())):
+                    finding: Finding = await response
+                    return finding
+            except BaseException:
                 response.cancel()
                 raise
-            return finding
 
 
 class RemoteRouter:
@@ -49,6 +55,16 @@ class RemoteRouter:
         self._decide = handle.decide
 
     async def decide(self, prompt: str, candidates: tuple[Candidate, ...]) -> Decision:
-        with ray_errors("the router"):
-            decision: Decision = await self._decide.remote(prompt, candidates)
-            return decision
+        response = self._decide.remote(prompt, candidates)
+        try:
+            with ray_errors("the router"):
+                async with asyncio.timeout(ROUTER_S):
+                    decision: Decision = await response
+                    return decision
+        except (DeadlineExceeded, Unavailable):
+            # A router that is being replaced must not hold up what it only advises.
+            response.cancel()
+            return cheapest(candidates)
+        except asyncio.CancelledError:
+            response.cancel()
+            raise

@@ -7,18 +7,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
     RayServeException,
     ReplicaUnavailableError,
+    RequestCancelledError,
 )
 
 from models import wire
 from models.answerer import Clock, Events, SystemClock
 from models.call import Call
-from models.errors import Cancelled, DeadlineExceeded, FusionError, Overloaded, Unavailable
+from models.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    FusionError,
+    Overloaded,
+    Unavailable,
+    UpstreamError,
+)
 from models.messages import Completion, Request
 
 #: What a client is told to wait when every place is taken. Honest estimates come from backlog.
@@ -94,7 +102,9 @@ def ray_errors(name: str) -> Iterator[None]:
         ) from None
     except TimeoutError:
         raise DeadlineExceeded(f"Model '{name}' did not answer within the deadline.") from None
+    except RequestCancelledError:
+        raise Cancelled(f"The call to model '{name}' was cancelled.") from None
     except RayTaskError as error:
-        raise Unavailable(f"Model '{name}' failed: {error.cause!r}") from None
-    except RayServeException as error:
-        raise Cancelled(f"The call to model '{name}' was cancelled: {error}") from None
+        raise UpstreamError(f"Model '{name}' failed: {error.cause!r}") from None
+    except (RayError, RayServeException) as error:
+        raise Unavailable(f"Model '{name}' cannot be reached ({type(error).__name__}).") from None

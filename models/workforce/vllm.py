@@ -18,7 +18,7 @@ from typing import Any
 
 from models import weights
 from models.catalog import VllmModel
-from models.errors import BadRequest, FusionError, Unavailable
+from models.errors import BadRequest, FusionError, Unavailable, UpstreamError
 from models.workforce.coalesce import coalesce
 
 log = logging.getLogger(__name__)
@@ -93,14 +93,15 @@ class VllmReplica:
                         if data and data != "[DONE]":
                             yield json.loads(data)
                     else:
-                        yield answer.model_dump(mode="json")
+                        yield refused(answer.model_dump(mode="json"))
         except FusionError:
             raise
         except Exception as error:
             # Whatever the engine throws, its class must not travel: the gateway would have to
             # import vLLM to read it. The replica's health check decides whether to restart.
             log.exception("the engine failed on a request")
-            raise Unavailable(f"The engine failed: {type(error).__name__}: {error}") from None
+            kind = Unavailable if type(error).__name__ == "EngineDeadError" else UpstreamError
+            raise kind(f"The engine failed: {type(error).__name__}: {error}") from None
 
 
 def root_cause(log: str) -> str | None:
@@ -122,6 +123,15 @@ def _own_log() -> str:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 100_000))
             tails.append(file.read().decode(errors="replace"))
     return "\n".join(tails)
+
+
+def refused(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer as it is. Raises Unavailable if it is an error of the engine's own: it costs
+    nobody anything twice to ask another replica."""
+    error = answer.get("error") or {}
+    if isinstance(error.get("code"), int) and error["code"] >= 500:
+        raise Unavailable(f"The engine failed: {error.get('message')}")
+    return answer
 
 
 def does_not_fit(answer: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from models.answerer import Answerer, Clock, Events, SystemClock
 from models.call import Call
 from models.errors import (
+    BadRequest,
     DeadlineExceeded,
     FusionError,
     Overloaded,
@@ -44,9 +45,11 @@ class Fallback:
             except _PASSING as error:
                 if not run.goes_on(name, error):
                     raise run.last(error) from None
+            except BadRequest as error:
+                run.passes_over(name, error)
             else:
                 return run.signed(completion)
-        raise AssertionError("the last answerer's error is raised")
+        raise run.last(run.first)
 
     async def stream(self, request: Request, call: Call) -> Events:
         """Goes on to the next only while no event has been sent on."""
@@ -65,8 +68,11 @@ class Fallback:
                     raise
                 if not run.goes_on(name, error):
                     raise run.last(error) from None
+            except BadRequest as error:
+                run.passes_over(name, error)
             else:
                 return
+        raise run.last(run.first)
 
     def _run(self, call: Call) -> _Run:
         return _Run(len(self._answerers), call.deadline, self._clock)
@@ -80,14 +86,27 @@ class _Run:
     _deadline: float | None
     _clock: Clock
     _failed: list[dict[str, Any]] = field(default_factory=list)
+    #: What the model that was asked for said: the failure that counts when nobody answers.
+    first: FusionError = field(default_factory=lambda: FusionError("nobody was asked"))
 
     def goes_on(self, name: str, error: FusionError) -> bool:
         """Take down that `name` failed; whether to ask the next one."""
         self._left -= 1
+        if not self._failed:
+            self.first = error
         in_time = self._deadline is None or self._clock.now() < self._deadline
         failure = {"model": name, "code": error.code, "message": error.message}
         self._failed.append(failure)
         return self._left > 0 and in_time
+
+    def passes_over(self, name: str, error: BadRequest) -> None:
+        """Take down that a stand-in cannot take the request; raise if it was the first asked.
+
+        A request that is too long for a small stand-in is not the caller's mistake.
+        """
+        if not self._failed:
+            raise error
+        self.goes_on(name, error)
 
     def last(self, error: FusionError) -> FusionError:
         """This error of the last one asked, saying who else failed."""

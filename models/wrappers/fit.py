@@ -34,18 +34,24 @@ class Fit:
 
     def _fitted(self, request: Request) -> Request:
         spec = self._spec
-        if request.tools and not spec.tools:
-            raise Unsupported(
-                f"Model '{self._name}' cannot call tools: its catalog entry has no 'tools: true'.",
-                param="tools",
-            )
-        parts = (part for message in request.messages for part in message.content)
-        if not spec.images and any(isinstance(part, Image) for part in parts):
-            raise Unsupported(
-                f"Model '{self._name}' cannot read images: its catalog entry has no "
-                "'images: true'.",
-                param="messages",
-            )
+        refuse_unfit(request, self._name, spec)
         asked = request.sampling.max_tokens
         limit = spec.max_output if asked is None else min(asked, spec.max_output)
         return replace(request, sampling=replace(request.sampling, max_tokens=limit))
+
+
+def needs_images(request: Request) -> bool:
+    return any(isinstance(part, Image) for message in request.messages for part in message.content)
+
+
+def refuse_unfit(request: Request, name: str, spec: ModelSpec) -> None:
+    """Raise Unsupported if the model cannot do what the request asks for."""
+    for param, needed, able in (
+        ("tools", bool(request.tools), spec.tools),
+        ("images", needs_images(request), spec.images),
+    ):
+        if needed and not able:
+            raise Unsupported(
+                f"Model '{name}' does not take {param}: its catalog entry has no '{param}: true'.",
+                param="tools" if param == "tools" else "messages",
+            )

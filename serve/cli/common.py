@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console
 
 from cluster import installation
+from models import yaml_lines
 from models.catalog import Catalog
 from models.catalog_file import CatalogError, load
 
@@ -64,11 +64,20 @@ def catalog_path(path: Path | None) -> Path:
     return here.absolute() if here.is_file() else Path(__file__).parents[2] / "fusion.yaml"
 
 
+def default_port() -> int:
+    """The port of the catalog that `up` would take, or 8000 where it does not say."""
+    try:
+        data = yaml_lines.read(catalog_path(None).read_text(encoding="utf-8")).data
+        return int(data["server"]["port"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return DEFAULT_PORT
+
+
 def server_url(url: str | None, port: int | None) -> str:
     """The server that a command talks to."""
     if url:
         return url.rstrip("/")
-    chosen = port or int(os.environ.get("FUSION_PORT", DEFAULT_PORT))
+    chosen = port or default_port()
     made = installation.find(chosen)
     return made.url if made else f"http://127.0.0.1:{chosen}"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -16,11 +18,11 @@ from cluster import installation, launch
 from models import weights
 from models.catalog import Catalog, FakeModelSpec, VllmModel
 from serve.cli.common import (
-    DEFAULT_PORT,
     CatalogFile,
     Json,
     Port,
     Url,
+    default_port,
     fail,
     get,
     out,
@@ -31,6 +33,8 @@ from serve.cli.common import (
 
 APPLICATION = "fusion"
 BUILDER = "serve.app:build"
+#: What the application's gateways, judge and router each reserve (see `serve.app`).
+LIGHT_CPUS = 0.1
 
 
 def register(app: typer.Typer) -> None:
@@ -65,7 +69,7 @@ def up(
 
     try:
         # The port first: nobody should wait for weights to learn that it is taken.
-        launch.claim_port(chosen_host, chosen_port)
+        launch.check_port(chosen_host, chosen_port)
         _prepare_weights(known, report)
         with launch.head(chosen_host, chosen_port, _cpus(known), report) as made:
             report("Starting models and gateway")
@@ -87,7 +91,7 @@ def _interrupt(*_: int | FrameType | None) -> None:
 
 
 def _refuse_open_door(host: str) -> None:
-    if host not in ("127.0.0.1", "localhost", "::1"):
+    if host not in ("127.0.0.1", "localhost"):
         fail(
             f"Without API keys the server answers this machine only, so not on {host}. "
             "Put a proxy that authenticates in front of it.",
@@ -102,7 +106,7 @@ def _cpus(catalog: Catalog) -> float:
     """
     hosted = [s for s in catalog.models.values() if isinstance(s, VllmModel | FakeModelSpec)]
     reserved = sum(spec.cpus * spec.replicas.max for spec in hosted)
-    return max(2.0, reserved + 2.0)
+    return math.ceil(reserved + LIGHT_CPUS * (catalog.server.gateways + 2) + 1)
 
 
 def _prepare_weights(catalog: Catalog, report: launch.Report) -> None:
@@ -131,7 +135,7 @@ def _print_first_request(url: str, catalog: Catalog) -> None:
 
 def _serve(made: installation.Installation) -> None:
     """Until somebody stops it, or the cluster ends by itself."""
-    while launch.alive(made):
+    while launch.running(made):
         time.sleep(1)
     raise launch.LaunchError(
         f"The cluster ended by itself; its logs: {made.temp}/session_latest/logs"
@@ -142,13 +146,24 @@ def _detached(port: int, host: str, catalog: CatalogFile) -> None:
     folder = installation.folder(port)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = folder / "up.log"
-    command = [sys.executable, "-m", "serve.cli", "up", f"--port={port}", f"--host={host}"]
+    # -P: the current folder, which may hold a `serve` of the user's own, is not searched.
+    command = [sys.executable, "-P", "-m", "serve.cli", "up", f"--port={port}", f"--host={host}"]
     if catalog is not None:
         command.append(f"--catalog={catalog.expanduser().absolute()}")
     with log.open("wb") as sink:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
         )
+    try:
+        _follow(log, process, port)
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        out.print("Stopped; nothing is left running.")
+
+
+def _follow(log: Path, process: subprocess.Popen[bytes], port: int) -> None:
+    """Repeat what the start says until it is ready, or has failed."""
     with log.open(encoding="utf-8", errors="replace") as lines:
         while True:
             if line := lines.readline():
@@ -160,16 +175,15 @@ def _detached(port: int, host: str, catalog: CatalogFile) -> None:
             made = installation.find(port)
             if made is not None and made.ready and made.pid == process.pid:
                 time.sleep(0.2)
-                typer.echo(
-                    lines.read().replace("Ctrl-C stops it.", "fusion down stops it."), nl=False
-                )
+                rest = lines.read().replace("Ctrl-C stops it.", "fusion down stops it.")
+                typer.echo(rest, nl=False)
                 return
             time.sleep(0.1)
 
 
 def down(port: Port = None) -> None:
     """Stop the cluster that `fusion up` started on this machine."""
-    chosen = port or DEFAULT_PORT
+    chosen = port or default_port()
     made = installation.find(chosen)
     if made is None:
         fail(f"No fusion cluster was started here on port {chosen}.")

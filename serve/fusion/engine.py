@@ -12,7 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from models.errors import AllPanelsFailed, BadRequest, FusionError, Overloaded
+from models.errors import (
+    AllPanelsFailed,
+    BadRequest,
+    DeadlineExceeded,
+    FusionError,
+    Overloaded,
+)
 from models.messages import Completion
 from serve.fusion.contract import Analysis, FailureReason
 
@@ -162,7 +168,7 @@ class Run:
         prompt that is too long is the caller's to mend, and a full panel has a time to return.
         """
         first = self.failed[0].error
-        for kind in (BadRequest, Overloaded):
+        for kind in (BadRequest, Overloaded, DeadlineExceeded):
             if all(isinstance(one.error, kind) for one in self.failed):
                 return first
         reasons = "; ".join(f"{one.member}: {one.error.message}" for one in self.failed)

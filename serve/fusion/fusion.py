@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,8 @@ from models.messages import (
 )
 from serve.fusion import engine, prompts
 from serve.fusion.judge import Case, Finding, Judge
+
+log = logging.getLogger(__name__)
 
 #: An inner call may not be a fusion itself.
 MAX_DEPTH = 1
@@ -78,10 +81,12 @@ class Fusion:
                 for action in actions:
                     match action:
                         case engine.AskMember(index):
-                            tasks.start(self._ask(index, request, inner, inbox, stages))
+                            tasks.start(self._ask(index, request, inner, inbox, stages), inbox)
                         case engine.AskJudge(answers):
                             yield Progress("analysis.in_progress", {"model": self._judge_model})
-                            tasks.start(self._compare(request, answers, inner, inbox, stages))
+                            tasks.start(
+                                self._compare(request, answers, inner, inbox, stages), inbox
+                            )
                         case engine.GiveUp(error):
                             raise error
                         case engine.Write():
@@ -107,7 +112,8 @@ class Fusion:
     ) -> None:
         member, place = self._panel.members[index], self._panel.member_names[index]
         deadline = self._clock.now() + self._panel.timeout_s
-        asked = prompts.panelist(request, member.model, member.persona, member.sampling)
+        sampling = replace(member.sampling, seed=request.sampling.seed)
+        asked = prompts.panelist(request, member.model, member.persona, sampling)
         inner = call.child("panelist", deadline=min(deadline, call.deadline or deadline))
         try:
             completion = await self._models.complete(asked, inner)
@@ -199,8 +205,22 @@ class _Tasks:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, work: Any) -> None:
-        self._tasks.add(asyncio.create_task(work))
+    def start(
+        self, work: Coroutine[Any, Any, None], inbox: asyncio.Queue[engine.Event | FusionError]
+    ) -> None:
+        self._tasks.add(asyncio.create_task(self._guarded(work, inbox)))
+
+    async def _guarded(
+        self, work: Coroutine[Any, Any, None], inbox: asyncio.Queue[engine.Event | FusionError]
+    ) -> None:
+        try:
+            await work
+        except BaseException as error:
+            # Whoever waits for this task's event must hear that none will come.
+            if not isinstance(error, asyncio.CancelledError):
+                log.exception("an inner call of a fusion failed")
+            inbox.put_nowait(FusionError(f"Internal error: {type(error).__name__}."))
+            raise
 
     async def __aenter__(self) -> _Tasks:
         return self

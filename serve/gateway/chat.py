@@ -37,7 +37,8 @@ from models.messages import (
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Strict: "0.5" is not a number and true is not 1.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class _TextPart(_Body):
@@ -71,7 +72,7 @@ class _ToolCall(_Body):
 
 class _Message(_Body):
     # What a client got as an answer it sends back as history, unknown extras included.
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | tuple[_Part, ...] | None = None
@@ -102,7 +103,7 @@ class _NamedTool(_Body):
 
 
 class _JsonSchema(_Body):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
     name: str = "answer"
     description: str | None = None
@@ -116,7 +117,7 @@ class _Format(_Body):
 
 
 class _StreamOptions(_Body):
-    include_usage: bool = False
+    include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
@@ -134,7 +135,7 @@ class Extension(_Body):
 class _ChatBody(_Body):
     model: str = Field(min_length=1)
     messages: tuple[_Message, ...] = Field(min_length=1)
-    stream: bool = False
+    stream: bool | None = None
     stream_options: _StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
@@ -148,7 +149,7 @@ class _ChatBody(_Body):
     tools: tuple[_Tool, ...] | None = Field(None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | _NamedTool | None = None
     parallel_tool_calls: bool | None = None
-    fusion: Extension = Extension()
+    fusion: Extension | None = None
     # Accepted: they do not change the answer.
     user: str | None = None
     metadata: dict[str, str] | None = None
@@ -185,9 +186,9 @@ def parse(raw: bytes) -> ChatRequest:
     _refuse_unsupported(body)
     return ChatRequest(
         request=_request(body),
-        stream=body.stream,
+        stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
-        extension=body.fusion,
+        extension=body.fusion or Extension(),
         metadata=tuple((body.metadata or {}).items()),
     )
 
@@ -215,6 +216,9 @@ def _refuse_unsupported(body: _ChatBody) -> None:
     for param, reason in refused.items():
         if reason:
             raise Unsupported(f"Unsupported '{param}': {reason}.", param=param)
+    choice = body.tool_choice
+    if not body.tools and choice not in (None, "none", "auto"):
+        raise BadRequest("'tool_choice' asks for a tool and 'tools' has none.", param="tool_choice")
     wanted = body.response_format
     if wanted and wanted.type == "json_schema" and wanted.json_schema is None:
         place = "response_format.json_schema"
@@ -245,12 +249,17 @@ def _request(body: _ChatBody) -> Request:
             )
             for tool in body.tools or ()
         ),
-        tool_choice=body.tool_choice.function.name
-        if isinstance(body.tool_choice, _NamedTool)
-        else body.tool_choice,
+        tool_choice=_tool_choice(body),
         parallel_tool_calls=body.parallel_tool_calls,
         response_format=_format(body.response_format),
     )
+
+
+def _tool_choice(body: _ChatBody) -> str | None:
+    if not body.tools:
+        return None
+    choice = body.tool_choice
+    return choice.function.name if isinstance(choice, _NamedTool) else choice
 
 
 def _messages(raw: tuple[_Message, ...]) -> tuple[Message, ...]:
@@ -299,7 +308,7 @@ def _format(raw: _Format | None) -> ResponseFormat | None:
     if raw.json_schema is None:
         return ResponseFormat(raw.type)
     schema = raw.json_schema
-    return ResponseFormat(raw.type, schema.name, schema.schema_, schema.strict)
+    return ResponseFormat(raw.type, schema.name, schema.schema_, schema.strict, schema.description)
 
 
 def completion(answer: Completion, asked: ChatRequest, identity: str) -> dict[str, Any]:

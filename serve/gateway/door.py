@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -13,17 +14,34 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from models.answerer import Answerer, Clock, Events
 from models.call import Call, new_id
 from models.catalog import Catalog, Server
-from models.errors import Cancelled, FusionError, TooLarge
+from models.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    FusionError,
+    Overloaded,
+    TooLarge,
+    UpstreamError,
+)
 from models.messages import Completion, Done, Event, TextDelta, ToolCallDelta
 from serve.gateway import chat, errors
 from serve.gateway.metrics import Recorder
 
+log = logging.getLogger(__name__)
+
+#: Called once when a streamed response is over, however it ended.
+Ended = Callable[[], Awaitable[None]]
+
 #: Seconds of silence after which a stream says that it lives.
 HEARTBEAT_S = 10.0
+#: What a client is told to wait when this gateway is full.
+RETRY_AFTER_S = 1.0
+#: How deep in fusions the caller is: a fusion server may be the upstream of another.
+DEPTH_HEADER = "x-openrouter-fusion-depth"
 _HEARTBEAT = b": still working\n\n"
 
 
@@ -37,27 +55,52 @@ class Door:
     clock: Clock
     healthz: Callable[[], Awaitable[tuple[int, dict[str, Any]]]]
     metrics: Callable[[], Awaitable[str]]
+    #: Requests at work in this gateway now.
+    open: int = 0
 
     async def chat_completions(self, http: HttpRequest) -> Response:
         """POST /v1/chat/completions"""
         visit = _Visit(self.clock.now())
+        self.open += 1
+        streaming = False
         try:
+            self._admit()
             asked = chat.parse(await _body(http, self.catalog.server))
             visit.model = asked.request.model
             visit.call = self._call(http, asked, visit.start)
             if asked.stream:
-                return await self._streamed(asked, visit)
-            work = self.pipeline.complete(asked.request, visit.call)
-            answer = await _unless_gone(http, work)
+                response = await self._streamed(asked, visit)
+                streaming = True
+                return response
+            answer = await self._whole(http, asked, visit)
+            visit.status = 200
+            self.recorder.answered(answer)
+            return _json(chat.completion(answer, asked, f"chatcmpl-{visit.call.id}"))
         except FusionError as error:
-            return self._failed(error, visit)
+            visit.status = error.status
+            return _json(errors.body(error), status=error.status, headers=errors.headers(error))
         except asyncio.CancelledError:
             # Serve cancels a request whose client hung up.
-            self._served(visit, Cancelled.status)
+            visit.status = Cancelled.status
             raise
-        self.recorder.answered(answer)
-        self._served(visit, 200)
-        return _json(chat.completion(answer, asked, f"chatcmpl-{visit.call.id}"))
+        finally:
+            if not streaming:
+                self._served(visit)
+
+    def _admit(self) -> None:
+        limit = self.catalog.server.max_concurrent
+        if self.open > limit:
+            raise Overloaded(
+                f"This gateway works on {limit} requests already (server.max_concurrent).",
+                retry_after_s=RETRY_AFTER_S,
+            )
+
+    async def _whole(self, http: HttpRequest, asked: chat.ChatRequest, visit: _Visit) -> Completion:
+        try:
+            async with asyncio.timeout(visit.call.remaining_s(self.clock.now())):
+                return await _unless_gone(http, self.pipeline.complete(asked.request, visit.call))
+        except TimeoutError:
+            raise DeadlineExceeded("The deadline of this request has passed.") from None
 
     async def list_models(self) -> Response:
         """GET /v1/models"""
@@ -102,22 +145,37 @@ class Door:
         # same, so that a client's report leads to the right lines.
         given = http.headers.get("x-request-id", "")
         identity = given if re.fullmatch(r"[\w-]{8,64}", given) else new_id("req")
-        return Call(id=identity, deadline=now + limit, metadata=asked.metadata)
+        depth = http.headers.get(DEPTH_HEADER, "")
+        return Call(
+            id=identity,
+            deadline=now + limit,
+            fusion_depth=int(depth) if depth.isdecimal() else 0,
+            metadata=asked.metadata,
+        )
 
     async def _streamed(self, asked: chat.ChatRequest, visit: _Visit) -> Response:
-        chunks = chat.Chunks(asked, asked.request.model, f"chatcmpl-{visit.call.id}")
-        feed = _Feed(self.pipeline.stream(asked.request, visit.call))
+        chunks = chat.Chunks(asked, self._model_of(asked), f"chatcmpl-{visit.call.id}")
+        left = visit.call.remaining_s(self.clock.now())
+        feed = _Feed(self.pipeline.stream(asked.request, visit.call), left)
         try:
             # A failure before anything was said can still be an HTTP status of its own.
             first = await self._first_visible(feed, chunks)
         except BaseException:
             await feed.close()
             raise
-        return StreamingResponse(
-            self._sse(feed, chunks, first, visit),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
-        )
+
+        async def ended() -> None:
+            await feed.close()
+            self._served(visit)
+
+        return _Streamed(self._sse(feed, chunks, first, visit), ended)
+
+    def _model_of(self, asked: chat.ChatRequest) -> str:
+        """The concrete model that will answer, as far as it is known before it does."""
+        target = self.catalog.resolve(asked.request.model)
+        if target is not None and target.kind == "panel":
+            return self.catalog.writer_of(target.name)
+        return asked.request.model if target is None else target.name
 
     async def _first_visible(self, feed: _Feed, chunks: chat.Chunks) -> Event | None:
         """The first event that the client would see, or None if none comes for a heartbeat."""
@@ -131,43 +189,41 @@ class Door:
     async def _sse(
         self, feed: _Feed, chunks: chat.Chunks, first: Event | None, visit: _Visit
     ) -> AsyncGenerator[bytes, None]:
-        status = Cancelled.status  # unless something says better, the client went away
+        visit.status = Cancelled.status  # unless something says better, the client went away
         try:
             yield _event(chunks.start())
-            event = first
+            said_at, event = time.monotonic(), first
             while True:
-                if event is None:
-                    yield _HEARTBEAT
-                else:
-                    if isinstance(event, TextDelta | ToolCallDelta):
-                        self._note_first_token(visit)
-                    for chunk in chunks.of(event):
-                        yield _event(chunk)
-                    if isinstance(event, Done):
-                        self.recorder.answered(event.completion)
-                        yield b"data: [DONE]\n\n"
-                        status = 200
-                        return
-                event = await feed.next(HEARTBEAT_S)
+                pieces = [] if event is None else [_event(chunk) for chunk in chunks.of(event)]
+                if not pieces and time.monotonic() - said_at >= HEARTBEAT_S:
+                    pieces = [_HEARTBEAT]
+                if isinstance(event, TextDelta | ToolCallDelta):
+                    self._note_first_token(visit)
+                if isinstance(event, Done):
+                    self.recorder.answered(event.completion)
+                    visit.status = 200
+                    pieces.append(b"data: [DONE]\n\n")
+                for piece in pieces:
+                    yield piece
+                if isinstance(event, Done):
+                    return
+                if pieces:
+                    said_at = time.monotonic()
+                event = await feed.next(max(0.0, said_at + HEARTBEAT_S - time.monotonic()))
         except FusionError as error:
             # The status line is out; an error event is all that can still be said.
-            status = error.status
+            visit.status = error.status
             yield _event(errors.body(error))
-        finally:
-            await feed.close()
-            self._served(visit, status)
 
     def _note_first_token(self, visit: _Visit) -> None:
         if not visit.first_token_seen:
             visit.first_token_seen = True
             self.recorder.first_token(self._label(visit), self.clock.now() - visit.start)
 
-    def _failed(self, error: FusionError, visit: _Visit) -> Response:
-        self._served(visit, error.status)
-        return _json(errors.body(error), status=error.status, headers=errors.headers(error))
-
-    def _served(self, visit: _Visit, status: int) -> None:
-        self.recorder.served(self._label(visit), status, self.clock.now() - visit.start)
+    def _served(self, visit: _Visit) -> None:
+        self.open -= 1
+        seconds = self.clock.now() - visit.start
+        self.recorder.served(self._label(visit), visit.status, seconds)
 
     def _label(self, visit: _Visit) -> str:
         # A name that nobody defined must not become a time series of its own.
@@ -181,44 +237,81 @@ class _Visit:
     start: float
     model: str = ""
     call: Call = field(default_factory=Call)
+    #: What it ended with; 500 as long as nothing better is known.
+    status: int = 500
     first_token_seen: bool = False
 
 
-class _Feed:
-    """Reads a stream of events in one task, so that its reader can wait with a time limit."""
+class _Streamed(StreamingResponse):
+    """Server-sent events, whose end is noticed however it comes: also when the client is gone
+    before the first byte, where the body's own `finally` would never run."""
 
-    def __init__(self, events: Events) -> None:
-        # Bounded: an engine must not run ahead of a client that reads slowly for ever.
-        self._queue: asyncio.Queue[Event | FusionError] = asyncio.Queue(64)
+    def __init__(self, body: AsyncGenerator[bytes, None], ended: Ended) -> None:
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(body, media_type="text/event-stream", headers=headers)
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._ended()
+
+
+class _Feed:
+    """Reads a stream of events in one task, so that its reader can wait with a time limit.
+
+    After `seconds` the stream is closed, whether or not somebody reads: a client that has
+    stopped reading must not hold a model for ever.
+    """
+
+    def __init__(self, events: Events, seconds: float | None) -> None:
+        # Bounded: an engine must not run ahead of a client that reads slowly.
+        self._queue: asyncio.Queue[Event | None] = asyncio.Queue(64)
+        self._end: FusionError = UpstreamError("The answer broke off before its end.")
         self._task = asyncio.create_task(self._pump(events))
+        self._timer = None
+        if seconds is not None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
 
     async def _pump(self, events: Events) -> None:
         try:
             async for event in events:
                 await self._queue.put(event)
         except FusionError as error:
-            await self._queue.put(error)
+            self._end = error
         except Exception as error:  # a bug of ours: the client must not hang on it
-            await self._queue.put(FusionError(f"Internal error: {type(error).__name__}."))
-            raise
+            log.exception("a stream failed")
+            self._end = FusionError(f"Internal error: {type(error).__name__}.")
         finally:
             await events.aclose()
+            if not self._queue.full():
+                self._queue.put_nowait(None)  # wakes a reader that waits
+
+    def _expire(self) -> None:
+        if not self._task.done():
+            self._end = DeadlineExceeded("The deadline of this request has passed.")
+            self._task.cancel()
 
     async def next(self, timeout_s: float) -> Event | None:
-        """The next event, or None when none came in time. Raises what the stream raised."""
+        """The next event, or None when none came in time. Raises what ended the stream."""
         if self._queue.empty():
+            if self._task.done():
+                raise self._end
             try:
                 async with asyncio.timeout(timeout_s):
-                    item = await self._queue.get()
+                    event = await self._queue.get()
             except TimeoutError:
                 return None
         else:
-            item = self._queue.get_nowait()
-        if isinstance(item, FusionError):
-            raise item
-        return item
+            event = self._queue.get_nowait()
+        if event is None:
+            raise self._end
+        return event
 
     async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 

@@ -54,7 +54,7 @@ def test_a_taken_port_is_not_free() -> None:
         port = taken.getsockname()[1]
         assert not installation.port_is_free("127.0.0.1", port)
         with pytest.raises(launch.LaunchError, match=f"Port {port} .* another program.*--port"):
-            launch.claim_port("127.0.0.1", port)
+            launch.check_port("127.0.0.1", port)
     assert installation.port_is_free("127.0.0.1", port)
 
 

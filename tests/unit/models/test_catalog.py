@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from models.catalog import (
     AUTO,
-    PLAN,
     Catalog,
     FakeModelSpec,
     OpenAIModel,
@@ -100,12 +99,11 @@ def test_aliases_are_followed_to_the_end() -> None:
 
 def test_an_alias_may_point_at_a_panel_or_a_route() -> None:
     known = catalog(
-        aliases={"team": "fusion/trio", "smart": AUTO, "big": PLAN, "router": "openrouter/fusion"},
+        aliases={"team": "fusion/trio", "smart": AUTO, "router": "openrouter/fusion"},
         panels={"trio": {"members": ["small"]}, "default": {"members": ["small"]}},
     )
     assert known.resolve("team") == Target("panel", "trio")
     assert known.resolve("smart") == Target("auto", "auto")
-    assert known.resolve("big") == Target("plan", "plan")
     assert known.resolve("router") == Target("panel", "default")
 
 

@@ -307,7 +307,7 @@ def test_a_panel_of_none() -> None:
     assert line.startswith("f.yaml:6: 'panels.none.members'")
 
 
-@pytest.mark.parametrize("name", ["fusion/duo", "fusion/auto", "fusion/plan", "openrouter/fusion"])
+@pytest.mark.parametrize("name", ["fusion/duo", "fusion/auto", "openrouter/fusion"])
 def test_no_fusion_inside_a_fusion(name: str) -> None:
     text = f"""\
 {GOOD}aliases: {{hidden: {name}}}

@@ -126,3 +126,15 @@ async def test_closing_the_stream_closes_who_answers() -> None:
 def test_it_needs_somebody_to_ask() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Fallback({})
+
+
+async def test_a_stand_in_that_is_too_small_does_not_hide_why_it_was_asked() -> None:
+    small = FakeModel("second", BadRequest("too long for me"))
+    fallback = Fallback({"first": FakeModel("first", Unavailable("down")), "second": small})
+    with pytest.raises(Unavailable, match="down"):
+        await fallback.complete(ASK, Call())
+    with pytest.raises(Unavailable, match="down"):
+        _ = [event async for event in fallback.stream(ASK, Call())]
+    third = FakeModel("third", "made it")
+    chain = {"first": FakeModel("first", Unavailable("down")), "second": small, "third": third}
+    assert (await Fallback(chain).complete(ASK, Call())).model == "third"

@@ -159,7 +159,7 @@ async def test_openai_itself_gets_the_new_name_of_max_tokens() -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         bodies.append(request.content)
-        return httpx.Response(500)
+        return httpx.Response(503)
 
     request = Request("big", ASK.messages, Sampling(max_tokens=7))
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
@@ -236,7 +236,7 @@ async def test_a_redirect_is_not_followed(client: httpx.AsyncClient, stream: boo
         (401, UpstreamError),
         (404, UpstreamError),
         (429, Overloaded),
-        (500, Unavailable),
+        (500, UpstreamError),
         (503, Unavailable),
         (504, DeadlineExceeded),
         (418, UpstreamError),
@@ -279,8 +279,8 @@ async def test_retry_after_is_passed_on(
 @pytest.mark.parametrize(
     "answer",
     [
-        whole(b"<html>Bad gateway</html>", 502, {"content-type": "text/html"}),
-        whole(b"{", 502),
+        whole(b"<html>Bad gateway</html>", 503, {"content-type": "text/html"}),
+        whole(b"{", 503),
         whole([{"error": {"message": "In a list."}}], 503),
         # The status is known; the body never comes.
         Answer(whole({}, 503, {"content-length": "99"}).pieces, then="close"),

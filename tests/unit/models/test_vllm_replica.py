@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from models.catalog import VllmModel
-from models.errors import BadRequest, Unavailable
+from models.errors import BadRequest, Unavailable, UpstreamError
 from models.workforce.vllm import VllmReplica, bundles, environment, root_cause
 
 WINDOW = 100
@@ -74,10 +74,13 @@ async def test_a_prompt_that_does_not_fit_is_refused() -> None:
 
 
 async def test_an_engines_exception_does_not_travel() -> None:
-    class Inner(Exception): ...
+    class EngineDeadError(Exception): ...
 
-    with pytest.raises(Unavailable, match="The engine failed: Inner: boom"):
-        await read({"prompt": 1}, Paper(Inner("boom")))
+    # Only of a dead engine is it known that nothing was done that a repetition would do twice.
+    with pytest.raises(Unavailable, match="The engine failed: EngineDeadError: boom"):
+        await read({"prompt": 1}, Paper(EngineDeadError("boom")))
+    with pytest.raises(UpstreamError, match="The engine failed: TypeError: boom"):
+        await read({"prompt": 1}, Paper(TypeError("boom")))
 
 
 async def test_a_request_that_the_engine_cannot_read_is_the_callers() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -170,3 +170,65 @@ async def test_a_whole_request_is_cancelled_when_its_task_is(house: Any) -> None
     await asyncio.sleep(0.05)
     assert here.door.pipeline.cancelled == 1
     assert here.recorder.statuses == [("m", 499)]
+
+
+async def test_a_stream_whose_client_leaves_before_the_first_byte_is_closed(house: Any) -> None:
+    here = house(reply="one two three", token_s=60)
+    body = json.dumps(HELLO | {"stream": True}).encode()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        raise OSError("gone")
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/chat",
+        "headers": [],
+        "query_string": b"",
+        "asgi": {"spec_version": "2.4"},
+    }
+    http = Request(scope, receive)
+    response = await here.door.chat_completions(http)
+    with pytest.raises(ClientDisconnect):
+        await response(scope, receive, send)
+    assert here.door.pipeline.cancelled == 1
+    assert here.door.open == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_deadline_stands_around_everything(house: Any, stream: bool) -> None:
+    here = house(reply="late", first_token_s=30)
+    asked = HELLO | {"stream": stream, "fusion": {"deadline_s": 0.1}}
+    response = await here.client.post("/chat", json=asked)
+    assert response.status_code == 504
+    assert response.json()["error"]["code"] == "deadline_exceeded"
+    assert here.door.pipeline.cancelled == 1
+
+
+async def test_a_stream_that_breaks_off_says_so(house: Any) -> None:
+    class Short(FakeModel):
+        async def stream(self, request: Any, call: Any) -> Any:
+            yield (await anext(FakeModel("m", "one two").stream(request, call)))
+
+    here = house()
+    here.door.pipeline = Short("m")
+    response = await here.client.post("/chat", json=HELLO | {"stream": True})
+    assert "broke off" in events(response.text)[-1]["error"]["message"]
+
+
+async def test_a_full_gateway_says_when_to_come_back(house: Any) -> None:
+    here = house()
+    here.door.open = CATALOG.server.max_concurrent
+    response = await here.client.post("/chat", json=HELLO)
+    assert (response.status_code, response.headers["retry-after"]) == (429, "1")
+    assert here.door.open == CATALOG.server.max_concurrent
+
+
+async def test_a_fusion_of_another_server_counts_as_one(house: Any) -> None:
+    here = house()
+    await here.client.post("/chat", json=HELLO, headers={"x-openrouter-fusion-depth": "1"})
+    [(_, call)] = here.door.pipeline.calls
+    assert call.fusion_depth == 1

@@ -10,7 +10,13 @@ import pytest
 
 from models.call import Call
 from models.catalog import Panel
-from models.errors import AllPanelsFailed, BadRequest, FusionError, Unavailable
+from models.errors import (
+    AllPanelsFailed,
+    BadRequest,
+    DeadlineExceeded,
+    FusionError,
+    Unavailable,
+)
 from models.fake import FakeClock, FakeModel, settle
 from models.messages import (
     Completion,
@@ -114,7 +120,8 @@ async def test_the_callers_sampling_tools_and_limits_are_the_writers() -> None:
     written, _ = models[3].calls[0]
     assert (written.sampling, written.tools) == (request.sampling, (tool,))
     asked, _ = models[0].calls[0]
-    assert (asked.sampling, asked.tools) == (Sampling(), ())
+    # Of the caller's sampling a panelist shares only the seed.
+    assert (asked.sampling, asked.tools) == (Sampling(seed=3), ())
 
 
 async def test_panelists_share_the_conversation_as_a_prefix() -> None:
@@ -211,3 +218,17 @@ async def test_closing_the_stream_frees_everything() -> None:
 async def test_a_writer_that_fails_fails_the_request() -> None:
     with pytest.raises(FusionError, match="no pen"):
         await fusion(*cast(writer=Unavailable("no pen"))).complete(ASKED, Call())
+
+
+async def test_a_bug_in_a_panelist_ends_the_fusion_and_does_not_hang_it() -> None:
+    def broken(_: Request) -> str:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(FusionError, match="Internal error: RuntimeError"):
+        await asyncio.wait_for(fusion(*cast(one=broken)).complete(ASKED, Call()), 5)
+
+
+async def test_panelists_that_all_come_too_late_are_a_504() -> None:
+    late = DeadlineExceeded("too late")
+    with pytest.raises(DeadlineExceeded):
+        await fusion(*cast(one=late, two=late)).complete(ASKED, Call())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import pytest
 
 from models.call import Call
 from models.catalog import Catalog
-from models.errors import ModelNotFound
+from models.errors import ModelNotFound, Unsupported
 from models.fake import FakeModel
-from models.messages import Request, user
+from models.messages import Request, Tool, user
 from router.actor import Candidate, Decision, cheapest
 from serve.fusion.contract import Analysis
 from serve.fusion.judge import ModelJudge
@@ -80,3 +81,26 @@ async def test_streams_go_the_same_ways() -> None:
         whole, _ = pipeline()
         events = [event async for event in whole.stream(Request(name, (user("hello"),)), Call())]
         assert events[-1].completion.text == text  # type: ignore[union-attr]
+
+
+async def test_a_fusion_whose_writer_cannot_call_tools_is_refused_before_it_costs() -> None:
+    whole, fakes = pipeline()
+    request = Request("fusion/pair", (user("hello"),), tools=(Tool("look"),))
+    with pytest.raises(Unsupported, match="does not take tools"):
+        await whole.complete(request, Call())
+    assert not any(fake.calls for fake in fakes.values())
+
+
+async def test_auto_does_not_choose_what_cannot_do_it() -> None:
+    whole, _ = pipeline()
+    request = Request("fusion/auto", (user("hello"),), tools=(Tool("look"),))
+    with pytest.raises(Unsupported, match="No model of the catalog"):
+        await whole.complete(request, Call())
+
+
+def test_a_workforce_model_without_a_price_is_cheaper_than_any_flagship() -> None:
+    free = Candidate("own", "workforce", None, None, 8192)
+    priced = Candidate("api", "flagship", Decimal(1), Decimal(2), 8192)
+    unknown = Candidate("dark", "flagship", None, None, 8192)
+    assert cheapest((priced, free)).model == "own"
+    assert cheapest((unknown, priced)).model == "api"

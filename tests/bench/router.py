@@ -1,0 +1,147 @@
+"""The router's figures: time of a decision, and, given data, accuracy on rows and tasks unseen.
+
+    python tests/bench/router.py [DATA...] [--folds 4] [--no-encoder]
+
+Times are of the pure core on one thread; CPU time stands beside the wall clock, since the
+machine may be shared. Accuracy is by cross-validation, once with rows and once with whole tasks
+kept from training: the mean over the folds and its standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+# This folder goes first of all: in it this very file would be `router`.
+sys.path[:1] = [str(Path(__file__).parents[2])]
+
+import numpy as np  # noqa: E402
+
+from router.candidate import Candidate  # noqa: E402
+from router.data import Row, read_rows  # noqa: E402
+from router.encoder import Encoder, load_encoder  # noqa: E402
+from router.forest import Growth  # noqa: E402
+from router.objective import Menu, Objective, Verifier, decide  # noqa: E402
+from router.report import evaluate  # noqa: E402
+from router.store import shipped_model  # noqa: E402
+from router.train import see, train  # noqa: E402
+
+CANDIDATES = [
+    Candidate("mixtral-8x7b", cost=0.0002),
+    Candidate("gpt-4-1106", cost=0.01),
+    Candidate("google/gemini-2.5-pro"),
+    Candidate("a new one", strength=0.7, cost=0.002),
+]
+MENU = Menu(frozenset({"gpt-4-1106", "google/gemini-2.5-pro"}), Verifier())
+TEXT = "a train leaves the station and how many of its 12 cars are full after 3.5 hours"
+
+
+class Remembering(Encoder):
+    """An encoder that meets each prompt once."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder, self._known = encoder, {}  # type: ignore[var-annotated]
+
+    def encode(self, prompts: Sequence[str]) -> np.ndarray:  # type: ignore[type-arg]
+        for prompt in prompts:
+            if prompt not in self._known:
+                self._known[prompt] = self._encoder.encode([prompt])[0]
+        return np.array([self._known[prompt] for prompt in prompts])
+
+
+def prompts(count: int) -> list[str]:
+    """Made-up prompts of 5 to 600 words."""
+    generator = np.random.default_rng(0)
+    lengths = np.geomspace(5, 600, count).astype(int)
+    generator.shuffle(lengths)
+    return [" ".join(generator.choice(TEXT.split(), length)) + "?" for length in lengths]
+
+
+def clocked(act: Callable[[str], object], texts: Sequence[str]) -> tuple[list[float], list[float]]:
+    walls, works = [], []
+    for text in texts:
+        wall, work = time.perf_counter(), time.thread_time()
+        act(text)
+        walls.append((time.perf_counter() - wall) * 1e3)
+        works.append((time.thread_time() - work) * 1e3)
+    return walls, works
+
+
+def time_decisions(encoder: Encoder | None, count: int) -> None:
+    model = shipped_model()
+
+    def act(text: str) -> None:
+        found = model.predict([text], CANDIDATES, encoder)
+        decide(found, 0, CANDIDATES, Objective(), MENU)
+
+    clocked(act, prompts(20))
+    walls, works = clocked(act, prompts(count))
+    name = "with the encoder" if encoder else "without the encoder"
+    for clock, times in (("wall", walls), ("cpu", works)):
+        p50, p95 = np.percentile(times, [50, 95])
+        rate = 1e3 / np.mean(times)
+        print(f"{name:20} {clock:4}  p50 {p50:7.3f} ms  p95 {p95:7.3f} ms  {rate:7.0f} a second")
+
+
+def folds(rows: Sequence[Row], by_task: bool, count: int) -> Iterator[list[int]]:
+    """Numbers of the rows to keep from training, fold by fold."""
+    names = [f"{row.source}/{row.task}" if by_task else str(i) for i, row in enumerate(rows)]
+    distinct = sorted(set(names))
+    fold = dict(
+        zip(distinct, np.random.default_rng(1).permutation(len(distinct)) % count, strict=True)
+    )
+    for number in range(count):
+        yield [index for index, name in enumerate(names) if fold[name] == number]
+
+
+def measure(rows: list[Row], encoder: Encoder | None, count: int) -> None:
+    seen = see([row.prompt for row in rows], encoder)
+    for by_task in (False, True):
+        figures: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+        for kept in folds(rows, by_task, count):
+            others = sorted(set(range(len(rows))) - set(kept))
+            model = train(
+                [rows[i] for i in others], growth=Growth(trees=60), seen=seen.take(np.array(others))
+            )
+            families: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+            for index in kept:
+                families[tuple(sorted(rows[index].outcomes))].append(rows[index])
+            for models, some in families.items():
+                for eye in (encoder, None) if encoder else (None,):
+                    try:
+                        report = evaluate(model, some, encoder=eye)
+                    except ValueError:
+                        continue
+                    how = "encoder" if report.encoder else "plain"
+                    named = {**report.figures, **{f"({n})": v for n, v in report.baselines.items()}}
+                    for name, figure in named.items():
+                        if figure.value is not None:
+                            figures[f"{len(models)} models", how, name].append(figure.value)
+        print(f"\n{'unseen tasks' if by_task else 'random rows'}, {count} folds")
+        for (models_, how, name), values in sorted(figures.items()):
+            error = np.std(values) / np.sqrt(len(values))
+            print(f"  {models_} {how:8} {name:28} {np.mean(values):8.4f} +- {error:.4f}")
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", nargs="*", type=Path)
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--no-encoder", action="store_true")
+    parser.add_argument("--decisions", type=int, default=400)
+    asked = parser.parse_args()
+    encoder = None if asked.no_encoder else load_encoder()
+    time_decisions(None, asked.decisions)
+    if encoder is not None:
+        time_decisions(encoder, asked.decisions)
+    if asked.data:
+        measure(read_rows(asked.data), encoder and Remembering(encoder), asked.folds)
+
+
+if __name__ == "__main__":
+    main()
