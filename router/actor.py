@@ -11,6 +11,7 @@ class Candidate:
     """A model that could answer. Prices are US dollars for a million tokens, None if unknown."""
 
     name: str
+    tier: str
     input_price: Decimal | None
     output_price: Decimal | None
     context: int
@@ -25,18 +26,20 @@ class Decision:
 
 
 def cheapest(candidates: tuple[Candidate, ...]) -> Decision:
-    """The cheapest model that has a price, else the first. Raises ValueError for none."""
+    """The cheapest model; of equals the first. Raises ValueError for no candidate.
+
+    A workforce model without a price costs nothing more than the machine that runs anyway; a
+    flagship without one might cost anything.
+    """
     if not candidates:
         raise ValueError("no candidate")
-    priced = [
-        (one.input_price + one.output_price, index)
-        for index, one in enumerate(candidates)
-        if one.input_price is not None and one.output_price is not None
-    ]
-    if not priced:
-        return Decision(candidates[0].name, "no candidate has a price; the first was taken")
-    _, index = min(priced)
-    return Decision(candidates[index].name, "the cheapest candidate")
+    return Decision(min(candidates, key=_expense).name, "the cheapest candidate")
+
+
+def _expense(one: Candidate) -> tuple[bool, Decimal]:
+    if one.input_price is not None and one.output_price is not None:
+        return False, one.input_price + one.output_price
+    return one.tier != "workforce", Decimal(0)
 
 
 class RouterReplica:
