@@ -130,6 +130,8 @@ class Installation:
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports["replicas"] + _RANGE - 1),
             # Numbers on /metrics are at most this old (Ray's default is ten seconds).
             "RAY_metrics_report_interval_ms": "2000",
+            # Serve looks at all replicas ten times a second otherwise, for a twentieth of a core.
+            "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
             # A dead replica's engine processes die with it.
             "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "true",
             # One worker a logical CPU would be started ahead of need: 100 MB each.

@@ -8,16 +8,19 @@ once an interval, with everything in them that has come meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
 Chunk = dict[str, Any]
 
 
-async def coalesce(chunks: AsyncIterator[Chunk], interval_s: float) -> AsyncIterator[Chunk]:
+async def coalesce(
+    chunks: AsyncIterator[Chunk], interval_s: Callable[[], float]
+) -> AsyncGenerator[Chunk, None]:
     """The same stream in fewer, larger chunks of OpenAI's chat form.
 
+    `interval_s` is asked after each chunk for the seconds until the next.
     Closing the result, or its failure, closes `chunks` before it returns.
     """
     pending: list[Chunk] = []
@@ -49,7 +52,7 @@ async def coalesce(chunks: AsyncIterator[Chunk], interval_s: float) -> AsyncIter
                     yield merge(said)
                 for chunk in failed:
                     yield chunk
-                next_at = loop.time() + interval_s
+                next_at = loop.time() + interval_s()
             if reader.done():
                 news.set()
         await reader

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from serve.cli import ask, catalog, server, simulate
+from serve.cli import ask, catalog, router, server, simulate
 
 app = typer.Typer(
     name="fusion",
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 for group in (server, catalog, ask, simulate):
     group.register(app)
+app.add_typer(router.app)
 
 
 def main() -> None:

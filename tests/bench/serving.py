@@ -48,6 +48,7 @@ roles: {judge: one}
 
 
 def main() -> None:
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     print("1. Start and memory")
     weights.prepare("package:smollm2")
     with tempfile.TemporaryDirectory() as folder:

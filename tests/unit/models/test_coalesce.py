@@ -15,8 +15,10 @@ from models.messages import Event
 from models.wire import Deltas
 from models.workforce.coalesce import Chunk, coalesce, merge
 
+
 #: An interval that no test waits for.
-NEVER = 3600.0
+def never() -> float:
+    return 3600.0
 
 
 def say(text: str, finish: str | None = None) -> Chunk:
@@ -69,13 +71,13 @@ async def no_task_is_left_behind() -> AsyncIterator[None]:
 
 async def test_the_first_chunk_goes_out_at_once() -> None:
     source = Source(say("a"), hang=True)
-    async with asyncio.timeout(5), aclosing(coalesce(source.stream(), NEVER)) as out:
+    async with asyncio.timeout(5), aclosing(coalesce(source.stream(), never)) as out:
         assert await anext(out) == say("a")
 
 
 async def test_what_comes_within_an_interval_goes_out_together() -> None:
     source = Source(*(say(letter) for letter in "abcdef"))
-    out = [chunk async for chunk in coalesce(source.stream(), 0.05)]
+    out = [chunk async for chunk in coalesce(source.stream(), lambda: 0.05)]
     assert [text_of([chunk]) for chunk in out] == ["a", "bcdef"]
     assert source.closed
 
@@ -86,7 +88,11 @@ async def test_a_slow_stream_passes_as_it_is() -> None:
             yield say(letter)
             await asyncio.sleep(0.005)
 
-    assert [chunk async for chunk in coalesce(slow(), 0.001)] == [say("a"), say("b"), say("c")]
+    assert [chunk async for chunk in coalesce(slow(), lambda: 0.001)] == [
+        say("a"),
+        say("b"),
+        say("c"),
+    ]
 
 
 async def test_chunks_are_an_interval_apart() -> None:
@@ -98,7 +104,7 @@ async def test_chunks_are_an_interval_apart() -> None:
             await asyncio.sleep(0)
 
     times = []
-    async with aclosing(coalesce(endless(), 0.01)) as out:
+    async with aclosing(coalesce(endless(), lambda: 0.01)) as out:
         async for _ in out:
             times.append(loop.time())
             if len(times) == 4:
@@ -108,12 +114,12 @@ async def test_chunks_are_an_interval_apart() -> None:
 
 
 async def test_an_empty_stream_is_empty() -> None:
-    assert [chunk async for chunk in coalesce(Source().stream(), NEVER)] == []
+    assert [chunk async for chunk in coalesce(Source().stream(), never)] == []
 
 
 async def test_closing_closes_the_source_before_it_returns() -> None:
     source = Source(say("a"), hang=True)
-    out = coalesce(source.stream(), NEVER)
+    out = coalesce(source.stream(), never)
     await anext(out)
     await out.aclose()
     assert source.closed
@@ -122,7 +128,7 @@ async def test_closing_closes_the_source_before_it_returns() -> None:
 async def test_closing_does_not_wait_for_the_interval() -> None:
     source = Source(say("a"), say("b"), hang=True)
     async with asyncio.timeout(5):
-        out = coalesce(source.stream(), NEVER)
+        out = coalesce(source.stream(), never)
         await anext(out)
         await asyncio.sleep(0.001)
         await out.aclose()
@@ -134,7 +140,7 @@ async def test_a_reader_that_is_cancelled_closes_the_source(chunks: tuple[Chunk,
     source = Source(*chunks, hang=True)
 
     async def read() -> None:
-        async with aclosing(coalesce(source.stream(), NEVER)) as out:
+        async with aclosing(coalesce(source.stream(), never)) as out:
             async for _ in out:
                 pass
 
@@ -151,7 +157,7 @@ async def test_an_error_comes_after_what_came_before_it(lazy: bool) -> None:
     source = Source(say("a"), say("b"), say("c"), error=Unavailable("engine died"), lazy=lazy)
     out: list[Chunk] = []
     with pytest.raises(Unavailable, match="engine died"):
-        async for chunk in coalesce(source.stream(), 0.001):
+        async for chunk in coalesce(source.stream(), lambda: 0.001):
             out.append(chunk)  # noqa: PERF401  # a comprehension would lose them to the error
     assert text_of(out) == "abc"
     assert source.closed
@@ -159,13 +165,13 @@ async def test_an_error_comes_after_what_came_before_it(lazy: bool) -> None:
 
 async def test_an_error_at_once() -> None:
     with pytest.raises(Unavailable, match="no engine"):
-        await anext(coalesce(Source(error=Unavailable("no engine")).stream(), NEVER))
+        await anext(coalesce(Source(error=Unavailable("no engine")).stream(), never))
 
 
 async def test_an_error_chunk_does_not_swallow_the_text_that_came_with_it() -> None:
     chunks = [say("a"), say("b"), {"error": {"message": "engine died", "code": 503}}]
     raw = await _read(_iterate(chunks))
-    joined = await _read(coalesce(Source(*chunks, lazy=False).stream(), NEVER))
+    joined = await _read(coalesce(Source(*chunks, lazy=False).stream(), never))
     assert _text(joined[0]) == _text(raw[0]) == "ab"
     assert isinstance(joined[1], Unavailable)
 
@@ -218,7 +224,9 @@ def test_whatever_is_joined_the_answer_is_the_same(chunks: list[Chunk], pauses: 
             yield chunk
 
     async def both() -> tuple[Any, Any]:
-        return await _read(_iterate([*chunks, *_END])), await _read(coalesce(uneven(), 0.0001))
+        return await _read(_iterate([*chunks, *_END])), await _read(
+            coalesce(uneven(), lambda: 0.0001)
+        )
 
     raw, joined = asyncio.run(both())
     assert joined[0][-1] == raw[0][-1]

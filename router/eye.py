@@ -1,0 +1,126 @@
+"""How a prompt is seen and judged: numbers, forest, kernel, and the families they speak of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from router.arrays import Doubles, Floats
+from router.forest import Forest
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Models that answered the same rows, and what was learned of them.
+
+    quality, cost (models,): mean score and mean dollars, NaN where unknown. voices: weights of
+    forest and kernel. near, far: the factor on their word for known tasks and for unseen ones.
+    trees, cost_trees: first and last + 1 in the forest. gain_mean, gain_spread: of the stronger
+    half of the models over the weaker one. cost_scale (models,): dollars over exp(log dollars).
+    foreign: the factor on what the other families say of its gain.
+    """
+
+    models: tuple[str, ...]
+    rows: int
+    quality: tuple[float, ...]
+    cost: tuple[float, ...]
+    voices: tuple[float, float]
+    near: float
+    far: float
+    trees: tuple[int, int]
+    cost_trees: tuple[int, int]
+    gain_mean: float
+    gain_spread: float
+    cost_scale: tuple[float, ...]
+    foreign: float = 0.0
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.models), len(self.quality), len(self.cost)}
+        if len(lengths) != 1 or not self.models:
+            raise ValueError("a family's models and figures are not of one length")
+
+    @property
+    def halves(self) -> tuple[list[int], list[int]]:
+        """Indices of the weaker and of the stronger half of the models."""
+        return split_models(self.quality)
+
+
+@lru_cache(maxsize=256)
+def split_models(quality: tuple[float, ...]) -> tuple[list[int], list[int]]:
+    """Indices of the weaker and of the stronger half by mean score; a middle one is in neither."""
+    order = np.argsort(quality, kind="stable").tolist()
+    half = max(1, len(order) // 2)
+    return order[:half], order[-half:]
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What of a prompt is looked at: its surface, and a few axes of what it is about.
+
+    axes (BUCKETS or WIDTH, k) less middle (k,) bring n-grams or an embedding to k numbers. mean,
+    scale (features,) bring all numbers to one scale for distances. centres (families, n,
+    features) stand for the training prompts; reach (families,) is the distance within which 99
+    of 100 of a family's own prompts have a centre.
+    """
+
+    axes: Floats
+    middle: Floats
+    mean: Floats
+    scale: Floats
+    centres: Floats
+    reach: Floats
+
+    def look(self, form: Floats, about: Floats) -> Floats:
+        """Surface (rows, SURFACE), and n-grams or embeddings, as one (rows, features)."""
+        return np.hstack([form, about @ self.axes - self.middle]).astype(np.float32)
+
+    def distances(self, inputs: Floats) -> Doubles:
+        """From each row to each family's nearest centre, in that family's reach."""
+        placed = np.clip((inputs - self.mean) * self.scale, -1.0, 1.0)
+        families, count, width = self.centres.shape
+        square = squares(placed, self.centres.reshape(families * count, width))
+        nearest = square.reshape(len(inputs), families, count).min(axis=2)
+        near: Doubles = np.sqrt(nearest).astype(np.float64) / self.reach
+        return near
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Kernel ridge on landmarks (Williams and Seeger 2001): a smooth kind of nearest neighbours.
+
+    landmarks (n, k): training prompts drawn at random, on the sight's axes. heads (families, n,
+    models): weights of the landmarks in each family, unused columns zero.
+    """
+
+    landmarks: Floats
+    sharpness: float
+    heads: Floats
+
+    def near(self, inputs: Floats) -> Floats:
+        """Likeness of each row to each landmark, 0 to 1, (rows, n)."""
+        about = inputs[:, inputs.shape[1] - self.landmarks.shape[1] :]
+        likeness: Floats = np.exp(-self.sharpness * squares(about, self.landmarks))
+        return likeness
+
+    def predict(self, inputs: Floats) -> Doubles:
+        """Deviation of each model's score from its mean, (families, rows, models)."""
+        return (self.near(inputs) @ self.heads).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Eye:
+    """One way to see and judge a prompt; there is one with the encoder and one without."""
+
+    sight: Sight
+    forest: Forest
+    kernel: Kernel
+    families: tuple[Family, ...]
+
+
+def squares(rows: Floats, others: Floats) -> Floats:
+    """Squared distances of every row to every other, (rows, others), never below zero."""
+    square = (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2.0 * rows @ others.T
+    apart: Floats = np.maximum(square, 0.0)
+    return apart

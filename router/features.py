@@ -1,0 +1,202 @@
+"""What the router sees of a prompt: its surface, hashed n-grams and, if installed, an embedding.
+
+The surface is what holds on subjects that were never seen: form, length, numbers, options,
+rarity of words. All of it is generic: no task's name, no benchmark's phrase.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+
+from router.arrays import Floats
+from router.encoder import tokenize
+
+READ_CHARACTERS = 800
+"""Of a longer prompt, this many from its start and as many from its end are read."""
+
+BUCKETS = 4_096
+"""Hash buckets of word n-grams."""
+
+_PRIME = 2_147_483_647
+
+_OPTION = re.compile(r"^[ \t]*\(?([A-Ja-j1-9])[).:][ \t]+(.*)$", re.MULTILINE)
+_INLINE_OPTION = re.compile(r"\(([A-Ja-j])\)[ \t]*([^(\n]*)")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_WORD = re.compile(r"[^\W\d_]+")
+_PIECE = re.compile(r"[^\W\d_]+|\d|[^\w\s]")
+_SENTENCE_END = re.compile(r"[.!?\n]+")
+
+_GROUP_LINES = """
+negation: not no never except none neither nor without false incorrect least
+which: which what
+amount: how many much
+reason: why because explain reason therefore
+condition: if then suppose assume given unless when
+quantifier: all every each any some most more less than only
+person: i he she his her they my we you
+statement: following these statement statements true correct
+arithmetic: total left per average cost percent sum twice half times
+code: def return function list print int string array class import
+article: the a an
+preposition: of in to for by
+"""
+_GROUPS: dict[str, frozenset[str]] = {
+    name: frozenset(words.split())
+    for name, words in (line.split(":") for line in _GROUP_LINES.strip().splitlines())
+}
+"""Words of form rather than of subject, each group one feature."""
+
+SURFACE_NAMES: tuple[str, ...] = (
+    *("characters", "words", "word_length", "newlines", "questions", "sentences"),
+    *("sentence_length", "vocabulary", "blank", "ends_asking"),
+    *("digits", "capitals", "marks", "symbols", "brackets", "backslashes", "quotes", "foreign"),
+    *("numbers", "largest_number", "decimals"),
+    *("options", "option_length", "longest_option", "option_spread", "option_overlap"),
+    *("numeric_options", "options_in_stem", "stem_length"),
+    *("rarity", "rarity_high", "rarity_top", "pieces_per_word", "superlatives"),
+    *_GROUPS,
+)
+
+SURFACE = len(SURFACE_NAMES)
+"""Numbers in `surface`."""
+
+_CLASSES = np.zeros((8, 256), dtype=np.float32)
+for _row, _characters in enumerate(
+    (b"0123456789", bytes(range(65, 91)), b".,;:", b"+-*/=^<>|%$", b"(){}[]", b"\\", b"\"'`")
+):
+    _CLASSES[_row, list(_characters)] = 1.0
+_CLASSES[7, 128:] = 1.0
+_LOG_RANK = [math.log(rank + 1.0) for rank in range(30_600)]
+
+
+def readable(prompt: str) -> str:
+    """The part of a prompt that is read: all of it, or its start and its end."""
+    if len(prompt) <= 2 * READ_CHARACTERS:
+        return prompt
+    return prompt[:READ_CHARACTERS] + "\n" + prompt[-READ_CHARACTERS:]
+
+
+def surface(prompt: str) -> Floats:
+    """Counts and proportions of a prompt's form, (SURFACE,), in the order of `SURFACE_NAMES`."""
+    text = readable(prompt)
+    words = _WORD.findall(text.lower())
+    counts = Counter(words)
+    options = [body.strip() for _, body in _OPTION.findall(text)]
+    if len(options) < 2:
+        options = [body.strip() for _, body in _INLINE_OPTION.findall(text)]
+    stem = _INLINE_OPTION.sub("", _OPTION.sub("", text))
+    numbers = _NUMBER.findall(text)
+    size = len(words) + 1
+    values = [
+        *_shape(prompt, text, stem, words, len(counts)),
+        *_characters_of(text),
+        *_numbers_of(numbers),
+        *_options_of(options, stem),
+        *_rarity_of(text, size + len(numbers)),
+        math.log1p(sum(count for word, count in counts.items() if word.endswith("est"))),
+    ]
+    for name, group in _GROUPS.items():
+        found = sum(counts[word] for word in group if word in counts)
+        often = name in ("article", "preposition")
+        values.append(found / size if often else math.log1p(found))
+    return np.array(values, dtype=np.float32)
+
+
+def ngrams(prompt: str) -> Floats:
+    """Damped counts of hashed words and word pairs, (BUCKETS,), of unit length.
+
+    Log of the term frequency as in TF-IDF; the inverse document frequency is the model's to
+    apply. Digits stand alone, so that a number is its form and not its value.
+    """
+    pieces = _PIECE.findall(readable(prompt).lower())
+    codes = [_code(piece) for piece in pieces]
+    # A pair's code mixes its words' codes, so that no pair is spelt out.
+    codes += [(31 * one + two) % _PRIME for one, two in pairwise(codes)]
+    row = np.bincount(np.array(codes, np.int64) % BUCKETS, minlength=BUCKETS).astype(np.float32)
+    row = np.log1p(row)
+    row /= max(float(np.linalg.norm(row)), 1e-9)
+    return row
+
+
+@lru_cache(maxsize=32_768)
+def _code(word: str) -> int:
+    return zlib.crc32(word.encode("utf-8", "replace"))
+
+
+def _shape(
+    prompt: str, text: str, stem: str, words: Sequence[str], distinct: int
+) -> tuple[float, ...]:
+    size = len(words) + 1
+    sentences = sum(1 for part in _SENTENCE_END.split(stem) if part.strip())
+    return (
+        math.log(len(prompt) + 1),
+        math.log(size),
+        sum(map(len, words)) / size,
+        math.log1p(text.count("\n")),
+        math.log1p(text.count("?") + text.count("？")),
+        math.log1p(sentences),
+        math.log1p(len(stem) / (sentences + 1)),
+        distinct / size**0.8,
+        float("__" in text),
+        float(stem.rstrip()[-1:] in ("?", "？")),
+    )
+
+
+def _characters_of(text: str) -> list[float]:
+    octets = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
+    counts = _CLASSES @ np.bincount(octets, minlength=256).astype(np.float32)
+    share: list[float] = (counts / (len(octets) + 1)).tolist()
+    share[5] = math.log1p(float(counts[5]))
+    return share
+
+
+def _numbers_of(numbers: Sequence[str]) -> tuple[float, float, float]:
+    plain = [number.replace(",", "")[:18] for number in numbers[:40]]
+    values = [float(number) for number in plain if number.count(".") <= 1]
+    if not values:
+        return math.log1p(len(numbers)), 0.0, 0.0
+    decimals = sum(value % 1.0 != 0.0 for value in values) / len(values)
+    return math.log1p(len(numbers)), math.log1p(max(values)), decimals
+
+
+def _options_of(options: Sequence[str], stem: str) -> tuple[float, ...]:
+    stem_length = math.log1p(len(stem))
+    if not options:
+        return (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, stem_length)
+    options = options[:12]
+    lengths = [len(option) for option in options]
+    mean = sum(lengths) / len(lengths)
+    spread = math.sqrt(sum((length - mean) ** 2 for length in lengths) / len(lengths))
+    bags = [frozenset(_WORD.findall(option.lower())) for option in options]
+    pairs = [(a, b) for index, a in enumerate(bags) for b in bags[:index]]
+    overlap = sum(len(a & b) / max(1, len(a | b)) for a, b in pairs) / max(1, len(pairs))
+    asked = frozenset(_WORD.findall(stem.lower()))
+    return (
+        float(len(options)),
+        math.log1p(mean),
+        math.log1p(max(lengths)),
+        spread / (mean + 1.0),
+        overlap,
+        sum(_NUMBER.search(option) is not None for option in options) / len(options),
+        sum(len(bag & asked) / max(1, len(bag)) for bag in bags) / len(options),
+        stem_length,
+    )
+
+
+def _rarity_of(text: str, words: int) -> tuple[float, float, float, float]:
+    """How rare the words are: WordPiece ids are ordered by how often the piece occurs."""
+    logs = sorted(_LOG_RANK[token] for token in tokenize(text)[1:-1])
+    if not logs:
+        return 0.0, 0.0, 0.0, 0.0
+    # Marks, digits and letters have the lowest ids and say nothing of rarity.
+    whole = [log for log in logs if log > _LOG_RANK[1_998]] or logs
+    count = len(logs)
+    return sum(whole) / len(whole), logs[int(0.9 * (count - 1))], logs[-1], count / words

@@ -1,0 +1,234 @@
+"""The gain model: for every candidate the expected quality, how sure of it, and the cost.
+
+What was learned comes in families: rows that the same models answered. In each family a forest
+tells how its models fare on a prompt. For a candidate of a family the forest's word is shrunk
+towards the candidate's mean, by how much it proved right on other rows of known tasks near what
+was seen, and on whole unseen tasks far from it. Where a prompt lies nearer to what another
+family saw, the gain of strong over weak models there takes part. A model that no family knows
+is placed between weak and strong by a prior strength.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from router.arrays import Doubles, Floats
+from router.candidate import Candidate
+from router.encoder import Encoder
+from router.eye import Eye, Family
+from router.features import BUCKETS, SURFACE, ngrams, surface
+
+FAR_SPREAD = 0.25
+"""Standard deviation of the expected quality of a model that was never seen."""
+
+FAR = 1.25
+"""Distance from which a prompt is unlike anything seen. The rim of the training data is at 1."""
+
+_FAMILIAR = 0.5
+"""Distance, in reaches, up to which a prompt is like those of the training data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is expected, before anything is spent; arrays are (prompts, candidates).
+
+    quality: expected score. spread: its standard deviation. cost: dollars, NaN where unknown.
+    distance (prompts,): from what was seen, 1 at the rim of the training data; well over it a
+    prompt is `far`, and there the quality is little more than each model's mean.
+    """
+
+    quality: Doubles
+    spread: Doubles
+    cost: Doubles
+    distance: Doubles
+
+    @property
+    def far(self) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+        """Which prompts are unlike anything seen."""
+        return self.distance > FAR
+
+
+@dataclass(frozen=True, slots=True)
+class GainModel:
+    """Everything learned: an eye that needs no encoder, and one that does where it was trained."""
+
+    plain: Eye
+    encoded: Eye | None = None
+    offsets: Mapping[str, float] = field(default_factory=dict)
+    """Learned on line: added to the expected quality of a model, by its candidate name."""
+
+    def predict(
+        self,
+        prompts: Sequence[str],
+        candidates: Sequence[Candidate],
+        encoder: Encoder | None = None,
+    ) -> Prediction:
+        """What each candidate would make of each prompt. Pure but for the encoder's arithmetic."""
+        if not candidates:
+            raise ValueError("no candidates to choose from")
+        form = np.array([surface(prompt) for prompt in prompts], np.float32).reshape(-1, SURFACE)
+        if encoder is not None and self.encoded is not None:
+            eye, about = self.encoded, encoder.encode(prompts)
+        else:
+            eye = self.plain
+            about = np.array([ngrams(prompt) for prompt in prompts], np.float32)
+            about = about.reshape(-1, BUCKETS)
+        return self.judge(eye, eye.sight.look(form, about), candidates)
+
+    def judge(self, eye: Eye, inputs: Floats, candidates: Sequence[Candidate]) -> Prediction:
+        """`predict` for prompts already seen by an eye, (prompts, features)."""
+        distances = eye.sight.distances(inputs)
+        views, weight = hear(eye, inputs, distances), nearness(distances)
+        known = {own: _blend(views, weight, distances, own) for own in _homes(candidates, views)}
+        shape = (len(inputs), len(candidates))
+        quality, spread, cost = np.empty(shape), np.empty(shape), np.empty(shape)
+        for index, candidate in enumerate(candidates):
+            own, column = _place(candidate, views)
+            if own < 0:
+                expected = [view.weak + candidate.strength * view.gain for view in views]
+                quality[:, index], spread[:, index] = _mean(expected, weight.T), FAR_SPREAD
+            else:
+                quality[:, index] = known[own][0][:, column]
+                spread[:, index] = known[own][1][:, column]
+            quality[:, index] += self.offsets.get(candidate.name, 0.0)
+            cost[:, index] = _cost(candidate, views, own, column)
+        return Prediction(np.clip(quality, 0.0, 1.0), spread, cost, distances.min(axis=1))
+
+    def knows(self, name: str) -> bool:
+        """Whether a model of this name is in the training data."""
+        return any(name in family.models for family in self.plain.families)
+
+    def mean_cost(self, name: str) -> float | None:
+        """Mean dollars of a model's answers in the training data, None where unknown."""
+        for family in self.plain.families:
+            if name in family.models:
+                cost = family.cost[family.models.index(name)]
+                return cost if math.isfinite(cost) else None
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One family's word on each prompt: deviation, spread and dollars (rows, models); weak, gain
+    and lift (rows,), the gain of its stronger half and how unusual that gain is.
+    """
+
+    family: Family
+    deviation: Doubles
+    spread: Doubles
+    weak: Doubles
+    gain: Doubles
+    lift: Doubles
+    dollars: Doubles | None
+
+
+def nearness(distances: Doubles) -> Doubles:
+    """How much each family's experience counts for a prompt that none calls its own."""
+    weight: Doubles = np.exp(-4.0 * (distances - distances.min(axis=1, keepdims=True)))
+    return weight
+
+
+def foreign_gain(views: list[View], weight: Doubles, own: int) -> Doubles:
+    """What the other families say of the gain of a family's stronger half over its weaker one,
+    (rows,), less its mean and in that family's measure.
+    """
+    others = [index for index in range(len(views)) if index != own]
+    lift = _mean([views[index].lift for index in others], weight.T[others])
+    return lift * views[own].family.gain_spread
+
+
+def hear(eye: Eye, inputs: Floats, distances: Doubles) -> list[View]:
+    """Every family's word on prompts already seen by an eye, (prompts, features)."""
+    found = eye.forest.values[eye.forest.leaves(inputs)].astype(np.float64)
+    smooth = eye.kernel.predict(inputs)
+    views = []
+    for index, family in enumerate(eye.families):
+        width = len(family.models)
+        first, last = family.trees
+        heard = found[:, first:last, :width]
+        mean, quality = heard.mean(axis=1), np.array(family.quality)
+        both = family.voices[0] * (mean - quality)
+        both += family.voices[1] * smooth[index][:, :width]
+        # Trusted where the like was seen, less and less beyond.
+        beyond = np.clip((distances[:, index] - _FAMILIAR) / (1.0 - _FAMILIAR), 0.0, 1.0)
+        trust = family.near + (family.far - family.near) * beyond
+        trust /= np.maximum(distances[:, index], 1.0)
+        deviation = trust[:, None] * both
+        weaker, stronger = family.halves
+        weak = (quality + deviation)[:, weaker].mean(axis=1)
+        gain = (quality + deviation)[:, stronger].mean(axis=1) - weak
+        lift = (gain - family.gain_mean) / max(family.gain_spread, 1e-6)
+        # Trees of one forest share their rows, so their mean varies more than independent ones'.
+        variance = (heard**2).mean(axis=1) - mean**2
+        spread = np.sqrt(np.maximum(variance, 0.0) / 3.0 + 0.0004)
+        first, last = family.cost_trees
+        dollars = None
+        if last > first:
+            dollars = np.exp(found[:, first:last, :width].mean(axis=1)) * family.cost_scale
+        views.append(View(family, deviation, spread, weak, gain, lift, dollars))
+    return views
+
+
+def _place(candidate: Candidate, views: list[View]) -> tuple[int, int]:
+    """Family and column of a candidate, where most rows are; -1, -1 for an unknown one."""
+    name = candidate.known_as or candidate.name
+    found = [
+        (view.family.rows, index, view.family.models.index(name))
+        for index, view in enumerate(views)
+        if name in view.family.models
+    ]
+    return max(found)[1:] if found else (-1, -1)
+
+
+def _homes(candidates: Sequence[Candidate], views: list[View]) -> set[int]:
+    return {_place(candidate, views)[0] for candidate in candidates} - {-1}
+
+
+def _blend(
+    views: list[View], weight: Doubles, distances: Doubles, own: int
+) -> tuple[Doubles, Doubles]:
+    """Quality and spread of a family's models, (rows, models), the other families heard too."""
+    view = views[own]
+    deviation = view.deviation
+    if len(views) > 1:
+        elsewhere = distances.copy()
+        elsewhere[:, own] = np.inf
+        # A half where home is as near as another family, all where home is far off.
+        share = np.clip(0.5 + 4.0 * (distances[:, own] - elsewhere.min(axis=1)), 0.0, 1.0)
+        foreign = view.family.foreign * foreign_gain(views, weight, own)
+        sides = np.zeros(len(view.family.models))
+        weaker, stronger = view.family.halves
+        sides[weaker], sides[stronger] = -0.5, 0.5
+        deviation = (1.0 - share)[:, None] * deviation + (share * foreign)[:, None] * sides
+    unsure = 0.1 * np.minimum(distances[:, own], 2.0)
+    return deviation + view.family.quality, np.hypot(view.spread, unsure[:, None])
+
+
+def _mean(values: Sequence[Doubles], weights: Sequence[Doubles] | Doubles) -> Doubles:
+    total = sum(weights)
+    mean: Doubles = sum(
+        value * weight for value, weight in zip(values, weights, strict=True)
+    ) / np.maximum(total, 1e-12)
+    return mean
+
+
+def _cost(candidate: Candidate, views: list[View], own: int, column: int) -> Doubles:
+    """Dollars a prompt: the family's word, else the typical cost times the prompt's dearness."""
+    typical = candidate.cost
+    dollars = views[own].dollars if own >= 0 else None
+    if dollars is not None:
+        scale = 1.0 if typical is None else typical / max(views[own].family.cost[column], 1e-12)
+        return dollars[:, column] * scale
+    rows = len(views[0].weak)
+    if typical is None:
+        return np.full(rows, np.nan)
+    relative = [
+        (view.dollars / np.maximum(view.family.cost, 1e-12)).mean(axis=1)
+        for view in views
+        if view.dollars is not None
+    ]
+    return typical * (np.mean(relative, axis=0) if relative else np.ones(rows))

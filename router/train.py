@@ -1,0 +1,338 @@
+"""Learning the gain model from rows: families, forests, and how far to trust them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from router.arrays import Doubles, Floats
+from router.data import DataError, Row
+from router.encoder import Encoder
+from router.eye import Eye, Family, Kernel, Sight, split_models
+from router.features import ngrams, surface
+from router.forest import Forest, Growth, grow, join
+from router.gain import GainModel, foreign_gain, hear, nearness
+
+FEWEST_ROWS = 40
+"""Rows that the same models must have answered before anything is learned from them."""
+
+AXES = 32
+"""Numbers for what a prompt is about; the trees ask for the first half of them."""
+
+CENTRES = 48
+LANDMARKS = 400
+SHARPNESS = 3.0
+"""Of the kernel, over the mean squared length of what the axes hold."""
+
+PENALTY = 10.0
+_FOLDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Prompts brought to raw numbers, row by row: form, n-grams and, with an encoder, meaning."""
+
+    form: Floats
+    terms: Floats
+    embedding: Floats | None
+
+    def take(self, rows: Sequence[int] | np.ndarray[tuple[int, ...], np.dtype[np.intp]]) -> Seen:
+        """The same for some of the rows."""
+        part = None if self.embedding is None else self.embedding[rows]
+        return Seen(self.form[rows], self.terms[rows], part)
+
+
+def see(prompts: Sequence[str], encoder: Encoder | None) -> Seen:
+    """Raw numbers of prompts, the slow part of training."""
+    return Seen(
+        np.array([surface(prompt) for prompt in prompts], np.float32),
+        np.array([ngrams(prompt) for prompt in prompts], np.float32),
+        None if encoder is None else encoder.encode(prompts),
+    )
+
+
+def train(
+    rows: Sequence[Row],
+    encoder: Encoder | None = None,
+    growth: Growth | None = None,
+    seen: Seen | None = None,
+) -> GainModel:
+    """A gain model of rows; the same rows give the same model.
+
+    `seen`: what `see` said of the rows' prompts, where the caller kept it.
+    Raises DataError where no set of models answered `FEWEST_ROWS` rows together.
+    """
+    growth = growth or Growth()
+    seen = seen or see([row.prompt for row in rows], encoder)
+    groups = _groups(rows)
+    used = np.concatenate([members for _, members in groups])
+    parts = [_part(rows, models, members) for models, members in groups]
+    chosen = seen.take(used)
+    plain = _learn(chosen.form, chosen.terms, _rareness(chosen.terms), parts, growth)
+    if chosen.embedding is None:
+        return GainModel(plain)
+    alike = np.ones(chosen.embedding.shape[1], np.float32)
+    return GainModel(plain, _learn(chosen.form, chosen.embedding, alike, parts, growth))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The rows of one family: scores and dollars (rows, models), and each row's task."""
+
+    models: tuple[str, ...]
+    scores: Doubles
+    costs: Doubles
+    tasks: np.ndarray[tuple[int, ...], np.dtype[np.str_]]
+
+
+def _groups(rows: Sequence[Row]) -> list[tuple[tuple[str, ...], np.ndarray]]:
+    by_models: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        by_models[tuple(sorted(row.outcomes))].append(index)
+    groups = [
+        (models, np.array(members))
+        for models, members in by_models.items()
+        if len(members) >= FEWEST_ROWS and len(models) >= 2
+    ]
+    if not groups:
+        raise DataError(f"no two models answered {FEWEST_ROWS} rows together")
+    return groups
+
+
+def _part(rows: Sequence[Row], models: tuple[str, ...], members: np.ndarray) -> _Part:
+    def numbers(name: str) -> Doubles:
+        values = [[getattr(rows[i].outcomes[m], name) for m in models] for i in members]
+        return np.array(values, dtype=object).astype(np.float64)
+
+    tasks = np.array([f"{rows[i].source}/{rows[i].task}" for i in members])
+    return _Part(models, numbers("score"), numbers("cost"), tasks)
+
+
+def _rareness(terms: Floats) -> Floats:
+    """Inverse document frequency, one for each bucket."""
+    weight: Floats = np.log((len(terms) + 1.0) / ((terms > 0).sum(axis=0) + 1.0))
+    return weight.astype(np.float32)
+
+
+def _learn(form: Floats, about: Floats, weight: Floats, parts: list[_Part], growth: Growth) -> Eye:
+    starts = np.cumsum([0, *(len(part.scores) for part in parts)])
+    spans = [slice(a, b) for a, b in pairwise(starts)]
+    sight = _sight(form, about, weight, spans)
+    inputs = sight.look(form, about)
+    kernel, basis = _kernel(inputs, parts)
+    families, forests, heads, first = [], [], [], 0
+    for part, span in zip(parts, spans, strict=True):
+        family, grown, head = _family(inputs[span], part, growth, kernel, basis, first)
+        families.append(family)
+        forests += grown
+        heads.append(head)
+        first += sum(len(forest.roots) for forest in grown)
+    eye = Eye(sight, join(forests), replace(kernel, heads=np.stack(heads)), tuple(families))
+    if len(families) == 1:
+        return eye
+    worth = [
+        _foreign(eye, inputs[span], part, i)
+        for i, (part, span) in enumerate(zip(parts, spans, strict=True))
+    ]
+    return replace(
+        eye, families=tuple(replace(f, foreign=w) for f, w in zip(families, worth, strict=True))
+    )
+
+
+def _foreign(eye: Eye, inputs: Floats, part: _Part, own: int) -> float:
+    """The slope of a family's gain on what families that never saw its rows say of it."""
+    distances = eye.sight.distances(inputs)
+    said = foreign_gain(hear(eye, inputs, distances), nearness(distances), own)
+    weaker, stronger = eye.families[own].halves
+    gain = part.scores[:, stronger].mean(axis=1) - part.scores[:, weaker].mean(axis=1)
+    said, gain = said - said.mean(), gain - gain.mean()
+    return float(np.clip((said * gain).sum() / max(float((said**2).sum()), 1e-9), 0.05, 1.0))
+
+
+def _family(
+    inputs: Floats, part: _Part, growth: Growth, kernel: Kernel, basis: Floats, first: int
+) -> tuple[Family, list[Forest], Floats]:
+    """Learn one family and measure, on rows that were kept from the learner, what it is worth.
+
+    Splits are judged by contrasts between the models alone: that all fail together on a prompt
+    does not say which of them should answer it.
+    """
+    quality = part.scores.mean(axis=0)
+    deviation = part.scores - quality
+    seen = inputs[:, : inputs.shape[1] - AXES // 2]
+    forest, said = grow(seen, _contrasts(part.scores), part.scores, growth)
+    near = kernel.near(inputs) @ basis
+    smooth = _crossed(near, deviation)
+    head = np.zeros((near.shape[1], kernel.heads.shape[2]), np.float32)
+    head[:, : deviation.shape[1]] = basis @ _ridge(near, deviation)
+    voices = _voices(said - quality, smooth)
+    both = voices[0] * (said - quality) + voices[1] * smooth
+    slope = _slope(both, deviation)
+    weaker, stronger = (halves := split_models(tuple(quality.tolist())))
+    gain = slope * (both[:, stronger].mean(axis=1) - both[:, weaker].mean(axis=1))
+    forests, cost_trees, scale = [forest], (0, 0), np.ones(len(quality))
+    if np.isfinite(part.costs).all():
+        cost_forest, scale = _grow_costs(seen, part.costs, growth)
+        cost_trees = (first + growth.trees, first + growth.trees + len(cost_forest.roots))
+        forests.append(cost_forest)
+    family = Family(
+        models=part.models,
+        rows=len(inputs),
+        quality=tuple(quality.tolist()),
+        cost=tuple(part.costs.mean(axis=0).tolist()),
+        voices=voices,
+        near=slope,
+        far=min(slope, _far_slope(seen, near, part, growth, voices)),
+        trees=(first, first + growth.trees),
+        cost_trees=cost_trees,
+        gain_mean=float(np.subtract(*(quality[half].mean() for half in reversed(halves)))),
+        gain_spread=float(gain.std()),
+        cost_scale=tuple(scale.tolist()),
+    )
+    return family, forests, head
+
+
+def _contrasts(scores: Doubles) -> Doubles:
+    contrasts = scores - scores.mean(axis=1, keepdims=True)
+    scaled: Doubles = contrasts / max(float(contrasts.std()), 1e-9)
+    return scaled
+
+
+def _grow_costs(inputs: Floats, costs: Doubles, growth: Growth) -> tuple[Forest, Doubles]:
+    """Trees for the logarithm of dollars, and what brings their exponential to the mean."""
+    logs = np.log(costs + 1e-7)
+    finer = replace(growth, leaf=max(4, growth.leaf // 2), trees=max(1, growth.trees // 2))
+    forest, said = grow(inputs, logs, logs, finer)
+    return forest, costs.mean(axis=0) / np.exp(said).mean(axis=0)
+
+
+def _kernel(inputs: Floats, parts: list[_Part]) -> tuple[Kernel, Floats]:
+    """Landmarks from all families, heads still empty, and the basis (n, n) that makes a ridge on
+    likenesses the ridge of the kernel itself: their inverse square root.
+    """
+    about = inputs[:, inputs.shape[1] - AXES :]
+    generator = np.random.default_rng(0)
+    drawn = generator.choice(len(about), min(LANDMARKS, len(about)), replace=False)
+    width = max(len(part.models) for part in parts)
+    sharpness = SHARPNESS / max(float((about**2).sum(axis=1).mean()), 1e-9)
+    empty = np.zeros((len(parts), len(drawn), width), np.float32)
+    kernel = Kernel(about[drawn], sharpness, empty)
+    alike = kernel.near(kernel.landmarks).astype(np.float64)
+    size, directions = np.linalg.eigh(alike + 1e-5 * np.eye(len(drawn)))
+    return kernel, (directions / np.sqrt(np.maximum(size, 1e-5))).astype(np.float32)
+
+
+def _ridge(near: Floats, deviation: Doubles) -> Floats:
+    inner = near.astype(np.float64)
+    square = inner.T @ inner + PENALTY * np.eye(inner.shape[1])
+    return np.linalg.solve(square, inner.T @ deviation).astype(np.float32)
+
+
+def _crossed(near: Floats, deviation: Doubles) -> Doubles:
+    """What the kernel says of each row when learned from the other folds."""
+    fold = np.random.default_rng(0).permutation(len(near)) % _FOLDS
+    said = np.zeros_like(deviation)
+    for number in range(_FOLDS):
+        there, here = fold != number, fold == number
+        said[here] = near[here] @ _ridge(near[there], deviation[there])
+    return said
+
+
+def _voices(forest: Doubles, kernel: Doubles) -> tuple[float, float]:
+    """Weights that let forest and kernel speak equally loud: halves of their common loudness."""
+    loud = [float((said - said.mean(axis=1, keepdims=True)).std()) for said in (forest, kernel)]
+    mean = sum(loud) / 2.0
+    first, second = (0.5 * mean / max(one, 1e-9) for one in loud)
+    return first, second
+
+
+def _slope(said: Doubles, happened: Doubles) -> float:
+    """Least squares of the contrasts that happened on those said, within 0 to 1.5."""
+    said = said - said.mean(axis=1, keepdims=True)
+    happened = happened - happened.mean(axis=1, keepdims=True)
+    return float(np.clip((said * happened).sum() / max((said**2).sum(), 1e-9), 0.0, 1.5))
+
+
+def _far_slope(
+    inputs: Floats, near: Floats, part: _Part, growth: Growth, voices: tuple[float, float]
+) -> float:
+    """The slope on tasks that neither trees nor kernel ever saw."""
+    names = np.unique(part.tasks)
+    if len(names) < 2 * _FOLDS:
+        return 0.0
+    fold = np.random.default_rng(growth.seed).permutation(len(names)) % _FOLDS
+    of_row = fold[np.searchsorted(names, part.tasks)]
+    fewer = replace(growth, trees=max(10, growth.trees // 4))
+    said, happened = np.zeros_like(part.scores), np.zeros_like(part.scores)
+    for number in range(_FOLDS):
+        there, here = of_row != number, of_row == number
+        scores = part.scores[there]
+        mean = scores.mean(axis=0)
+        forest, _ = grow(inputs[there], _contrasts(scores), scores, fewer)
+        smooth = near[here] @ _ridge(near[there], scores - mean)
+        said[here] = voices[0] * (forest.predict(inputs[here])[0] - mean) + voices[1] * smooth
+        happened[here] = part.scores[here] - mean
+    return _slope(said, happened)
+
+
+def _sight(form: Floats, about: Floats, weight: Floats, spans: list[slice]) -> Sight:
+    """Axes of n-grams or embeddings, and centres of each family's prompts, from these rows."""
+    weighed = about * weight
+    middle = weighed.mean(axis=0)
+    directions = _axes(weighed - middle)
+    blocks = [form.shape[1], AXES]
+    blank = np.zeros((len(spans), 1, sum(blocks)), np.float32)
+    ones = np.ones(sum(blocks), np.float32)
+    sight = Sight(
+        weight[:, None] * directions, middle @ directions, 0 * ones, ones, blank, ones[: len(spans)]
+    )
+    inputs = sight.look(form, about)
+    mean = inputs.mean(axis=0)
+    # Form and subject count the same in a distance, however many numbers each has.
+    share = np.concatenate([np.full(block, 1.0 / np.sqrt(block)) for block in blocks])
+    scale = (share / np.maximum(inputs.std(axis=0), 1e-6)).astype(np.float32)
+    placed = np.clip((inputs - mean) * scale, -1.0, 1.0)
+    centres = np.stack([_centres(placed[span], CENTRES) for span in spans])
+    sight = replace(sight, mean=mean, scale=scale, centres=centres)
+    reach = [
+        np.quantile(sight.distances(inputs[span])[:, index], 0.99)
+        for index, span in enumerate(spans)
+    ]
+    return replace(sight, reach=np.maximum(np.array(reach, np.float32), 1e-6))
+
+
+def _axes(centred: Floats) -> Floats:
+    """The directions of greatest variance, (columns, AXES), zeros where there are fewer.
+
+    By a randomised range finder (Halko, Martinsson and Tropp 2011).
+    """
+    rows, columns = centred.shape
+    count = min(AXES, columns, rows)
+    start = np.random.default_rng(0).standard_normal((columns, min(columns, count + 16)))
+    basis = centred @ start.astype(np.float32)
+    for _ in range(3):
+        basis = np.linalg.qr(basis)[0]
+        basis = centred @ (centred.T @ basis)
+    basis = np.linalg.qr(basis)[0]
+    directions = np.linalg.svd(basis.T @ centred, full_matrices=False)[2]
+    found = np.zeros((columns, AXES), np.float32)
+    found[:, :count] = directions[:count].T
+    return found
+
+
+def _centres(placed: Floats, count: int) -> Floats:
+    """k-means, from points drawn at random; repeated points where there are fewer."""
+    generator = np.random.default_rng(0)
+    centres = placed[generator.choice(len(placed), count, replace=len(placed) < count)].copy()
+    for _ in range(12):
+        square = (centres**2).sum(axis=1) - 2.0 * placed @ centres.T
+        nearest = square.argmin(axis=1)
+        for index in range(count):
+            members = placed[nearest == index]
+            if len(members):
+                centres[index] = members.mean(axis=0)
+    return centres

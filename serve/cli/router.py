@@ -1,0 +1,185 @@
+"""`fusion router`: train the router on outcomes, and measure it on others."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from serve.cli.common import Json, err, fail, out
+
+if TYPE_CHECKING:
+    from router.encoder import Encoder
+    from router.evaluate import Interval
+    from router.report import Report
+
+app = typer.Typer(
+    name="router",
+    help="The learned router: train it on what happened, measure it on what it has not seen.",
+    no_args_is_help=True,
+)
+
+Data = Annotated[
+    list[Path],
+    typer.Argument(
+        help="JSON lines, gzipped or not: prompt, task, source, outcomes {model: {score, cost}}.",
+        show_default=False,
+    ),
+]
+WithEncoder = Annotated[
+    bool,
+    typer.Option(
+        "--encoder/--no-encoder",
+        help="Use the sentence encoder if its packages are installed.",
+    ),
+]
+
+
+@app.command()
+def train(
+    data: Data,
+    out_file: Annotated[
+        Path, typer.Option("--out", "-o", help="Where the weights go (.npz).", show_default=False)
+    ],
+    encoder: WithEncoder = True,
+) -> None:
+    """Learn weights from the outcomes in DATA and write them to a file.
+
+    Rows that the same models answered are learned together; several sources may be given at
+    once. About 15 milliseconds a row with the encoder, 5 without.
+    """
+    with _plainly():
+        from router.data import read_rows
+        from router.store import save_model
+        from router.train import train as learn
+
+        if not out_file.absolute().parent.is_dir():
+            fail(f"--out {out_file}: there is no folder {out_file.absolute().parent}", 2)
+        rows, began = read_rows(data), time.monotonic()
+        found = _encoder(encoder)
+        model = learn(rows, found)
+        save_model(model, out_file)
+    out.print(
+        f"learned from {len(rows)} rows in {time.monotonic() - began:.0f} s "
+        f"{'with and without' if found else 'without'} the encoder; "
+        f"{out_file} has {out_file.stat().st_size / 1e6:.2f} MB"
+    )
+    for family in model.plain.families:
+        out.print(f"  {family.rows} rows: {', '.join(family.models)}")
+
+
+@app.command("eval")
+def evaluate(
+    data: Data,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            "-w",
+            help="Weights to measure. Default: those that ship.",
+            show_default=False,
+        ),
+    ] = None,
+    same_as: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            "-m",
+            metavar="NAME=KNOWN",
+            help="A model name of DATA and what the weights call it; may be repeated. "
+            "Default: names they do not know are placed by order of price.",
+        ),
+    ] = None,
+    encoder: WithEncoder = True,
+    as_json: Json = False,
+) -> None:
+    """Measure weights on the outcomes in DATA, beside baselines, with 95% intervals.
+
+    Two models: APGR, CPT50 and CPT80 as RouteLLM defines them. With costs: quality against cost
+    beside the best mixture of constant models.
+    """
+    with _plainly():
+        from router.data import read_rows
+        from router.report import evaluate as measure
+        from router.store import load_model, shipped_model
+
+        rows = read_rows(data)
+        model = load_model(weights) if weights else shipped_model()
+        report = measure(model, rows, _mapping(same_as or []), _encoder(encoder))
+    if as_json:
+        typer.echo(json.dumps(report.as_json()))
+    else:
+        _show(report)
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Bad input ends with one line and status 2."""
+    try:
+        yield
+    except ValueError as error:
+        fail(str(error), 2)
+    except OSError as error:
+        fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2)
+
+
+def _mapping(pairs: list[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, equals, known = pair.partition("=")
+        if not (name and equals and known):
+            raise ValueError(f"--map {pair}: not of the form NAME=KNOWN")
+        found[name] = known
+    return found
+
+
+def _encoder(wanted: bool) -> Encoder | None:
+    from router.encoder import load_encoder
+
+    encoder = load_encoder() if wanted else None
+    if wanted and encoder is None:
+        err.print("[yellow]note:[/] the sentence encoder is not installed; going on without it")
+    return encoder
+
+
+def _show(report: Report) -> None:
+    out.print(f"{report.n} rows, {'with' if report.encoder else 'without'} the encoder")
+    for name, known in report.mapping.items():
+        out.print(f"  {name}" + ("" if name == known else f" as {known}"))
+    figures = Table("figure", "value", "95% interval", title="The router")
+    for name, figure in report.figures.items():
+        figures.add_row(name, *_cells(figure))
+    if report.figures:
+        out.print(figures)
+    baselines = Table("baseline", "APGR", "95% interval", title="Beside it")
+    for name, figure in report.baselines.items():
+        baselines.add_row(name, *_cells(figure))
+    if report.baselines:
+        out.print(baselines)
+    if report.curve is None or report.mixture is None:
+        return
+    table = Table("constant", "$ a call", "quality", "router at that cost", title="Constants")
+    for name, found in report.constants.items():
+        numbers = (found["cost"], found["quality"], found["router_quality_at_cost"])
+        table.add_row(name, f"{numbers[0]:.6f}", f"{numbers[1]:.4f}", f"{numbers[2]:.4f}")
+    out.print(table)
+    curve = Table("$ a call", "router", "best constant mixture", title="Quality against cost")
+    low, high = report.mixture.cost[0], max(f["cost"] for f in report.constants.values())
+    for step in range(9):
+        cost = float(low * (high / low) ** (step / 8)) if low > 0 else float(high * step / 8)
+        quality, constant = report.curve.quality_at(cost), report.mixture.quality_at(cost)
+        curve.add_row(f"{cost:.6f}", f"{quality:.4f}", f"{constant:.4f}")
+    out.print(curve)
+
+
+def _cells(figure: Interval) -> tuple[str, str]:
+    value = "never" if figure.value is None else f"{figure.value:.4f}"
+    if figure.low is None or figure.high is None:
+        return value, ""
+    return value, f"{figure.low:.4f} to {figure.high:.4f}"

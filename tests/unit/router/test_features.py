@@ -1,0 +1,70 @@
+"""Every text becomes finite numbers of one shape, quickly, whatever it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.encoder import TOKENS, tokenize
+from router.features import BUCKETS, SURFACE, SURFACE_NAMES, ngrams, surface
+
+ODD = [
+    "",
+    " ",
+    "\x00",
+    "\ud800",
+    "x" * 1_000_000,
+    "这是一个没有空格的句子吗？",
+    "١٢٣ + ٤",
+    "1.2.3 9" * 400,
+]
+
+
+def value(prompt: str, name: str) -> float:
+    return float(surface(prompt)[SURFACE_NAMES.index(name)])
+
+
+@pytest.mark.parametrize("prompt", ODD, ids=range(len(ODD)))
+def test_odd_prompts_have_features(prompt: str) -> None:
+    assert surface(prompt).shape == (SURFACE,)
+    assert np.isfinite(surface(prompt)).all()
+    assert np.isfinite(ngrams(prompt)).all()
+    assert 2 <= len(tokenize(prompt)) <= TOKENS
+
+
+@given(st.text())
+def test_any_text_has_finite_features(prompt: str) -> None:
+    assert np.isfinite(surface(prompt)).all()
+    row = ngrams(prompt)
+    assert row.shape == (BUCKETS,)
+    assert np.linalg.norm(row) == pytest.approx(1.0, abs=1e-5) or not row.any()
+
+
+def test_form_is_seen() -> None:
+    choice = "Which is largest?\nA. 3\nB. 11\nC. 7\nD. 2"
+    assert value(choice, "options") == 4
+    assert value(choice, "numeric_options") == 1.0
+    assert value("Which? (A) a cat (B) a dog", "options") == 2
+    assert value("Add 1,200 and 3.5", "decimals") == 0.5
+    assert value("I do not know, never", "negation") > value("I do know", "negation")
+    assert value("perspicacious obfuscation", "rarity") > value("the big house", "rarity")
+
+
+def test_the_end_of_a_long_prompt_counts() -> None:
+    body = "lorem ipsum " * 1_000
+    assert value(body + "how many?", "questions") > value(body, "questions")
+    assert tokenize(body + "how many?")[-3:-1] == tokenize("many?")[1:-1]
+
+
+def test_the_order_of_words_counts_in_pairs() -> None:
+    assert not np.allclose(ngrams("dog bites man"), ngrams("man bites dog"))
+
+
+def test_known_pieces() -> None:
+    # [CLS] the router ##s [SEP]: ids of the uncased BERT vocabulary.
+    assert tokenize("The") == [101, 1996, 102]
+    assert tokenize("THÉ") == tokenize("the")
+    assert tokenize("5+3") == [101, 1019, 1009, 1017, 102]
+    assert len(tokenize("日本")) == 4

@@ -1,0 +1,89 @@
+"""The gain model: known models by what happened, new ones by their prior, odd prompts by means."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from router.candidate import Candidate, from_prices, prior_strength
+from router.data import DataError, Row
+from router.gain import GainModel
+from router.train import train
+
+KNOWN = [Candidate("small"), Candidate("large")]
+HARD, EASY = "What is 31 times 44, plus 12?", "Name a bird, no 31"
+
+
+def test_the_large_model_gains_most_on_hard_prompts(model: GainModel) -> None:
+    found = model.predict([HARD, EASY], KNOWN)
+    gain = found.quality[:, 1] - found.quality[:, 0]
+    assert gain[0] > gain[1] + 0.3
+    assert not found.far.any()
+
+
+def test_cost_depends_on_the_prompt(model: GainModel) -> None:
+    cost = model.predict([HARD, EASY], KNOWN).cost
+    assert cost[0, 1] > 1.3 * cost[1, 1]
+    assert cost[0, 0] == pytest.approx(0.001, rel=0.05)
+
+
+def test_a_known_model_under_another_name_and_price(model: GainModel) -> None:
+    mine = [Candidate("mine", known_as="large", cost=0.15)]
+    found, known = model.predict([HARD], mine), model.predict([HARD], KNOWN[1:])
+    assert found.quality == pytest.approx(known.quality)
+    assert found.cost[0, 0] > 5 * known.cost[0, 0]
+
+
+def test_a_new_model_is_placed_by_its_strength(model: GainModel) -> None:
+    new = [Candidate(f"new {s}", strength=s, cost=0.01) for s in (0.0, 0.5, 1.0)]
+    found = model.predict([HARD], new)
+    assert (np.diff(found.quality[0]) > 0).all()
+    assert (found.spread >= model.predict([HARD], KNOWN).spread.min()).all()
+    assert np.isfinite(found.cost).all()
+    assert np.isnan(model.predict([HARD], [Candidate("new")]).cost).all()
+
+
+@pytest.mark.parametrize("prompt", ["", "x" * 1_000_000, "这是一个没有空格的句子吗？" * 30])
+def test_far_from_what_was_seen_the_means_speak(model: GainModel, prompt: str) -> None:
+    found = model.predict([prompt], KNOWN)
+    assert found.far.all()
+    means = model.plain.families[0].quality
+    known = dict(zip(model.plain.families[0].models, means, strict=True))
+    assert found.quality[0] == pytest.approx([known["small"], known["large"]], abs=0.15)
+
+
+def test_what_is_learned_on_line_moves_a_model(model: GainModel) -> None:
+    moved = replace(model, offsets={"small": -0.2})
+    before, after = model.predict([EASY], KNOWN), moved.predict([EASY], KNOWN)
+    assert after.quality[0, 0] == pytest.approx(before.quality[0, 0] - 0.2)
+    assert after.quality[0, 1] == before.quality[0, 1]
+
+
+def test_the_same_rows_make_the_same_model(rows: list[Row], model: GainModel) -> None:
+    assert model.predict([HARD], KNOWN).quality == pytest.approx(
+        model.predict([HARD], KNOWN).quality
+    )
+    with pytest.raises(DataError, match="no two models"):
+        train(rows[:10])
+
+
+def test_no_candidates_and_no_prompts(model: GainModel) -> None:
+    with pytest.raises(ValueError, match="no candidates"):
+        model.predict([HARD], [])
+    assert model.predict([], KNOWN).quality.shape == (0, 2)
+
+
+def test_priors_from_price_and_size() -> None:
+    assert prior_strength(price=0.01) == 0.0
+    assert prior_strength(price=100) == 1.0
+    assert prior_strength(price=15) > prior_strength(price=0.6) > prior_strength(price=0.1)
+    assert prior_strength(billions=70) > prior_strength(billions=7)
+    assert prior_strength() == prior_strength(price=0.0) == 0.5
+    assert from_prices("m", 1.0, 10.0).cost == pytest.approx(0.0043)
+    assert from_prices("m", None, 10.0).cost is None
+    with pytest.raises(ValueError, match="strength"):
+        Candidate("m", strength=2)
+    with pytest.raises(ValueError, match="cost"):
+        Candidate("m", cost=float("nan"))
