@@ -34,7 +34,7 @@ unit: .venv/installed-test ## Unit tests: pure, under a minute
 	.venv/bin/python -m pytest tests/unit -q
 
 integration: .venv/installed-test ## Tests on real Ray, real HTTP and the real engine
-	.venv/bin/python -m pytest tests/integration -q --durations 15
+	.venv/bin/python -m pytest tests/integration -q --timeout 600 --durations 15
 
 bench: .venv/installed-test ## Speed and memory beside their rivals, measured in one run
 	.venv/bin/python tests/bench/serving.py

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -13,10 +12,9 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from models.answerer import Answerer, Clock, Events
+from models.answerer import Answerer, Clock
 from models.call import Call, new_id
 from models.catalog import Catalog, Server
 from models.errors import (
@@ -25,16 +23,11 @@ from models.errors import (
     FusionError,
     Overloaded,
     TooLarge,
-    UpstreamError,
 )
 from models.messages import Completion, Done, Event, TextDelta, ToolCallDelta
 from serve.gateway import chat, errors
 from serve.gateway.metrics import Recorder
-
-log = logging.getLogger(__name__)
-
-#: Called once when a streamed response is over, however it ended.
-Ended = Callable[[], Awaitable[None]]
+from serve.gateway.streams import EventStream, Feed
 
 #: Seconds of silence after which a stream says that it lives.
 HEARTBEAT_S = 10.0
@@ -156,7 +149,7 @@ class Door:
     async def _streamed(self, asked: chat.ChatRequest, visit: _Visit) -> Response:
         chunks = chat.Chunks(asked, self._model_of(asked), f"chatcmpl-{visit.call.id}")
         left = visit.call.remaining_s(self.clock.now())
-        feed = _Feed(self.pipeline.stream(asked.request, visit.call), left)
+        feed = Feed(self.pipeline.stream(asked.request, visit.call), left)
         try:
             # A failure before anything was said can still be an HTTP status of its own.
             first = await self._first_visible(feed, chunks)
@@ -168,7 +161,7 @@ class Door:
             await feed.close()
             self._served(visit)
 
-        return _Streamed(self._sse(feed, chunks, first, visit), ended)
+        return EventStream(self._sse(feed, chunks, first, visit), ended)
 
     def _model_of(self, asked: chat.ChatRequest) -> str:
         """The concrete model that will answer, as far as it is known before it does."""
@@ -177,7 +170,7 @@ class Door:
             return self.catalog.writer_of(target.name)
         return asked.request.model if target is None else target.name
 
-    async def _first_visible(self, feed: _Feed, chunks: chat.Chunks) -> Event | None:
+    async def _first_visible(self, feed: Feed, chunks: chat.Chunks) -> Event | None:
         """The first event that the client would see, or None if none comes for a heartbeat."""
         until = time.monotonic() + HEARTBEAT_S
         while (left := until - time.monotonic()) > 0:
@@ -187,7 +180,7 @@ class Door:
         return None
 
     async def _sse(
-        self, feed: _Feed, chunks: chat.Chunks, first: Event | None, visit: _Visit
+        self, feed: Feed, chunks: chat.Chunks, first: Event | None, visit: _Visit
     ) -> AsyncGenerator[bytes, None]:
         visit.status = Cancelled.status  # unless something says better, the client went away
         try:
@@ -240,80 +233,6 @@ class _Visit:
     #: What it ended with; 500 as long as nothing better is known.
     status: int = 500
     first_token_seen: bool = False
-
-
-class _Streamed(StreamingResponse):
-    """Server-sent events, whose end is noticed however it comes: also when the client is gone
-    before the first byte, where the body's own `finally` would never run."""
-
-    def __init__(self, body: AsyncGenerator[bytes, None], ended: Ended) -> None:
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        super().__init__(body, media_type="text/event-stream", headers=headers)
-        self._ended = ended
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._ended()
-
-
-class _Feed:
-    """Reads a stream of events in one task, so that its reader can wait with a time limit.
-
-    After `seconds` the stream is closed, whether or not somebody reads: a client that has
-    stopped reading must not hold a model for ever.
-    """
-
-    def __init__(self, events: Events, seconds: float | None) -> None:
-        # Bounded: an engine must not run ahead of a client that reads slowly.
-        self._queue: asyncio.Queue[Event | None] = asyncio.Queue(64)
-        self._end: FusionError = UpstreamError("The answer broke off before its end.")
-        self._task = asyncio.create_task(self._pump(events))
-        self._timer = None
-        if seconds is not None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
-
-    async def _pump(self, events: Events) -> None:
-        try:
-            async for event in events:
-                await self._queue.put(event)
-        except FusionError as error:
-            self._end = error
-        except Exception as error:  # a bug of ours: the client must not hang on it
-            log.exception("a stream failed")
-            self._end = FusionError(f"Internal error: {type(error).__name__}.")
-        finally:
-            await events.aclose()
-            if not self._queue.full():
-                self._queue.put_nowait(None)  # wakes a reader that waits
-
-    def _expire(self) -> None:
-        if not self._task.done():
-            self._end = DeadlineExceeded("The deadline of this request has passed.")
-            self._task.cancel()
-
-    async def next(self, timeout_s: float) -> Event | None:
-        """The next event, or None when none came in time. Raises what ended the stream."""
-        if self._queue.empty():
-            if self._task.done():
-                raise self._end
-            try:
-                async with asyncio.timeout(timeout_s):
-                    event = await self._queue.get()
-            except TimeoutError:
-                return None
-        else:
-            event = self._queue.get_nowait()
-        if event is None:
-            raise self._end
-        return event
-
-    async def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
 
 
 async def _body(http: HttpRequest, server: Server) -> bytes:
