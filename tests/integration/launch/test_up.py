@@ -85,11 +85,18 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "RAY_AUTH_MODE": "disabled", "HOME": str(folder)}
 
 
+def _python(folder: Path) -> str:
+    """This interpreter on a path without a space: from one with a space Ray does not start."""
+    link = folder / "python"
+    link.symlink_to(sys.prefix)
+    return str(link / Path(sys.executable).relative_to(sys.prefix))
+
+
 def _start_ray(folder: Path) -> subprocess.Popen[bytes]:
     """A Ray that somebody else runs, on Ray's own default ports where they are free."""
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+            *(_python(folder), "-m", "ray.scripts.scripts", "start", "--head", "--block"),
             *(f"--port={STRANGER.rsplit(':', 1)[1]}", "--include-dashboard=false"),
             *("--num-cpus=1", "--object-store-memory=100000000"),
         ],
