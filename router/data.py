@@ -75,10 +75,10 @@ def parse_row(text: str) -> Row:
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg})") from error
     if not isinstance(value, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004
+        raise ValueError("not a JSON object")  # noqa: TRY004  a broken row, not a bug
     prompt, outcomes = value.get("prompt"), value.get("outcomes")
     if not isinstance(prompt, str):
-        raise ValueError("'prompt' is not a text")  # noqa: TRY004
+        raise ValueError("'prompt' is not a text")  # noqa: TRY004  a broken row, not a bug
     if not isinstance(outcomes, dict) or not outcomes:
         raise ValueError("'outcomes' is not an object of model names")
     return Row(
@@ -92,7 +92,7 @@ def parse_row(text: str) -> Row:
 
 def _parse_outcome(model: str, outcome: Any) -> Outcome:
     if not isinstance(outcome, dict):
-        raise ValueError(f"the outcome of {model!r} is not an object")  # noqa: TRY004
+        raise ValueError(f"the outcome of {model!r} is not an object")  # noqa: TRY004  a broken row, not a bug
     score, cost = outcome.get("score"), outcome.get("cost")
     if not _is_number(score):
         raise ValueError(f"the score of {model!r} is not a number")

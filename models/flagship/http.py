@@ -231,6 +231,7 @@ class Reply:
             await self.json()
         self._expect("event-stream")
         parser = ServerSentEvents(MAX_ANSWER_BYTES)
+        # httpx types its generator as an iterator, which has no aclose.
         async with aclosing(self._response.aiter_bytes()) as chunks:  # type: ignore[type-var]
             while (chunk := await self._window.wait(_next(chunks))) is not None:
                 for data in parser.feed(chunk):
@@ -295,6 +296,7 @@ class Reply:
 
     async def _read(self, limit: int) -> bytes:
         whole = bytearray()
+        # httpx types its generator as an iterator, which has no aclose.
         async with aclosing(self._response.aiter_bytes()) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
                 whole += chunk

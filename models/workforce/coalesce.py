@@ -8,7 +8,7 @@ once an interval, with everything in them that has come meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -16,7 +16,7 @@ Chunk = dict[str, Any]
 
 
 async def coalesce(
-    chunks: AsyncIterator[Chunk], interval_s: Callable[[], float]
+    chunks: AsyncGenerator[Chunk, None], interval_s: Callable[[], float]
 ) -> AsyncGenerator[Chunk, None]:
     """The same stream in fewer, larger chunks of OpenAI's chat form.
 
@@ -28,7 +28,7 @@ async def coalesce(
 
     async def read() -> None:
         try:
-            async with aclosing(chunks) as source:  # type: ignore[type-var]  # always a generator
+            async with aclosing(chunks) as source:
                 async for chunk in source:
                     pending.append(chunk)
                     news.set()

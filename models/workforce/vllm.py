@@ -78,7 +78,7 @@ class VllmReplica:
     def _interval_s(self) -> float:
         return min(LONGEST_INTERVAL_S, self._streams / MESSAGES_A_SECOND)
 
-    async def _answers(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _answers(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         async with aclosing(self._engine(body)) as answers:
             async for answer in answers:
                 if not does_not_fit(answer) or "max_tokens" not in body:

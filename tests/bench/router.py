@@ -19,16 +19,16 @@ from pathlib import Path
 # This folder goes first of all: in it this very file would be `router`.
 sys.path[:1] = [str(Path(__file__).parents[2])]
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from router.candidate import Candidate  # noqa: E402
-from router.data import Row, read_rows  # noqa: E402
-from router.encoder import Encoder, load_encoder  # noqa: E402
-from router.forest import Growth  # noqa: E402
-from router.objective import Menu, Objective, Verifier, decide  # noqa: E402
-from router.report import evaluate  # noqa: E402
-from router.store import shipped_model  # noqa: E402
-from router.train import see, train  # noqa: E402
+from router.candidate import Candidate
+from router.data import Row, read_rows
+from router.encoder import Encoder, load_encoder
+from router.forest import Growth
+from router.objective import Menu, Objective, Verifier, decide
+from router.report import evaluate
+from router.store import shipped_model
+from router.train import see, train
 
 CANDIDATES = [
     Candidate("mixtral-8x7b", cost=0.0002),
