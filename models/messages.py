@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 StageRole = Literal["answer", "panelist", "judge", "synthesis", "plan", "subtask"]
 
 
@@ -26,6 +27,27 @@ class Image:
 
     url: str
     detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """What a model thought before it answered, kept apart from the answer.
+
+    `signature` is the provider's seal, which it wants back with the text; `redacted` is a
+    thought that the provider shows only to itself.
+    """
+
+    text: str = ""
+    signature: str | None = None
+    redacted: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where something in an answer comes from."""
+
+    url: str
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +68,9 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+    reasoning: tuple[Reasoning, ...] = ()
+    #: A `tool` message that reports a failure.
+    is_error: bool = False
 
     @property
     def text(self) -> str:
@@ -100,6 +125,26 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class FusionOptions:
+    """What a request says about a fusion, by the Fusion contract. None: the panel's default.
+
+    `entry` is how it was asked for: by a model name, by a plugin, or as a server tool that the
+    outer model may call. `tools` are names of server tools; empty disables them.
+    """
+
+    entry: Literal["alias", "plugin", "tool"] = "alias"
+    enabled: bool = True
+    preset: str | None = None
+    analysis_models: tuple[str, ...] = ()
+    judge: str | None = None
+    max_tool_calls: int | None = None
+    tools: tuple[str, ...] | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    effort: Effort | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What is asked, of whom, in no vendor's form."""
 
@@ -111,16 +156,24 @@ class Request:
     tool_choice: str | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
+    #: How much a model that reasons shall think first. None: its own default.
+    effort: Effort | None = None
+    fusion: FusionOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call or of many. `cached` is part of `input`, `reasoning` of `output`."""
+    """Tokens of one call or of many.
+
+    `cached` (read from a provider's prompt cache) and `cache_written` are parts of `input`,
+    `reasoning` is part of `output`.
+    """
 
     input: int = 0
     output: int = 0
     cached: int = 0
     reasoning: int = 0
+    cache_written: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -128,6 +181,7 @@ class Usage:
             self.output + other.output,
             self.cached + other.cached,
             self.reasoning + other.reasoning,
+            self.cache_written + other.cache_written,
         )
 
 
@@ -156,6 +210,12 @@ class Completion:
     stages: tuple[Stage, ...] = ()
     #: What a fusion, a route or a plan wants the caller to see beside the answer (JSON).
     extension: Mapping[str, Any] = field(default_factory=dict)
+    #: Pages and documents that the answer rests on.
+    sources: tuple[Source, ...] = ()
+    #: The text of `stop` that ended the answer, where the model says so.
+    stop_sequence: str | None = None
+    #: The provider's own id of the call, for its support.
+    request_id: str | None = None
 
     @property
     def text(self) -> str:
@@ -164,6 +224,11 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
     text: str
 
 
@@ -192,4 +257,4 @@ class Done:
     completion: Completion
 
 
-Event = TextDelta | ToolCallDelta | Progress | Done
+Event = TextDelta | ReasoningDelta | ToolCallDelta | Progress | Done
