@@ -29,6 +29,7 @@ class Call:
     project: str = "default"
     key: str | None = None
     session: str | None = None
+    job: str | None = None
     deadline: float | None = None
     cost_cap_nano_usd: int | None = None
     idempotency_key: str | None = None

@@ -4,7 +4,11 @@
     ├── BadRequest            400  the request is wrong; repeating it will not help
     │   ├── ContextTooLong    400  the prompt does not fit the model's window
     │   └── Unsupported       400  understood, and this model or server does not do it
-    ├── ModelNotFound         404
+    ├── Unauthorized          401  no key, or one that is not known
+    ├── BudgetExceeded        402  a limit on money would be passed; nothing was spent
+    ├── Forbidden             403  the key is known and may not do this
+    ├── NotFound              404
+    │   └── ModelNotFound     404
     ├── TooLarge              413
     ├── Overloaded            429  come back after `retry_after_s`
     ├── Cancelled             499  the caller went away
@@ -62,8 +66,24 @@ class Unsupported(BadRequest):
     code = "unsupported"
 
 
-class ModelNotFound(FusionError):
-    status, kind, code = 404, "invalid_request_error", "model_not_found"
+class Unauthorized(FusionError):
+    status, kind, code = 401, "authentication_error", "invalid_api_key"
+
+
+class BudgetExceeded(FusionError):
+    status, kind, code = 402, "insufficient_quota", "budget_exceeded"
+
+
+class Forbidden(FusionError):
+    status, kind, code = 403, "permission_error", "forbidden"
+
+
+class NotFound(FusionError):
+    status, kind, code = 404, "invalid_request_error", "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
 
 
 class TooLarge(FusionError):
