@@ -1,0 +1,1 @@
+"""What outlives a process: one database, its tables, and how they change between versions."""

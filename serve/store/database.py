@@ -1,0 +1,134 @@
+"""One database, opened by every process that needs it: SQLite on one machine, PostgreSQL beyond.
+
+`read()` and `write()` are transactions. A write locks before it reads: on SQLite the whole file
+(`BEGIN IMMEDIATE`), on PostgreSQL the rows that are selected `FOR UPDATE`. So what a decision
+was made on is still true when it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from models.errors import Unavailable
+
+#: How long a statement or a lock may take before the store counts as unreachable.
+TIMEOUT_S = 5.0
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+
+
+class StoreUnavailable(Unavailable):
+    """The database did not do what was asked: down, locked, full. Nothing was changed."""
+
+    code = "store_unavailable"
+
+
+def parse(url: str) -> URL:
+    """The address of a store: `sqlite:///FILE` or `postgresql://USER@HOST/NAME`.
+
+    Raises ValueError that says what is wrong. A password is refused: addresses are written to
+    files and shown; drivers take it from `PGPASSWORD` or `~/.pgpass`.
+    """
+    try:
+        made = make_url(url)
+    except sa.exc.ArgumentError:
+        raise ValueError("not a URL; write sqlite:///FILE or postgresql://USER@HOST/NAME") from None
+    if made.drivername not in _DRIVERS:
+        raise ValueError(f"'{made.drivername}' is not supported; use sqlite or postgresql")
+    if made.password is not None:
+        raise ValueError("a password stands in it; leave it out and set PGPASSWORD instead")
+    if not made.database:
+        raise ValueError("it names no database")
+    return made
+
+
+class Database:
+    """A pool of connections to the store at `url`. Every failure is a StoreUnavailable."""
+
+    def __init__(self, url: str) -> None:
+        self.url = parse(url)
+        self.is_sqlite = self.url.drivername == "sqlite"
+        self._engine = _engine(self.url)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that changes nothing."""
+        with _told():
+            async with self._engine.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is committed at the end of the block, whole or not at all."""
+        with _told():
+            async with self._engine.connect() as connection:
+                await connection.execution_options(fusion_write=True)
+                async with connection.begin():
+                    yield connection
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise StoreUnavailable(
+            f"The store failed: {error.orig or type(error).__name__}", retry_after_s=1.0
+        ) from None
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
+        # asyncpg's own failures to connect come bare.
+        raise StoreUnavailable(
+            f"The store cannot be reached ({type(error).__name__}).", retry_after_s=1.0
+        ) from None
+
+
+def _engine(url: URL) -> AsyncEngine:
+    if url.drivername == "postgresql":
+        settings = {"timeout": TIMEOUT_S, "command_timeout": TIMEOUT_S}
+        return create_async_engine(
+            url.set(drivername=_DRIVERS["postgresql"]),
+            connect_args=settings,
+            pool_size=4,
+            max_overflow=4,
+            pool_timeout=TIMEOUT_S,
+            # A database that was restarted must not fail one call for each old connection.
+            pool_pre_ping=True,
+        )
+    assert url.database is not None
+    Path(url.database).expanduser().parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine = create_async_engine(
+        url.set(
+            drivername=_DRIVERS["sqlite"], database=str(Path(url.database).expanduser().absolute())
+        ),
+        connect_args={"timeout": TIMEOUT_S},
+    )
+    sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    # The driver would begin transactions by itself, and only before the first write.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    # WAL: readers and one writer at a time, from many processes. NORMAL: a commit survives the
+    # process, and a power failure may lose the last ones but never the file.
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    write = connection.get_execution_options().get("fusion_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

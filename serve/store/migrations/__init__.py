@@ -1,0 +1,1 @@
+"""Alembic's environment. Run by `serve.store.migrate`, never by hand."""

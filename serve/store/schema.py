@@ -1,0 +1,131 @@
+"""The tables. Money is nano-dollars, time is microseconds since the epoch, both whole numbers.
+
+A change here needs a migration in `serve/store/migrations/versions`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+#: What was spent, and what is set aside, by account (`project:default`, `tier:flagship`, ...).
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("settled", sa.BigInteger, nullable=False, server_default="0"),
+    #: The day and the month (UTC, as 20261122 and 202611) that the two sums below belong to.
+    sa.Column("day", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("settled_day", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("month", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("settled_month", sa.BigInteger, nullable=False, server_default="0"),
+    #: Leases and unknown calls. Never part of `settled`.
+    sa.Column("held", sa.BigInteger, nullable=False, server_default="0"),
+    #: Why nothing may be spent any more, if so.
+    sa.Column("frozen", sa.Text),
+)
+
+#: Budget that a process holds, to reserve from without asking again.
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False, index=True),
+    sa.Column("accounts", sa.JSON, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
+)
+
+#: Every call that was settled.
+entries = sa.Table(
+    "entries",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("key", sa.Text),
+    sa.Column("session", sa.Text),
+    sa.Column("job", sa.Text),
+    sa.Column("tier", sa.Text, nullable=False),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("input", sa.BigInteger, nullable=False),
+    sa.Column("output", sa.BigInteger, nullable=False),
+    sa.Column("cached", sa.BigInteger, nullable=False),
+    sa.Column("cache_written", sa.BigInteger, nullable=False),
+    sa.Column("reasoning", sa.BigInteger, nullable=False),
+    #: Null where the model has no price.
+    sa.Column("nano_usd", sa.BigInteger),
+    #: `exact`, or `estimated` where the call's end, and so its bill, is not known.
+    sa.Column("basis", sa.Text, nullable=False),
+    sa.Index(None, "project", "at"),
+    sa.Index(None, "at"),
+    sa.Index(None, "request"),
+)
+
+#: Calls that left and whose process died before their end: held until a person resolves them.
+unknowns = sa.Table(
+    "unknowns",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("accounts", sa.JSON, nullable=False),
+    #: What the entry would have been, as JSON; null for the rest of a lease.
+    sa.Column("entry", sa.JSON),
+    sa.Column("why", sa.Text, nullable=False),
+)
+
+#: How long replicas of a hosted model ran, by hour: what the machines cost.
+replica_time = sa.Table(
+    "replica_time",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    #: The hour (UTC, as seconds since the epoch).
+    sa.Column("hour", sa.BigInteger, primary_key=True),
+    sa.Column("milliseconds", sa.BigInteger, nullable=False),
+    sa.Column("nano_usd", sa.BigInteger, nullable=False),
+)
+
+#: Versions of what changes at run time: models, aliases, panels, roles, prices, limits.
+editions = sa.Table(
+    "editions",
+    metadata,
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    #: What made it: `up`, `apply`, `alias set`, `rollback`, ...
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False, server_default=""),
+    sa.Column("catalog", sa.JSON, nullable=False),
+)
+
+#: Work that one process at a time does for all, until its time is over.
+duties = sa.Table(
+    "duties",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    #: When the work was done last.
+    sa.Column("done_at", sa.BigInteger, nullable=False, server_default="0"),
+)
+
+#: Whole records of fusions, to be read later by their id.
+fusions = sa.Table(
+    "fusions",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("record", sa.JSON, nullable=False),
+    sa.Index(None, "project", "at"),
+)

@@ -1,0 +1,118 @@
+"""The store: transactions, migrations, and what its failures look like."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from models.errors import Unavailable
+from serve.store import migrate, schema
+from serve.store.database import Database, StoreUnavailable, parse
+
+
+@pytest.fixture
+async def database(tmp_path: Path):
+    made = Database(f"sqlite:///{tmp_path}/folder with a space/fusion.db")
+    await migrate.upgrade(made)
+    yield made
+    await made.close()
+
+
+async def test_migrations_make_what_the_schema_says(database: Database) -> None:
+    def differences(connection: sa.Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), schema.metadata))
+
+    async with database.read() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_a_second_upgrade_changes_nothing(database: Database) -> None:
+    await migrate.upgrade(database)
+
+
+async def test_a_store_of_a_newer_version_is_refused(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(sa.text("update alembic_version set version_num = '9999'"))
+    with pytest.raises(ValueError, match="newer version"):
+        await migrate.upgrade(database)
+
+
+async def test_a_write_is_whole_or_not_at_all(database: Database) -> None:
+    with pytest.raises(RuntimeError):
+        async with database.write() as connection:
+            await connection.execute(sa.insert(schema.accounts).values(name="all"))
+            raise RuntimeError
+    async with database.read() as connection:
+        assert (await connection.execute(sa.select(schema.accounts))).all() == []
+
+
+async def test_writers_wait_for_each_other(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(sa.insert(schema.accounts).values(name="all", settled=0))
+
+    async def add() -> None:
+        async with database.write() as connection:
+            seen = (await connection.execute(sa.select(schema.accounts.c.settled))).scalar_one()
+            await asyncio.sleep(0)
+            await connection.execute(sa.update(schema.accounts).values(settled=seen + 1))
+
+    await asyncio.gather(*(add() for _ in range(20)))
+    async with database.read() as connection:
+        assert (await connection.execute(sa.select(schema.accounts.c.settled))).scalar_one() == 20
+
+
+async def test_a_locked_database_is_unavailable(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.store.database.TIMEOUT_S", 0.05)
+    other = Database(f"sqlite:///{database.url.database}")
+    async with database.write():
+        with pytest.raises(StoreUnavailable, match="locked"):
+            async with other.write():
+                pass
+    await other.close()
+
+
+async def test_a_full_disk_is_unavailable_and_loses_nothing(tmp_path: Path) -> None:
+    made = Database(f"sqlite:///{tmp_path}/full.db")
+    await migrate.upgrade(made)
+    async with made.write() as connection:
+        await connection.execute(sa.insert(schema.accounts).values(name="kept"))
+    with pytest.raises(StoreUnavailable, match="full"):
+        async with made.write() as connection:
+            # SQLite's own way to a full disk: no page beyond those in use.
+            await connection.execute(sa.text("PRAGMA max_page_count = 1"))
+            await connection.execute(sa.insert(schema.accounts).values(name="x" * 200_000))
+    async with made.read() as connection:
+        names = (await connection.execute(sa.select(schema.accounts.c.name))).scalars().all()
+    assert names == ["kept"]
+    await made.close()
+
+
+async def test_a_database_that_is_not_there_is_unavailable() -> None:
+    made = Database("postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        async with made.read():
+            pass
+    await made.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense", "not a URL"),
+        ("mysql://host/db", "not supported"),
+        ("postgresql://me:hunter2@host/db", "PGPASSWORD"),
+        ("postgresql://me@host", "names no database"),
+        ("sqlite://", "names no database"),
+    ],
+)
+def test_a_bad_address_is_refused(url: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as caught:
+        parse(url)
+    assert "hunter2" not in str(caught.value)
