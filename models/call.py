@@ -25,6 +25,8 @@ class Call:
     """
 
     id: str = field(default_factory=lambda: new_id("req"))
+    #: The id of the client's request that this call works for; empty for that request itself.
+    request: str = ""
     role: StageRole = "answer"
     project: str = "default"
     key: str | None = None
@@ -39,7 +41,14 @@ class Call:
 
     def child(self, role: StageRole, **changes: Any) -> Call:
         """The same circumstances for an inner call, with an id of its own."""
-        return replace(self, id=new_id("call"), role=role, idempotency_key=None, **changes)
+        return replace(
+            self,
+            id=new_id("call"),
+            request=self.request or self.id,
+            role=role,
+            idempotency_key=None,
+            **changes,
+        )
 
     def remaining_s(self, now: float) -> float | None:
         """Seconds left at `now`, or None without a deadline. Raises DeadlineExceeded at zero."""
