@@ -1,0 +1,156 @@
+"""What a process set aside and not yet told the store, on its own disk.
+
+A store may be far away, so calls leave on leased budget without asking it. This file is how
+their reservations outlive a killed process: one line when a call leaves, one when it ended, and
+the file is emptied when the store knows all. It is locked by its process, so whoever gets the
+lock knows that the process is dead, and may settle what it left.
+
+Lines survive the process, not a power failure; there the whole lease counts as unknown.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from models.errors import Unavailable
+from models.messages import Usage
+from serve.money.ledger import Entry
+
+#: Above this the file is written anew with what is still open.
+_COMPACT_BYTES = 4_000_000
+
+
+@dataclass(slots=True)
+class Left:
+    """What a dead process left, by lease: calls that ended, and calls whose end nobody knows."""
+
+    ended: dict[str, list[tuple[Entry, int]]] = field(default_factory=dict)
+    open: dict[str, list[tuple[Entry, int]]] = field(default_factory=dict)
+
+
+class Journal:
+    """The journal of this process, at `path`. Made and locked at once."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = path
+        self._file = _create(path)
+        self._lines: dict[str, bytes] = {}
+        self._size = 0
+        self._torn = False
+
+    def opened(self, entry: Entry, lease: str, worst: int) -> None:
+        """A call is about to leave. Raises Unavailable if that cannot be written: it must not."""
+        line = _line({"o": entry.id, "l": lease, "n": worst, "e": asdict(entry)})
+        try:
+            self._write(line)
+        except OSError as error:
+            raise Unavailable(
+                f"The ledger's journal cannot be written: {error.strerror}", retry_after_s=1.0
+            ) from None
+        self._lines[entry.id] = line
+
+    def ended(self, entry: Entry) -> None:
+        """A call is over and costs what the entry says."""
+        line = _line({"c": entry.id, "e": asdict(entry)})
+        self._lines[entry.id] = self._lines.get(entry.id, b"") + line
+        # A full disk here only means that a crash before the next settlement makes an unknown.
+        with suppress(OSError):
+            self._write(line)
+
+    def settled(self, entry_ids: list[str]) -> None:
+        """The store knows these."""
+        for entry_id in entry_ids:
+            self._lines.pop(entry_id, None)
+        with suppress(OSError):
+            if not self._lines:
+                os.ftruncate(self._file, 0)
+                self._size = 0
+            elif self._size > _COMPACT_BYTES:
+                self._compact()
+
+    def close(self) -> None:
+        """Let go of the file; remove it if there is nothing left in it."""
+        if not self._lines:
+            self.path.unlink(missing_ok=True)
+        os.close(self._file)
+
+    def _write(self, line: bytes) -> None:
+        whole = b"\n" + line if self._torn else line
+        self._torn = True
+        self._torn = os.write(self._file, whole) < len(whole)
+        self._size += len(whole)
+        if self._torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _compact(self) -> None:
+        # A new file, locked before it has its name: at no time is there a journal of ours that
+        # is not locked, or not whole.
+        draft = self.path.with_suffix(".draft")
+        file = _create(draft)
+        os.write(file, b"".join(self._lines.values()))
+        draft.replace(self.path)
+        os.close(self._file)
+        self._file, self._size = file, 0
+
+
+def _create(path: Path) -> int:
+    path.unlink(missing_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return file
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+
+
+def abandoned(folder: Path) -> Iterator[tuple[Path, Left]]:
+    """The journals of dead processes, each locked while it is being looked at. Who has settled
+    one removes it."""
+    for path in sorted(folder.glob("*.journal")):
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its process may have removed or renewed it between the two.
+            with suppress(FileNotFoundError):
+                if os.fstat(file).st_ino != path.stat().st_ino:
+                    continue
+                yield path, read(path.read_bytes())
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(file)
+
+
+def read(raw: bytes) -> Left:
+    """What a journal says. A last line that was cut off is a call that never left."""
+    opened: dict[str, tuple[str, int, Entry]] = {}
+    ended: dict[str, Entry] = {}
+    for line in raw.splitlines():
+        try:
+            fields = json.loads(line)
+            entry = fields["e"]
+            entry = replace(Entry(**entry), usage=Usage(**entry["usage"]))
+            if "o" in fields:
+                opened[fields["o"]] = (fields["l"], fields["n"], entry)
+            else:
+                ended[fields["c"]] = entry
+        except (ValueError, KeyError, TypeError):
+            continue
+    left = Left()
+    for entry_id, (lease, worst, entry) in opened.items():
+        kind = left.ended if entry_id in ended else left.open
+        kind.setdefault(lease, []).append((ended.get(entry_id, entry), worst))
+    return left
