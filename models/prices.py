@@ -32,23 +32,46 @@ UsdPerMillion = Annotated[
 
 
 class Price(BaseModel):
-    """US dollars for a million tokens. `cached_input` defaults to `input`."""
+    """US dollars for a million tokens, each kind of token at its own price.
+
+    `cached_input` (read from the provider's prompt cache) and `cache_write` (written to it)
+    default to `input`, `reasoning` to `output`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: UsdPerMillion
     output: UsdPerMillion
     cached_input: UsdPerMillion | None = None
+    cache_write: UsdPerMillion | None = None
+    reasoning: UsdPerMillion | None = None
 
     def cost(self, usage: Usage) -> int:
         """Nano-dollars for these tokens, rounded up."""
-        cached_rate = self.input if self.cached_input is None else self.cached_input
-        usd_millionths = (
-            (usage.input - usage.cached) * self.input
-            + usage.cached * cached_rate
-            + usage.output * self.output
+        plain_input = usage.input - usage.cached - usage.cache_written
+        return _nano(
+            plain_input * self.input
+            + usage.cached * _or(self.cached_input, self.input)
+            + usage.cache_written * _or(self.cache_write, self.input)
+            + (usage.output - usage.reasoning) * self.output
+            + usage.reasoning * _or(self.reasoning, self.output)
         )
-        return int((usd_millionths * 1000).to_integral_value(rounding=ROUND_CEILING))
+
+    def worst(self, input_tokens: int, output_tokens: int) -> int:
+        """The most that this many tokens can cost, whatever kind they turn out to be."""
+        dearest_input = max(
+            self.input, _or(self.cached_input, self.input), _or(self.cache_write, self.input)
+        )
+        dearest_output = max(self.output, _or(self.reasoning, self.output))
+        return _nano(input_tokens * dearest_input + output_tokens * dearest_output)
+
+
+def _or(rate: Decimal | None, otherwise: Decimal) -> Decimal:
+    return otherwise if rate is None else rate
+
+
+def _nano(usd_millionths: Decimal) -> int:
+    return int((usd_millionths * 1000).to_integral_value(rounding=ROUND_CEILING))
 
 
 def usd(nano: int) -> str:

@@ -159,7 +159,8 @@ class Bank:
                 why = (
                     f"the bill of call {entry.id} to {entry.model} passed what was reserved for it"
                 )
-                held = await _accounts_of(connection, lease) or entry.accounts
+                found = await _lease(connection, lease)
+                held = found[1].accounts if found else entry.accounts
                 await connection.execute(
                     sa.update(accounts).where(accounts.c.name.in_(held)).values(frozen=why)
                 )
@@ -197,21 +198,19 @@ class Bank:
         self, connection: AsyncConnection, lease: str, entry: Entry, worst: int
     ) -> None:
         """Move a call's reservation from its lease to the unknowns. It stays held."""
-        row = (
-            await connection.execute(sa.select(leases).where(leases.c.id == lease))
-        ).one_or_none()
-        if row is None:  # this journal was recovered before
+        found = await _lease(connection, lease)
+        if found is None:  # this journal was recovered before
             return
+        table, row = found
+        amount = min(worst, row.amount)
         await connection.execute(
-            sa.update(leases)
-            .where(leases.c.id == lease)
-            .values(amount=leases.c.amount - min(worst, row.amount))
+            sa.update(table).where(table.c.id == lease).values(amount=row.amount - amount)
         )
         await connection.execute(
             sa.insert(unknowns).values(
                 id=entry.id,
                 at=int(entry.at * 1e6),
-                amount=min(worst, row.amount),
+                amount=amount,
                 accounts=row.accounts,
                 entry=asdict(entry),
                 why="its process died before the call ended",
@@ -250,9 +249,15 @@ async def _known(connection: AsyncConnection, ids: list[str]) -> set[str]:
     return found
 
 
-async def _accounts_of(connection: AsyncConnection, lease: str) -> list[str]:
-    query = sa.select(leases.c.accounts).where(leases.c.id == lease)
-    return (await connection.execute(query)).scalar_one_or_none() or []
+async def _lease(connection: AsyncConnection, lease: str) -> tuple[sa.Table, Any] | None:
+    """The row of a lease and its table, locked. That of a process which was lost for long is
+    among the unknowns, and gives as well."""
+    for table in (leases, unknowns):
+        query = sa.select(table.c.amount, table.c.accounts).where(table.c.id == lease)
+        row = (await connection.execute(query.with_for_update())).one_or_none()
+        if row is not None:
+            return table, row
+    return None
 
 
 async def _hold(connection: AsyncConnection, names: tuple[str, ...], amount: int) -> None:
@@ -262,25 +267,18 @@ async def _hold(connection: AsyncConnection, names: tuple[str, ...], amount: int
 
 
 async def _take(connection: AsyncConnection, lease: str, amount: int | None) -> None:
-    """Let this much of a lease go, all of it with None, which also ends it.
-
-    A lease whose process was lost for long is an unknown by now; that gives as well.
-    """
-    for table in (leases, unknowns):
-        query = sa.select(table.c.amount, table.c.accounts).where(table.c.id == lease)
-        row = (await connection.execute(query.with_for_update())).one_or_none()
-        if row is None:
-            continue
-        taken = row.amount if amount is None else min(amount, row.amount)
-        await _hold(connection, tuple(row.accounts), -taken)
-        if amount is None:
-            await connection.execute(sa.delete(table).where(table.c.id == lease))
-        else:
-            left = row.amount - taken
-            await connection.execute(
-                sa.update(table).where(table.c.id == lease).values(amount=left)
-            )
+    """Let this much of a lease go, all of it with None, which also ends it."""
+    found = await _lease(connection, lease)
+    if found is None:
         return
+    table, row = found
+    taken = row.amount if amount is None else min(amount, row.amount)
+    await _hold(connection, tuple(row.accounts), -taken)
+    if amount is None:
+        await connection.execute(sa.delete(table).where(table.c.id == lease))
+    else:
+        left = row.amount - taken
+        await connection.execute(sa.update(table).where(table.c.id == lease).values(amount=left))
 
 
 def _balance(row: Any) -> Balance:

@@ -112,3 +112,30 @@ def test_dollars_lose_no_digit(nano: int) -> None:
     text = usd(nano)
     assert Fraction(text) * NANO_PER_USD == nano
     assert "e" not in text.lower()
+
+
+def test_each_kind_of_token_has_its_own_price() -> None:
+    rates = price(input=3, output=15, cached_input="0.3", cache_write="3.75", reasoning=10)
+    used = Usage(input=1000, output=100, cached=600, cache_written=300, reasoning=40)
+    expected = 100 * 3000 + 600 * 300 + 300 * 3750 + 60 * 15_000 + 40 * 10_000
+    assert rates.cost(used) == expected
+
+
+def test_a_kind_without_a_price_costs_what_its_whole_costs() -> None:
+    used = Usage(input=10, output=4, cached=3, cache_written=2, reasoning=4)
+    assert price(input=3, output=15).cost(used) == 10 * 3000 + 4 * 15_000
+
+
+@given(
+    st.tuples(_RATES, _RATES, _RATES, _RATES, _RATES),
+    st.tuples(_TOKENS, _TOKENS, _TOKENS),
+    st.tuples(_TOKENS, _TOKENS),
+)
+@settings(deadline=None)
+def test_no_call_costs_more_than_its_worst(
+    rates: tuple[Decimal, ...], entered: tuple[int, ...], written: tuple[int, ...]
+) -> None:
+    names = ("input", "output", "cached_input", "cache_write", "reasoning")
+    bill = price(**dict(zip(names, rates, strict=True)))
+    used = Usage(sum(entered), sum(written), entered[0], written[0], entered[1])
+    assert 0 <= bill.cost(used) <= bill.worst(used.input, used.output)

@@ -1,12 +1,16 @@
-"""The ledger in a real database: limits hold, crashes free nothing, repetition changes nothing."""
+"""The ledger in real databases: limits hold, crashes free nothing, repetition changes nothing."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import postgres
 import pytest
 import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
 from models.fake import FakeClock
 from models.messages import Usage
@@ -20,12 +24,36 @@ CENT = 10_000_000
 ALL = ("all",)
 
 
-@pytest.fixture
-async def database(tmp_path: Path):
-    made = Database(f"sqlite:///{tmp_path}/fusion.db")
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    binaries = postgres.programs()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
+    with postgres.server(binaries) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """An empty store of the newest schema."""
+    if request.param == "sqlite":
+        made = Database(f"sqlite:///{tmp_path}/fusion.db")
+    else:
+        made = Database(request.getfixturevalue("postgresql"))
+        async with made.write() as connection:
+            await connection.execute(sa.text("drop schema public cascade"))
+            await connection.execute(sa.text("create schema public"))
     await migrate.upgrade(made)
     yield made
     await made.close()
+
+
+async def test_migrations_make_what_the_schema_says(database: Database) -> None:
+    def differences(connection: sa.Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), schema.metadata))
+
+    async with database.read() as connection:
+        assert await connection.run_sync(differences) == []
 
 
 @pytest.fixture
@@ -157,3 +185,18 @@ async def test_a_renewed_lease_is_not_collected(bank: Bank, clock: FakeClock) ->
     await bank.renew("me")
     await clock.advance(60)
     assert await bank.collect() == 0
+
+
+async def test_a_machine_that_comes_back_late_frees_no_money(
+    bank: Bank, database: Database, clock: FakeClock
+) -> None:
+    lease = await leased(bank, 1000)
+    await clock.advance(LOST_S + 60)
+    await bank.collect()
+    left = Left(
+        ended={lease.id: [(call("led_ended", 70), 100)]},
+        open={lease.id: [(call("led_open", 0), 200)]},
+    )
+    await bank.recover(left)
+    assert await sums(bank) == (70, 200)
+    assert await unknown_ids(database) == ["led_open"]
