@@ -77,6 +77,11 @@ class Message:
         """All text parts joined."""
         return "".join(part.text for part in self.content if isinstance(part, Text))
 
+    @property
+    def thought(self) -> str:
+        """All that the model thought before, joined."""
+        return "".join(part.text for part in self.reasoning)
+
 
 def system(text: str) -> Message:
     return Message("system", (Text(text),))

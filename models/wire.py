@@ -26,6 +26,8 @@ from models.messages import (
     FinishReason,
     Image,
     Message,
+    Reasoning,
+    ReasoningDelta,
     Request,
     Text,
     TextDelta,
@@ -57,6 +59,7 @@ def payload(request: Request, *, model: str, stream: bool) -> dict[str, Any]:
         "tool_choice": _tool_choice(request.tool_choice),
         "parallel_tool_calls": request.parallel_tool_calls if request.tools else None,
         "response_format": _response_format(request),
+        "reasoning_effort": request.effort,
     }
     body.update({key: value for key, value in optional.items() if value is not None})
     return body
@@ -139,14 +142,26 @@ def completion(body: Mapping[str, Any], *, model: str) -> Completion:
         )
         for index, call in enumerate(_mappings(raw.get("tool_calls")))
     )
-    text = raw.get("content") or ""
-    message = Message("assistant", (Text(str(text)),) if text else (), tool_calls=calls)
     return Completion(
         model=model,
-        message=message,
+        message=_answer(str(raw.get("content") or ""), _thought(raw), calls),
         finish_reason=_finish(choice.get("finish_reason"), calls),
         usage=usage(body.get("usage")),
     )
+
+
+def _answer(text: str, thought: str, calls: tuple[ToolCall, ...]) -> Message:
+    return Message(
+        "assistant",
+        (Text(text),) if text else (),
+        tool_calls=calls,
+        reasoning=(Reasoning(thought),) if thought else (),
+    )
+
+
+def _thought(raw: Mapping[str, Any]) -> str:
+    """What the model thought: `reasoning` at vLLM and OpenRouter, `reasoning_content` elsewhere."""
+    return str(raw.get("reasoning") or raw.get("reasoning_content") or "")
 
 
 def usage(raw: Any) -> Usage:
@@ -165,6 +180,7 @@ class Deltas:
 
     model: str
     _text: list[str] = field(default_factory=list)
+    _thought: list[str] = field(default_factory=list)
     _calls: dict[int, ToolCall] = field(default_factory=dict)
     _finish: Any = None
     _usage: Usage = field(default_factory=Usage)
@@ -178,6 +194,9 @@ class Deltas:
         choice = _first(chunk.get("choices"))
         self._finish = choice.get("finish_reason") or self._finish
         delta = _mapping(choice.get("delta"))
+        if thought := _thought(delta):
+            self._thought.append(thought)
+            yield ReasoningDelta(thought)
         if text := delta.get("content"):
             self._text.append(str(text))
             yield TextDelta(str(text))
@@ -205,12 +224,10 @@ class Deltas:
             replace(call, arguments=call.arguments or "{}")
             for _, call in sorted(self._calls.items())
         )
-        text = "".join(self._text)
-        message = Message("assistant", (Text(text),) if text else (), tool_calls=calls)
         return Done(
             Completion(
                 model=self.model,
-                message=message,
+                message=_answer("".join(self._text), "".join(self._thought), calls),
                 finish_reason=_finish(self._finish, calls),
                 usage=self._usage,
             )

@@ -13,6 +13,8 @@ from contextlib import aclosing
 from typing import Any
 
 Chunk = dict[str, Any]
+#: The fields of a delta that are written piece by piece: what the model says and what it thinks.
+_TEXTS = ("content", "reasoning", "reasoning_content")
 
 
 async def coalesce(
@@ -65,7 +67,7 @@ def merge(chunks: list[Chunk]) -> Chunk:
     """One chunk that says what these say in order. Each has at most one choice."""
     if len(chunks) == 1:
         return chunks[0]
-    text: list[str] = []
+    said: dict[str, list[str]] = {}
     calls: list[Any] = []
     merged: Chunk = {"choices": []}
     finish = None
@@ -73,14 +75,13 @@ def merge(chunks: list[Chunk]) -> Chunk:
         if chunk.get("usage"):
             merged["usage"] = chunk["usage"]
         for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or {}
-            if delta.get("content"):
-                text.append(delta["content"])
-            calls.extend(delta.get("tool_calls") or ())
+            piece = choice.get("delta") or {}
+            for kind in _TEXTS:
+                if piece.get(kind):
+                    said.setdefault(kind, []).append(piece[kind])
+            calls.extend(piece.get("tool_calls") or ())
             finish = choice.get("finish_reason") or finish
-    delta = {}
-    if text:
-        delta["content"] = "".join(text)
+    delta: dict[str, Any] = {kind: "".join(pieces) for kind, pieces in said.items()}
     if calls:
         delta["tool_calls"] = calls
     merged["choices"] = [{"index": 0, "delta": delta, "finish_reason": finish}]

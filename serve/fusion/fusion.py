@@ -18,6 +18,7 @@ from models.messages import (
     Completion,
     Done,
     Progress,
+    ReasoningDelta,
     Request,
     Stage,
     TextDelta,
@@ -151,7 +152,7 @@ class Fusion:
         stream = self._models.stream(asked, call.child("synthesis"))
         async with aclosing(stream) as events:
             async for event in events:
-                if isinstance(event, TextDelta | ToolCallDelta | Done):
+                if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta | Done):
                     yield event
 
     def _progress(self, happened: engine.Event, run: engine.Run) -> Progress:

@@ -19,10 +19,13 @@ from models.errors import BadRequest, FusionError, Unsupported
 from models.messages import (
     Completion,
     Done,
+    Effort,
     Event,
     Image,
     Message,
     Progress,
+    Reasoning,
+    ReasoningDelta,
     Request,
     ResponseFormat,
     Sampling,
@@ -79,6 +82,7 @@ class _Message(_Body):
     name: str | None = None
     tool_calls: tuple[_ToolCall, ...] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
 
 
 class _Function(_Body):
@@ -149,6 +153,7 @@ class _ChatBody(_Body):
     tools: tuple[_Tool, ...] | None = Field(None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | _NamedTool | None = None
     parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = None
     fusion: Extension | None = None
     # Accepted: they do not change the answer.
     user: str | None = None
@@ -252,6 +257,7 @@ def _request(body: _ChatBody) -> Request:
         tool_choice=_tool_choice(body),
         parallel_tool_calls=body.parallel_tool_calls,
         response_format=_format(body.response_format),
+        effort=body.reasoning_effort,
     )
 
 
@@ -282,6 +288,7 @@ def _messages(raw: tuple[_Message, ...]) -> tuple[Message, ...]:
                 ),
                 tool_call_id=one.tool_call_id,
                 name=one.name,
+                reasoning=(Reasoning(one.reasoning_content),) if one.reasoning_content else (),
             )
         )
     if not any(message.content or message.tool_calls for message in messages):
@@ -318,6 +325,8 @@ def completion(answer: Completion, asked: ChatRequest, identity: str) -> dict[st
         "content": answer.text if answer.message.content or not answer.message.tool_calls else None,
         "refusal": None,
     }
+    if answer.message.thought:
+        message["reasoning_content"] = answer.message.thought
     if answer.message.tool_calls:
         message["tool_calls"] = [
             {
@@ -417,6 +426,8 @@ class Chunks:
         match event:
             case TextDelta(text):
                 yield self._chunk({"content": text})
+            case ReasoningDelta(text):
+                yield self._chunk({"reasoning_content": text})
             case ToolCallDelta():
                 yield self._chunk({"tool_calls": [_tool_delta(event)]})
             case Progress(kind, data):

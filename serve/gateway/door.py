@@ -24,7 +24,7 @@ from models.errors import (
     Overloaded,
     TooLarge,
 )
-from models.messages import Completion, Done, Event, TextDelta, ToolCallDelta
+from models.messages import Completion, Done, Event, ReasoningDelta, TextDelta, ToolCallDelta
 from serve.gateway import chat, errors
 from serve.gateway.metrics import Recorder
 from serve.gateway.streams import EventStream, Feed
@@ -190,7 +190,7 @@ class Door:
                 pieces = [] if event is None else [_event(chunk) for chunk in chunks.of(event)]
                 if not pieces and time.monotonic() - said_at >= HEARTBEAT_S:
                     pieces = [_HEARTBEAT]
-                if isinstance(event, TextDelta | ToolCallDelta):
+                if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta):
                     self._note_first_token(visit)
                 if isinstance(event, Done):
                     self.recorder.answered(event.completion)

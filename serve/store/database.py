@@ -31,7 +31,7 @@ class StoreUnavailable(Unavailable):
 
 
 def parse(url: str) -> URL:
-    """The address of a store: `sqlite:///FILE` or `postgresql://USER@HOST/NAME`.
+    """The address of a store: `sqlite:////FOLDER/FILE` or `postgresql://USER@HOST/NAME`.
 
     Raises ValueError that says what is wrong. A password is refused: addresses are written to
     files and shown; drivers take it from `PGPASSWORD` or `~/.pgpass`.
@@ -39,13 +39,17 @@ def parse(url: str) -> URL:
     try:
         made = make_url(url)
     except sa.exc.ArgumentError:
-        raise ValueError("not a URL; write sqlite:///FILE or postgresql://USER@HOST/NAME") from None
+        raise ValueError(
+            "not a URL; write sqlite:////FOLDER/FILE or postgresql://USER@HOST/NAME"
+        ) from None
     if made.drivername not in _DRIVERS:
         raise ValueError(f"'{made.drivername}' is not supported; use sqlite or postgresql")
     if made.password is not None:
         raise ValueError("a password stands in it; leave it out and set PGPASSWORD instead")
     if not made.database:
         raise ValueError("it names no database")
+    if made.drivername == "sqlite" and not Path(made.database).expanduser().is_absolute():
+        raise ValueError("its file is relative; write sqlite:////FOLDER/FILE with four slashes")
     return made
 
 

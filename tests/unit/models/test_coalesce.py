@@ -250,3 +250,9 @@ def test_the_end_and_the_usage_survive_joining() -> None:
     merged = merge([say("a"), say("b", "length"), {"choices": [], "usage": usage}])
     assert merged["choices"][0]["finish_reason"] == "length"
     assert merged["usage"] == usage
+
+
+def test_thoughts_are_joined_like_words() -> None:
+    said = [{"reasoning": "a"}, {"reasoning": "b"}, {"content": "c"}, {"content": "d"}]
+    (choice,) = merge([{"choices": [{"delta": delta}]} for delta in said])["choices"]
+    assert choice["delta"] == {"reasoning": "ab", "content": "cd"}

@@ -23,6 +23,7 @@ from models.messages import (
     Event,
     Image,
     Message,
+    ReasoningDelta,
     Request,
     ResponseFormat,
     Sampling,
@@ -496,3 +497,22 @@ def test_any_error_body_is_one_of_our_errors(status: int | None, body: Any) -> N
     error = wire.error(status, body, model="m")
     assert isinstance(error, FusionError)
     assert error.message
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_what_a_model_thinks_is_kept_apart_from_what_it_says(field: str) -> None:
+    whole = wire.completion({"choices": [{"message": {"content": "4", field: "2+2"}}]}, model="m")
+    assert (whole.text, whole.message.thought) == ("4", "2+2")
+    deltas = wire.Deltas("m")
+    chunks: list[dict[str, Any]] = [{field: "2"}, {field: "+2"}, {"content": "4"}]
+    events = [e for c in chunks for e in deltas.feed({"choices": [{"delta": c}]})]
+    assert events == [ReasoningDelta("2"), ReasoningDelta("+2"), TextDelta("4")]
+    list(deltas.feed({"choices": [{"delta": {}, "finish_reason": "stop"}]}))
+    assert deltas.done().completion.message == whole.message
+
+
+def test_effort_is_sent_where_it_is_asked_for() -> None:
+    asked = Request("m", (user("q"),), effort="low")
+    assert wire.payload(asked, model="m", stream=False)["reasoning_effort"] == "low"
+    plain = wire.payload(Request("m", (user("q"),)), model="m", stream=False)
+    assert "reasoning_effort" not in plain

@@ -16,6 +16,8 @@ from models.messages import (
     Image,
     Message,
     Progress,
+    Reasoning,
+    ReasoningDelta,
     Stage,
     Text,
     TextDelta,
@@ -183,3 +185,25 @@ def test_progress_is_shown_only_to_those_who_ask() -> None:
     assert chunk["fusion"] == {"event": "panel.completed", "model": "a"}
     [text] = chat.Chunks(parse(), "m", "id").of(TextDelta("x"))
     assert text["choices"][0]["delta"] == {"content": "x"}
+
+
+def test_what_a_model_thinks_is_kept_apart_both_ways() -> None:
+    asked = parse(
+        reasoning_effort="low",
+        messages=[
+            {"role": "assistant", "content": "4", "reasoning_content": "2+2"},
+            {"role": "user", "content": "sure?"},
+        ],
+    )
+    assert asked.request.effort == "low"
+    assert asked.request.messages[0].thought == "2+2"
+    answer = Completion("m", Message("assistant", (Text("4"),), reasoning=(Reasoning("2+2"),)))
+    told = chat.completion(answer, asked, "id")["choices"][0]["message"]
+    assert (told["content"], told["reasoning_content"]) == ("4", "2+2")
+    (chunk,) = chat.Chunks(asked, "m", "id").of(ReasoningDelta("2+"))
+    assert chunk["choices"][0]["delta"] == {"reasoning_content": "2+"}
+
+
+def test_an_effort_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(BadRequest, match="reasoning_effort"):
+        parse(reasoning_effort="enormous")

@@ -110,6 +110,7 @@ async def test_a_database_that_is_not_there_is_unavailable() -> None:
         ("postgresql://me:hunter2@host/db", "PGPASSWORD"),
         ("postgresql://me@host", "names no database"),
         ("sqlite://", "names no database"),
+        ("sqlite:///fusion.db", "relative"),
     ],
 )
 def test_a_bad_address_is_refused(url: str, said: str) -> None:
