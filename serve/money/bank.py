@@ -7,7 +7,7 @@ knows already is not settled again, and a lease that is gone is not returned twi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ class Bank:
             await connection.execute(sa.insert(leases).values(**row, expires_at=expires))
             return Lease(made, amount)
 
-    async def settle(self, lease: str, done: Iterable[tuple[Entry, int]]) -> None:
+    async def settle(self, lease: str, done: Sequence[tuple[Entry, int]]) -> None:
         """Book calls that ended, each with what it had reserved of this lease."""
         async with self._database.write() as connection:
             await self._settle(connection, lease, done)
@@ -101,10 +101,9 @@ class Bank:
         async with self._database.write() as connection:
             for lease in {*left.ended, *left.open}:
                 await self._settle(connection, lease, left.ended.get(lease, ()))
-                known = await _known(
-                    connection, [entry.id for entry, _ in left.open.get(lease, ())]
-                )
-                for entry, worst in left.open.get(lease, ()):
+                still_open = left.open.get(lease, ())
+                known = await _known(connection, [entry.id for entry, _ in still_open])
+                for entry, worst in still_open:
                     if worst and entry.id not in known:
                         await self._unknown(connection, lease, entry, worst)
                 await _take(connection, lease, None)
@@ -149,7 +148,7 @@ class Bank:
         return {name: found.get(name, Balance(name)) for name in names}
 
     async def _settle(
-        self, connection: AsyncConnection, lease: str, done: Iterable[tuple[Entry, int]]
+        self, connection: AsyncConnection, lease: str, done: Sequence[tuple[Entry, int]]
     ) -> None:
         reserved = {entry.id: worst for entry, worst in done}
         fresh = await self._book(connection, [entry for entry, _ in done])

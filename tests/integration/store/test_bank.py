@@ -9,15 +9,14 @@ from pathlib import Path
 import postgres
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
+import stores
 
 from models.fake import FakeClock
 from models.messages import Usage
 from serve.money.bank import LOST_S, Bank, Lease
 from serve.money.journal import Left
 from serve.money.ledger import Entry, Limit, Refusal
-from serve.store import migrate, schema
+from serve.store import schema
 from serve.store.database import Database
 
 CENT = 10_000_000
@@ -35,25 +34,16 @@ def postgresql() -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    """An empty store of the newest schema."""
     if request.param == "sqlite":
-        made = Database(f"sqlite:///{tmp_path}/fusion.db")
+        url = f"sqlite:///{tmp_path}/fusion.db"
     else:
-        made = Database(request.getfixturevalue("postgresql"))
-        async with made.write() as connection:
-            await connection.execute(sa.text("drop schema public cascade"))
-            await connection.execute(sa.text("create schema public"))
-    await migrate.upgrade(made)
-    yield made
-    await made.close()
+        url = request.getfixturevalue("postgresql")
+    async with stores.empty(url) as made:
+        yield made
 
 
 async def test_migrations_make_what_the_schema_says(database: Database) -> None:
-    def differences(connection: sa.Connection) -> list[object]:
-        return list(compare_metadata(MigrationContext.configure(connection), schema.metadata))
-
-    async with database.read() as connection:
-        assert await connection.run_sync(differences) == []
+    assert await stores.differences(database) == []
 
 
 @pytest.fixture

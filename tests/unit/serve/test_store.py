@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
+import stores
 
 from models.errors import Unavailable
 from serve.store import migrate, schema
@@ -16,19 +16,13 @@ from serve.store.database import Database, StoreUnavailable, parse
 
 
 @pytest.fixture
-async def database(tmp_path: Path):
-    made = Database(f"sqlite:///{tmp_path}/folder with a space/fusion.db")
-    await migrate.upgrade(made)
-    yield made
-    await made.close()
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with stores.empty(f"sqlite:///{tmp_path}/folder with a space/fusion.db") as made:
+        yield made
 
 
 async def test_migrations_make_what_the_schema_says(database: Database) -> None:
-    def differences(connection: sa.Connection) -> list[object]:
-        return list(compare_metadata(MigrationContext.configure(connection), schema.metadata))
-
-    async with database.read() as connection:
-        assert await connection.run_sync(differences) == []
+    assert await stores.differences(database) == []
 
 
 async def test_a_second_upgrade_changes_nothing(database: Database) -> None:

@@ -24,23 +24,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_accounts")),
     )
     op.create_table(
-        "duties",
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("holder", sa.Text(), nullable=False),
-        sa.Column("expires_at", sa.BigInteger(), nullable=False),
-        sa.Column("done_at", sa.BigInteger(), server_default="0", nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_duties")),
-    )
-    op.create_table(
-        "editions",
-        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("at", sa.BigInteger(), nullable=False),
-        sa.Column("origin", sa.Text(), nullable=False),
-        sa.Column("note", sa.Text(), server_default="", nullable=False),
-        sa.Column("catalog", sa.JSON(), nullable=False),
-        sa.PrimaryKeyConstraint("version", name=op.f("pk_editions")),
-    )
-    op.create_table(
         "entries",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
@@ -67,17 +50,6 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_entries_request"), ["request"], unique=False)
 
     op.create_table(
-        "fusions",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("at", sa.BigInteger(), nullable=False),
-        sa.Column("project", sa.Text(), nullable=False),
-        sa.Column("record", sa.JSON(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_fusions")),
-    )
-    with op.batch_alter_table("fusions", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_fusions_project_at"), ["project", "at"], unique=False)
-
-    op.create_table(
         "leases",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("holder", sa.Text(), nullable=False),
@@ -90,14 +62,6 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_leases_expires_at"), ["expires_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_leases_holder"), ["holder"], unique=False)
 
-    op.create_table(
-        "replica_time",
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("hour", sa.BigInteger(), nullable=False),
-        sa.Column("milliseconds", sa.BigInteger(), nullable=False),
-        sa.Column("nano_usd", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("model", "hour", name=op.f("pk_replica_time")),
-    )
     op.create_table(
         "unknowns",
         sa.Column("id", sa.Text(), nullable=False),
@@ -112,22 +76,15 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("unknowns")
-    op.drop_table("replica_time")
     with op.batch_alter_table("leases", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_leases_holder"))
         batch_op.drop_index(batch_op.f("ix_leases_expires_at"))
 
     op.drop_table("leases")
-    with op.batch_alter_table("fusions", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_fusions_project_at"))
-
-    op.drop_table("fusions")
     with op.batch_alter_table("entries", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_entries_request"))
         batch_op.drop_index(batch_op.f("ix_entries_project_at"))
         batch_op.drop_index(batch_op.f("ix_entries_at"))
 
     op.drop_table("entries")
-    op.drop_table("editions")
-    op.drop_table("duties")
     op.drop_table("accounts")
