@@ -146,6 +146,12 @@ def folder(port: int) -> Path:
     return Path(base).expanduser() / "fusion" / str(port)
 
 
+def data_folder(port: int) -> Path:
+    """Where the installation on this port keeps what must outlive it: its store, its secret."""
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "fusion" / str(port)
+
+
 def create(host: str, port: int) -> Installation:
     """A new installation with free ports and a token of its own."""
     made = Installation(host, port, secrets.token_hex(8), os.getpid(), dict(_free_ports()))

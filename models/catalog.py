@@ -199,6 +199,10 @@ class Roles(Record):
     subtasks: Subtasks = Subtasks()
 
 
+#: Without a password: catalogs are shown and kept. Drivers take it from PGPASSWORD or ~/.pgpass.
+_STORE = r"^(sqlite:////\S+|postgresql://([^\s:@/]+@)?[^\s:@/]+(:\d+)?/[^\s/?]+)$"
+
+
 class Server(Record):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
@@ -209,6 +213,19 @@ class Server(Record):
     #: Deadline of a request that does not set one.
     request_timeout_s: float = Field(600.0, gt=0)
     max_body_mb: float = Field(8.0, gt=0, le=512)
+    #: Machines that run gateways. More than one need a store that all of them reach.
+    nodes: int = Field(1, ge=1, le=1000)
+    #: Where what outlives a process is kept, as a URL. Default: a SQLite file on this machine.
+    store: str | None = Field(None, pattern=_STORE)
+
+    @model_validator(mode="after")
+    def _reached_by_all(self) -> Server:
+        if self.nodes > 1 and not (self.store or "").startswith("postgresql"):
+            raise ValueError(
+                f"a store in a file serves one machine, and nodes is {self.nodes}: "
+                "set server.store to postgresql://USER@HOST/NAME"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)

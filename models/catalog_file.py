@@ -118,6 +118,12 @@ def _explain(detail: Any, place: Place) -> tuple[str, str]:
     if place[-1:] == ("base_url",):
         return f"'{where}': not an address like https://host/v1, without name or password", ""
     given = "" if isinstance(detail["input"], dict | list) else f" (given: {detail['input']!r})"
+    if place == ("server", "store"):
+        # A password may stand in it; it must not be printed.
+        return (
+            f"'{where}': not the address of a store",
+            "write sqlite:////FOLDER/FILE or postgresql://USER@HOST/NAME, without a password",
+        )
     return f"'{where}': {message}{given}", ""
 
 

@@ -15,7 +15,8 @@ from serve.remote import JudgeReplica
 
 
 def build(args: dict[str, Any]) -> Any:
-    """The application for `args["catalog"]`, a checked catalog as JSON data.
+    """The application for `args["catalog"]`, a checked catalog as JSON data, and `args["store"]`,
+    the address of its store (default: the catalog's).
 
     Gateway ──▶ Workforce:<model> ...  Account:<provider account> ...
        ├──────▶ Judge ──▶ the same
@@ -23,16 +24,16 @@ def build(args: dict[str, Any]) -> Any:
     """
     raw = args["catalog"]
     catalog = Catalog.model_validate(raw)
+    store = args.get("store") or catalog.server.store
+    if store is None:
+        raise ValueError("say where the store is: set server.store in the catalog")
     handles = {
         "workforce": {
             name: hosting.deployment(name, spec)
             for name, spec in catalog.models.items()
             if isinstance(spec, VllmModel | FakeModelSpec)
         },
-        "accounts": {
-            name: account.deployment(name, capacity)
-            for name, capacity in account.capacities(catalog.models).items()
-        },
+        "accounts": account.deployment(),
     }
     # Small shares of a CPU: these wait for models and hardly compute.
     light = {"ray_actor_options": {"num_cpus": 0.1}, "health_check_period_s": 5}
@@ -52,4 +53,4 @@ def build(args: dict[str, Any]) -> Any:
         max_ongoing_requests=limit,
         graceful_shutdown_timeout_s=10,
         **light,
-    ).bind(raw, handles, judge, router)
+    ).bind(raw, store, handles, judge, router)

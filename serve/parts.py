@@ -23,8 +23,8 @@ from models.wrappers.retry import Retry
 from serve.money.meter import Meter
 from serve.pipeline import Models
 
-#: Serve's handles: under "workforce" by model name, under "accounts" by account name.
-Handles = Mapping[str, Mapping[str, Any]]
+#: Serve's handles: under "workforce" those of the models by name, under "accounts" their owner's.
+Handles = Mapping[str, Any]
 _HEALTH_KEPT_S = 1.0
 
 
@@ -35,8 +35,8 @@ def models(catalog: Catalog, handles: Handles, clock: Clock) -> Models:
     """
     client = http.new_client()
     limits = {
-        name: AccountLimit(name, AccountHandle(handle))
-        for name, handle in handles["accounts"].items()
+        name: AccountLimit(name, AccountHandle(handles["accounts"], name, capacity))
+        for name, capacity in account.capacities(catalog.models).items()
     }
 
     def one(name: str, spec: ModelSpec) -> Answerer:

@@ -94,7 +94,8 @@ def spawn(
             stdout=sink,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **(env or {})},
+            # What a test's cluster keeps ends with the test's folder.
+            env={**os.environ, "XDG_DATA_HOME": str(folder / "data"), **(env or {})},
             start_new_session=True,
         )
     return Server(port, process, log)

@@ -1,7 +1,8 @@
 """One limiter for each provider account over the whole cluster, and each gateway's share of it.
 
-The owner is a deployment of one replica around `Permits`. A gateway holds an `AccountLimit`,
-which leases permits in batches, so that a call on the way asks nobody but this process.
+The owner is a deployment of one replica around the `Permits` of each. A gateway holds an
+`AccountLimit`, which leases permits in batches, so that a call on the way asks nobody but this
+process.
 """
 
 from __future__ import annotations
@@ -52,35 +53,45 @@ def capacities(models: Mapping[str, ModelSpec]) -> dict[str, int]:
     return accounts
 
 
-class AccountReplica:
-    """The one owner of an account's permits."""
+class AccountsReplica:
+    """The one owner of the permits of every account.
 
-    def __init__(self, capacity: int) -> None:
-        self._permits = Permits(capacity)
+    All in one place, so that a catalog may name a new provider while the cluster runs; its calls
+    take microseconds. Capacities come from who asks: the gateways follow the newest catalog.
+    """
 
-    async def lease(self, holder: str, wanted: int) -> int:
-        return self._permits.lease(holder, wanted, time.monotonic())
+    def __init__(self) -> None:
+        self._permits: dict[str, Permits] = {}
 
-    async def renew(self, holder: str, held: int) -> int:
-        return self._permits.renew(holder, held, time.monotonic())
+    async def lease(self, account: str, capacity: int, holder: str, wanted: int) -> int:
+        return self._of(account, capacity).lease(holder, wanted, time.monotonic())
 
-    async def release(self, holder: str, n: int) -> None:
-        self._permits.release(holder, n)
+    async def renew(self, account: str, capacity: int, holder: str, held: int) -> int:
+        return self._of(account, capacity).renew(holder, held, time.monotonic())
+
+    async def release(self, account: str, holder: str, n: int) -> None:
+        if permits := self._permits.get(account):
+            permits.release(holder, n)
+
+    def _of(self, account: str, capacity: int) -> Permits:
+        permits = self._permits.setdefault(account, Permits(capacity))
+        permits.capacity = capacity
+        return permits
 
 
-def deployment(account: str, capacity: int) -> Any:
-    """The bound Serve application that owns this account."""
+def deployment() -> Any:
+    """The bound Serve application that owns all accounts."""
     # Here, so that a gateway's share of an account can be had, and tested, without Ray.
     from ray import serve as ray_serve
 
     return ray_serve.deployment(
-        AccountReplica,
-        name=f"Account:{account}",
+        AccountsReplica,
+        name="Accounts",
         num_replicas=1,
-        # Its calls take microseconds: a queue would only hide how many gateways there are.
+        # A queue would only hide how many gateways there are.
         max_ongoing_requests=1000,
         ray_actor_options={"num_cpus": 0},
-    ).bind(capacity)
+    ).bind()
 
 
 class Account(Protocol):
@@ -92,19 +103,21 @@ class Account(Protocol):
 
 
 class AccountHandle:
-    """An `Account` behind Serve's handle of its deployment."""
+    """An `Account` behind Serve's handle of the accounts' owner."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, name: str, capacity: int) -> None:
         self._handle = handle
+        self._name = name
+        self._capacity = capacity
 
     async def lease(self, holder: str, wanted: int) -> int:
-        return int(await self._handle.lease.remote(holder, wanted))
+        return int(await self._handle.lease.remote(self._name, self._capacity, holder, wanted))
 
     async def renew(self, holder: str, held: int) -> int:
-        return int(await self._handle.renew.remote(holder, held))
+        return int(await self._handle.renew.remote(self._name, self._capacity, holder, held))
 
     async def release(self, holder: str, n: int) -> None:
-        await self._handle.release.remote(holder, n)
+        await self._handle.release.remote(self._name, holder, n)
 
 
 class AccountLimit:

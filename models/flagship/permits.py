@@ -31,7 +31,7 @@ class Permits:
     """
 
     def __init__(self, capacity: int, lease_s: float = LEASE_S) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._lease_s = lease_s
         self._leases: dict[str, _Lease] = {}
 
@@ -42,7 +42,7 @@ class Permits:
 
     def lease(self, holder: str, wanted: int, now: float) -> int:
         """Up to `wanted` more permits for this holder; returns how many it got."""
-        free = self._capacity - self.in_use(now)
+        free = self.capacity - self.in_use(now)
         lease = self._heard_of(holder, now)
         share = self._share(holder, now)
         own = max(0, share - lease.held)
@@ -61,7 +61,7 @@ class Permits:
         self._expire(now)
         lease = self._heard_of(holder, now)
         lease.held = held
-        over = max(0, self.in_use(now) - self._capacity)
+        over = max(0, self.in_use(now) - self.capacity)
         keep = held - min(held, over)
         share = self._share(holder, now)
         return min(keep, share) if self._promised(holder, share, now) else keep
@@ -87,7 +87,7 @@ class Permits:
             for name, lease in self._leases.items()
             if name == holder or lease.held or lease.short_until > now
         )
-        return max(1, self._capacity // holders)
+        return max(1, self.capacity // holders)
 
     def _promised(self, holder: str, share: int, now: float) -> int:
         """Permits that others wait for and that their share lacks."""

@@ -73,6 +73,11 @@ def default_port() -> int:
         return DEFAULT_PORT
 
 
+def store_url(catalog: Catalog, port: int) -> str:
+    """Where the installation on this port keeps what outlives a process."""
+    return catalog.server.store or f"sqlite:///{installation.data_folder(port)}/fusion.db"
+
+
 def server_url(url: str | None, port: int | None) -> str:
     """The server that a command talks to."""
     if url:

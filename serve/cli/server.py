@@ -29,6 +29,7 @@ from serve.cli.common import (
     print_json,
     read_catalog,
     server_url,
+    store_url,
 )
 
 APPLICATION = "fusion"
@@ -73,7 +74,10 @@ def up(
         _prepare_weights(known, report)
         with launch.head(chosen_host, chosen_port, _cpus(known), report) as made:
             report("Starting models and gateway")
-            args = {"catalog": known.model_dump(mode="json")}
+            args = {
+                "catalog": known.model_dump(mode="json"),
+                "store": store_url(known, chosen_port),
+            }
             launch.deploy(made, APPLICATION, BUILDER, args)
             launch.wait_until_ready(made, APPLICATION, report)
             made.now_ready().save()

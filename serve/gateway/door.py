@@ -13,6 +13,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from models.answerer import Answerer, Clock
 from models.call import Call, new_id
@@ -21,6 +22,7 @@ from models.errors import (
     Cancelled,
     DeadlineExceeded,
     FusionError,
+    NotFound,
     Overloaded,
     TooLarge,
 )
@@ -50,6 +52,15 @@ class Door:
     metrics: Callable[[], Awaitable[str]]
     #: Requests at work in this gateway now.
     open: int = 0
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/v1/chat/completions", self.chat_completions, methods=["POST"]),
+            Route("/v1/models", self.list_models),
+            Route("/v1/models/{name:path}", self.show_model),
+            Route("/healthz", self.health),
+            Route("/metrics", self.show_metrics),
+        ]
 
     async def chat_completions(self, http: HttpRequest) -> Response:
         """POST /v1/chat/completions"""
@@ -95,24 +106,25 @@ class Door:
         except TimeoutError:
             raise DeadlineExceeded("The deadline of this request has passed.") from None
 
-    async def list_models(self) -> Response:
+    async def list_models(self, _: HttpRequest) -> Response:
         """GET /v1/models"""
         listed = [self._card(name, target.kind) for name, target in self.catalog.names()]
         return _json({"object": "list", "data": listed})
 
-    async def show_model(self, name: str) -> Response:
+    async def show_model(self, http: HttpRequest) -> Response:
         """GET /v1/models/{name}"""
+        name = http.path_params["name"]
         for known, target in self.catalog.names():
             if known == name:
                 return _json(self._card(name, target.kind))
-        return not_found(f"No model is called '{name}'. GET /v1/models lists them.")
+        raise NotFound(f"No model is called '{name}'. GET /v1/models lists them.", param="model")
 
-    async def health(self) -> Response:
+    async def health(self, _: HttpRequest) -> Response:
         """GET /healthz"""
         status, parts = await self.healthz()
         return _json(parts, status=status)
 
-    async def show_metrics(self) -> Response:
+    async def show_metrics(self, _: HttpRequest) -> Response:
         """GET /metrics"""
         return PlainTextResponse(await self.metrics(), media_type="text/plain; version=0.0.4")
 
@@ -270,11 +282,6 @@ async def _unless_gone(http: HttpRequest, work: Any) -> Completion:
 async def _disconnected(http: HttpRequest) -> None:
     while (await http.receive())["type"] != "http.disconnect":
         pass
-
-
-def not_found(message: str) -> Response:
-    body = {"message": message, "type": "invalid_request_error", "param": None, "code": "not_found"}
-    return _json({"error": body}, status=404)
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

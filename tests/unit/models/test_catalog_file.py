@@ -508,3 +508,27 @@ def test_any_yaml_is_a_catalog_or_a_list_of_problems(sections: dict[Any, Any]) -
 def test_any_text_is_a_catalog_or_a_list_of_problems(text: str) -> None:
     with pytest.raises(CatalogError):
         parse(text, "f.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        ("{nodes: 2}", "a store in a file serves one machine, and nodes is 2"),
+        ("{nodes: 2, store: sqlite:////var/fusion.db}", "a store in a file serves one machine"),
+        ("{store: fusion.db}", "'server.store': not the address of a store"),
+    ],
+)
+def test_a_store_that_cannot_serve(server: str, words: str) -> None:
+    (line,) = problems(GOOD + f"server: {server}\n")
+    assert words in line
+
+
+def test_a_password_in_a_stores_address_is_refused_and_not_repeated() -> None:
+    (line,) = problems(GOOD + "server: {store: postgresql://me:planted@host/name}\n")
+    assert "not the address of a store" in line
+    assert "planted" not in line
+
+
+def test_several_nodes_on_postgresql() -> None:
+    catalog = parse(GOOD + "server: {nodes: 3, store: postgresql://me@host:5432/x}\n", "f.yaml", {})
+    assert catalog.server.nodes == 3

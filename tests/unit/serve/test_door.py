@@ -9,18 +9,17 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 from models.answerer import SystemClock
 from models.catalog import Catalog
 from models.errors import Overloaded, Unavailable
 from models.fake import FakeModel
 from models.messages import Completion
+from serve.access.caller import Caller
 from serve.gateway import door as doors
 from serve.gateway.door import Door
+from serve.gateway.site import site
 
 CATALOG = Catalog.model_validate(
     {
@@ -46,6 +45,10 @@ class Recorder:
     def answered(self, completion: Completion) -> None: ...
 
 
+async def everybody(_: HTTPConnection) -> Caller:
+    return Caller()
+
+
 class House:
     """A door with one model behind it, and a client in front."""
 
@@ -58,15 +61,8 @@ class House:
 
         self.recorder = Recorder()
         self.door = Door(CATALOG, model, self.recorder, SystemClock(), health, metrics)
-        routes = [
-            Route("/chat", self.door.chat_completions, methods=["POST"]),
-            Route("/models/{name:path}", self._show_model),
-        ]
-        transport = httpx.ASGITransport(app=Starlette(routes=routes))
+        transport = httpx.ASGITransport(app=site([self.door], everybody))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://door")
-
-    async def _show_model(self, http: Request) -> Response:
-        return await self.door.show_model(http.path_params["name"])
 
 
 @pytest.fixture
@@ -92,14 +88,14 @@ def events(text: str) -> list[Any]:
 
 async def test_a_whole_answer_is_counted(house: Any) -> None:
     here = house(reply="hi")
-    response = await here.client.post("/chat", json=HELLO)
+    response = await here.client.post("/v1/chat/completions", json=HELLO)
     assert response.json()["choices"][0]["message"]["content"] == "hi"
     assert here.recorder.statuses == [("m", 200)]
 
 
 async def test_a_body_above_the_limit_is_413(house: Any) -> None:
     here = house()
-    response = await here.client.post("/chat", content=b"x" * 2000)
+    response = await here.client.post("/v1/chat/completions", content=b"x" * 2000)
     assert response.status_code == 413
     # A name that nobody defined must not become a time series.
     assert here.recorder.statuses == [("unknown", 413)]
@@ -108,7 +104,7 @@ async def test_a_body_above_the_limit_is_413(house: Any) -> None:
 async def test_retry_after_is_in_whole_seconds(house: Any) -> None:
     here = house(reply=Overloaded("full", retry_after_s=1.2))
     for stream in (False, True):
-        response = await here.client.post("/chat", json=HELLO | {"stream": stream})
+        response = await here.client.post("/v1/chat/completions", json=HELLO | {"stream": stream})
         assert (response.status_code, response.headers["retry-after"]) == (429, "2")
         assert response.json()["error"]["code"] == "overloaded"
 
@@ -122,7 +118,7 @@ async def test_an_error_in_mid_stream_is_an_event_and_no_done(house: Any) -> Non
 
     here = house()
     here.door.pipeline = Breaking("m")
-    response = await here.client.post("/chat", json=HELLO | {"stream": True})
+    response = await here.client.post("/v1/chat/completions", json=HELLO | {"stream": True})
     assert response.status_code == 200
     assert "[DONE]" not in response.text
     assert events(response.text)[-1]["error"]["message"] == "gone"
@@ -137,7 +133,7 @@ async def test_a_bug_ends_the_stream_with_an_error_too(house: Any) -> None:
 
     here = house()
     here.door.pipeline = Buggy("m")
-    response = await here.client.post("/chat", json=HELLO | {"stream": True})
+    response = await here.client.post("/v1/chat/completions", json=HELLO | {"stream": True})
     assert events(response.text)[-1]["error"]["message"] == "Internal error: KeyError."
     assert "secret" not in response.text
 
@@ -147,23 +143,23 @@ async def test_a_silent_stream_says_that_it_lives(
 ) -> None:
     monkeypatch.setattr(doors, "HEARTBEAT_S", 0.05)
     here = house(reply="late", first_token_s=0.2)
-    response = await here.client.post("/chat", json=HELLO | {"stream": True})
+    response = await here.client.post("/v1/chat/completions", json=HELLO | {"stream": True})
     assert response.text.count(": still working") >= 2
     assert events(response.text)[1]["choices"][0]["delta"]["content"] == "late"
 
 
 async def test_names_are_shown_with_what_they_stand_for(house: Any) -> None:
     here = house()
-    alias = (await here.client.get("/models/a")).json()
+    alias = (await here.client.get("/v1/models/a")).json()
     assert (alias["kind"], alias["model"], alias["tier"]) == ("alias", "m", "workforce")
-    panel = (await here.client.get("/models/fusion/p")).json()
+    panel = (await here.client.get("/v1/models/fusion/p")).json()
     assert (panel["id"], panel["kind"]) == ("fusion/p", "panel")
-    assert (await here.client.get("/models/x")).status_code == 404
+    assert (await here.client.get("/v1/models/x")).status_code == 404
 
 
 async def test_a_whole_request_is_cancelled_when_its_task_is(house: Any) -> None:
     here = house(reply="x", first_token_s=5)
-    task = asyncio.create_task(here.client.post("/chat", json=HELLO))
+    task = asyncio.create_task(here.client.post("/v1/chat/completions", json=HELLO))
     await asyncio.sleep(0.05)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -185,7 +181,7 @@ async def test_a_stream_whose_client_leaves_before_the_first_byte_is_closed(hous
     scope = {
         "type": "http",
         "method": "POST",
-        "path": "/chat",
+        "path": "/v1/chat/completions",
         "headers": [],
         "query_string": b"",
         "asgi": {"spec_version": "2.4"},
@@ -202,7 +198,7 @@ async def test_a_stream_whose_client_leaves_before_the_first_byte_is_closed(hous
 async def test_the_deadline_stands_around_everything(house: Any, stream: bool) -> None:
     here = house(reply="late", first_token_s=30)
     asked = HELLO | {"stream": stream, "fusion": {"deadline_s": 0.1}}
-    response = await here.client.post("/chat", json=asked)
+    response = await here.client.post("/v1/chat/completions", json=asked)
     assert response.status_code == 504
     assert response.json()["error"]["code"] == "deadline_exceeded"
     assert here.door.pipeline.cancelled == 1
@@ -215,20 +211,22 @@ async def test_a_stream_that_breaks_off_says_so(house: Any) -> None:
 
     here = house()
     here.door.pipeline = Short("m")
-    response = await here.client.post("/chat", json=HELLO | {"stream": True})
+    response = await here.client.post("/v1/chat/completions", json=HELLO | {"stream": True})
     assert "broke off" in events(response.text)[-1]["error"]["message"]
 
 
 async def test_a_full_gateway_says_when_to_come_back(house: Any) -> None:
     here = house()
     here.door.open = CATALOG.server.max_concurrent
-    response = await here.client.post("/chat", json=HELLO)
+    response = await here.client.post("/v1/chat/completions", json=HELLO)
     assert (response.status_code, response.headers["retry-after"]) == (429, "1")
     assert here.door.open == CATALOG.server.max_concurrent
 
 
 async def test_a_fusion_of_another_server_counts_as_one(house: Any) -> None:
     here = house()
-    await here.client.post("/chat", json=HELLO, headers={"x-openrouter-fusion-depth": "1"})
+    await here.client.post(
+        "/v1/chat/completions", json=HELLO, headers={"x-openrouter-fusion-depth": "1"}
+    )
     [(_, call)] = here.door.pipeline.calls
     assert call.fusion_depth == 1

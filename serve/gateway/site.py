@@ -1,0 +1,81 @@
+"""The whole HTTP face as one ASGI application. Ray only carries it; any server can."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from models.errors import BadRequest, FusionError, NotFound
+from serve.access.caller import Caller
+from serve.gateway import errors
+
+#: Tells who asks, by the headers of the request; raises Unauthorized or StoreUnavailable.
+Guard = Callable[[HTTPConnection], Awaitable[Caller]]
+#: Paths that answer without a key: they say whether the server lives, to whoever balances load.
+OPEN_PATHS = frozenset(("/healthz",))
+
+
+class Room(Protocol):
+    """One group of routes. Its handlers may raise any of our errors."""
+
+    def routes(self) -> list[BaseRoute]: ...
+
+
+def site(rooms: Iterable[Room], guard: Guard) -> ASGIApp:
+    """All rooms behind one guard."""
+    inner = Starlette(
+        routes=[route for room in rooms for route in room.routes()],
+        exception_handlers={
+            FusionError: _told,
+            HTTPException: _wrong_address,
+            Exception: _bug,
+        },
+    )
+    return _Guarded(inner, guard)
+
+
+class _Guarded:
+    def __init__(self, inner: ASGIApp, guard: Guard) -> None:
+        self._inner = inner
+        self._guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            request = HTTPConnection(scope)
+            try:
+                scope.setdefault("state", {})["caller"] = await self._guard(request)
+            except FusionError as error:
+                await respond(error)(scope, receive, send)
+                return
+        await self._inner(scope, receive, send)
+
+
+def respond(error: FusionError) -> Response:
+    """This error as the caller's dialect says it."""
+    return JSONResponse(errors.body(error), error.status, errors.headers(error))
+
+
+async def _told(_: Request, error: Exception) -> Response:
+    assert isinstance(error, FusionError)
+    return respond(error)
+
+
+async def _wrong_address(_: Request, error: Exception) -> Response:
+    """Wrong paths and methods."""
+    assert isinstance(error, HTTPException)
+    made = NotFound if error.status_code == 404 else BadRequest
+    response = respond(made(str(error.detail)))
+    response.status_code = error.status_code
+    return response
+
+
+async def _bug(_: Request, error: Exception) -> Response:
+    """A bug of ours. Its text may hold anything, so only its kind is told; the log has all."""
+    return respond(FusionError(f"Internal error: {type(error).__name__}."))
