@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import httpx
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from cluster import installation
 from models import yaml_lines
@@ -44,6 +47,17 @@ def fail(message: str, status: int = 1) -> NoReturn:
     """End with a sentence on standard error."""
     err.print(f"[red]error:[/] {message}", markup=True)
     raise typer.Exit(status)
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Bad input ends with what is wrong, a line each, and status 2."""
+    try:
+        yield
+    except ValueError as error:
+        fail(escape(str(error)), 2)
+    except OSError as error:
+        fail(escape(f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")), 2)
 
 
 def read_catalog(path: Path | None) -> Catalog:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from serve.cli.common import Json, err, fail, out
+from serve.cli.common import Json, err, fail, out, plainly
 
 if TYPE_CHECKING:
     from router.encoder import Encoder
@@ -54,7 +52,7 @@ def train(
     Rows that the same models answered are learned together; several sources may be given at
     once. About 15 milliseconds a row with the encoder, 5 without.
     """
-    with _plainly():
+    with plainly():
         from router.data import read_rows
         from router.store import save_model
         from router.train import train as learn
@@ -104,7 +102,7 @@ def evaluate(
     Two models: APGR, CPT50 and CPT80 as RouteLLM defines them. With costs: quality against cost
     beside the best mixture of constant models.
     """
-    with _plainly():
+    with plainly():
         from router.data import read_rows
         from router.report import evaluate as measure
         from router.store import load_model, shipped_model
@@ -116,17 +114,6 @@ def evaluate(
         typer.echo(json.dumps(report.as_json()))
     else:
         _show(report)
-
-
-@contextmanager
-def _plainly() -> Iterator[None]:
-    """Bad input ends with one line and status 2."""
-    try:
-        yield
-    except ValueError as error:
-        fail(str(error), 2)
-    except OSError as error:
-        fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2)
 
 
 def _mapping(pairs: list[str]) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""DRACO, the deep research benchmark: its format, its scoring, and runs on one's own cluster."""
