@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from models.call import Call
+from models.errors import BadRequest, Unavailable
+from models.fake import settle
+from models.messages import Source, Tool
+from models.tools.fake import FakeTools
+from models.tools.toolbox import Box, ToolBox, ToolResult
+
+
+@dataclass
+class Echo:
+    """Says its arguments, or fails as it is told to."""
+
+    fails: list[Exception] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+    ran: int = 0
+    cancelled: int = 0
+    spec: Tool = field(default_factory=lambda: Tool("echo", "Says it again."))
+
+    async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
+        self.ran += 1
+        try:
+            if self.gate:
+                await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.fails:
+            raise self.fails.pop(0)
+        return ToolResult(str(arguments["say"]), (Source("echo:", "Echo"),), nano_usd=7)
+
+
+def box(tool: Echo, timeout_s: float = 5) -> Box:
+    return Box({"echo": tool}, timeout_s)
+
+
+async def test_a_result_comes_with_its_sources_and_price() -> None:
+    result = await box(Echo()).call("echo", '{"say": "hi"}', Call())
+    assert result == ToolResult("hi", (Source("echo:", "Echo"),), nano_usd=7)
+
+
+async def test_the_same_call_looks_once_and_costs_once() -> None:
+    tool = Echo()
+    tools = box(tool)
+    first = await tools.call("echo", '{"say": "hi", "x": 1}', Call())
+    again = await tools.call("echo", '{"x":1,"say":"hi"}', Call())
+    assert (again.text, again.nano_usd, tool.ran) == (first.text, 0, 1)
+
+
+async def test_two_at_once_look_once() -> None:
+    tool = Echo(gate=asyncio.Event())
+    tools = box(tool)
+    both = [asyncio.create_task(tools.call("echo", '{"say": "hi"}', Call())) for _ in range(2)]
+    await settle()
+    assert tool.gate
+    tool.gate.set()
+    assert [result.nano_usd for result in await asyncio.gather(*both)] == [7, 0]
+    assert tool.ran == 1
+
+
+async def test_the_look_goes_on_while_one_still_waits_and_ends_with_the_last() -> None:
+    tool = Echo(gate=asyncio.Event())
+    tools = box(tool)
+    both = [asyncio.create_task(tools.call("echo", '{"say": "hi"}', Call())) for _ in range(2)]
+    await settle()
+    both[0].cancel()
+    await settle()
+    assert tool.cancelled == 0
+    both[1].cancel()
+    await settle()
+    assert tool.cancelled == 1
+
+
+async def test_a_failure_is_a_result_and_is_tried_again() -> None:
+    tool = Echo(fails=[Unavailable("The search is down.")])
+    tools = box(tool)
+    first = await tools.call("echo", '{"say": "hi"}', Call())
+    assert (first.text, first.is_error) == ("The search is down.", True)
+    assert (await tools.call("echo", '{"say": "hi"}', Call())).text == "hi"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [("{", "not JSON"), ("[1]", "one JSON object"), ("{}", "failed (KeyError)")],
+)
+async def test_wrong_arguments_are_told_to_the_model(arguments: str, says: str) -> None:
+    result = await box(Echo()).call("echo", arguments, Call())
+    assert result.is_error
+    assert says in result.text
+
+
+async def test_an_unknown_tool_is_told_to_the_model() -> None:
+    result = await box(Echo()).call("sing", "{}", Call())
+    assert result.is_error
+    assert "echo" in result.text
+
+
+async def test_a_tool_that_hangs_is_given_up() -> None:
+    result = await box(Echo(gate=asyncio.Event()), timeout_s=0.01).call("echo", "{}", Call())
+    assert result.is_error
+    assert "0.01 seconds" in result.text
+
+
+@pytest.mark.parametrize("tools", [Box({"web_search": Echo()}), FakeTools()])
+def test_specs_are_all_or_the_named_ones(tools: ToolBox) -> None:
+    assert len(tools.specs()) == 1
+    assert tools.specs([]) == ()
+    with pytest.raises(BadRequest, match="nobody"):
+        tools.specs(["nobody"])
+
+
+async def test_fake_tools_record_what_they_were_asked() -> None:
+    tools = FakeTools({"web_search": lambda arguments: f"about {arguments}"})
+    assert (await tools.call("web_search", "cats", Call())).text == "about cats"
+    assert (await tools.call("dig", "", Call())).is_error
+    assert tools.calls == [("web_search", "cats"), ("dig", "")]
