@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from models.answerer import Clock, Events, SystemClock
@@ -14,15 +14,21 @@ from models.errors import FusionError
 from models.messages import (
     Completion,
     Done,
+    Event,
+    FinishReason,
     Message,
+    ReasoningDelta,
     Request,
     Text,
     TextDelta,
+    ToolCallDelta,
     Usage,
 )
 
-#: What a fake says: a text, an error to raise, or a function of the request that gives either.
-Reply = str | FusionError | Callable[[Request], "str | FusionError"]
+#: What a fake says: a text, a message with thoughts or tool calls, or an error to raise...
+Said = str | Message | FusionError
+#: ...or a function of the request that gives one.
+Reply = Said | Callable[[Request], Said]
 
 
 @dataclass
@@ -41,21 +47,23 @@ class FakeModel:
     calls: list[tuple[Request, Call]] = field(default_factory=list)
     cancelled: int = 0
 
-    def _next_reply(self, request: Request) -> str:
+    def _next_reply(self, request: Request) -> Message:
         reply = self.reply
         if isinstance(reply, list):
             reply = reply.pop(0) if len(reply) > 1 else reply[0]
-        if callable(reply) and not isinstance(reply, FusionError):
-            reply = reply(request)
-        if isinstance(reply, FusionError):
-            raise reply
-        return reply
+        said = reply if isinstance(reply, str | Message | FusionError) else reply(request)
+        if isinstance(said, FusionError):
+            raise said
+        if isinstance(said, str):
+            return Message("assistant", (Text(said),) if said else ())
+        return said
 
-    def _done(self, request: Request, text: str) -> Done:
-        words = sum(len(message.text.split()) for message in request.messages)
-        message = Message("assistant", (Text(text),) if text else ())
-        usage = Usage(input=words, output=len(text.split()))
-        return Done(Completion(model=self.name, message=message, usage=usage))
+    def _done(self, request: Request, message: Message) -> Done:
+        read = sum(len(message.text.split()) for message in request.messages)
+        thought = len(message.thought.split())
+        usage = Usage(read, len(message.text.split()) + thought, reasoning=thought)
+        reason: FinishReason = "tool_calls" if message.tool_calls else "stop"
+        return Done(Completion(self.name, message, reason, usage))
 
     async def complete(self, request: Request, call: Call) -> Completion:
         events = [event async for event in self.stream(request, call)]
@@ -67,15 +75,35 @@ class FakeModel:
         try:
             if self.first_token_s:
                 await self.clock.sleep(self.first_token_s)
-            text = self._next_reply(request)
-            for index, word in enumerate(text.split(" ") if text else ()):
+            message = self._next_reply(request)
+            for index, piece in enumerate(_pieces(message)):
                 if self.token_s and index:
                     await self.clock.sleep(self.token_s)
-                yield TextDelta(word if index == 0 else " " + word)
-            yield self._done(request, text)
+                yield piece
+            yield self._done(request, message)
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise
+
+
+def _pieces(message: Message) -> Iterator[Event]:
+    """The message as a model streams it: thoughts, words, then calls in two pieces each."""
+    for thought in message.reasoning:
+        for word in _words(thought.text):
+            yield ReasoningDelta(word)
+        if thought.signature is not None or thought.redacted is not None:
+            yield ReasoningDelta(signature=thought.signature, redacted=thought.redacted)
+    for word in _words(message.text):
+        yield TextDelta(word)
+    for index, call in enumerate(message.tool_calls):
+        half = len(call.arguments) // 2
+        yield ToolCallDelta(index, call.arguments[:half], id=call.id, name=call.name)
+        yield ToolCallDelta(index, call.arguments[half:])
+
+
+def _words(text: str) -> Iterator[str]:
+    for index, word in enumerate(text.split(" ") if text else ()):
+        yield word if index == 0 else " " + word
 
 
 class FakeClock:

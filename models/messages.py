@@ -13,6 +13,7 @@ from typing import Any, Literal
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+ToolMode = Literal["auto", "none", "required"]
 StageRole = Literal["answer", "panelist", "judge", "synthesis", "plan", "subtask"]
 
 
@@ -106,6 +107,24 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """The choice of one tool by its name. A tool may be called `auto`; a mode is a plain text."""
+
+    name: str
+
+
+ToolChoice = ToolMode | Named
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTool:
+    """A tool that this server runs itself (`web_search`, `web_fetch`, ...), with its settings."""
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseFormat:
     """What shape the answer must have: free JSON, or JSON after `schema`."""
 
@@ -129,24 +148,39 @@ class Sampling:
     frequency_penalty: float | None = None
 
 
+#: The fusion as a tool among others: how a request chooses it, and what the outer model calls.
+FUSION_TOOL = "openrouter:fusion"
+
+
 @dataclass(frozen=True, slots=True)
 class FusionOptions:
     """What a request says about a fusion, by the Fusion contract. None: the panel's default.
 
-    `entry` is how it was asked for: by a model name, by a plugin, or as a server tool that the
-    outer model may call. `tools` are names of server tools; empty disables them.
+    `entry` is how it was asked for: by a plugin, or as a tool that the outer model may call (a
+    request that only names an alias or a panel has no options at all). Ranges are checked at the
+    door; whether the names exist is for whoever knows the catalog.
     """
 
-    entry: Literal["alias", "plugin", "tool"] = "alias"
+    entry: Literal["plugin", "tool"] = "plugin"
+    #: False: a plugin that is switched off for this request.
     enabled: bool = True
+    #: A panel of the catalog. `analysis_models` and `judge` win over it.
     preset: str | None = None
+    #: 1 to 8 models, duplicates allowed. Empty: the preset's.
     analysis_models: tuple[str, ...] = ()
+    #: The contract's `model`. With a plugin it also writes the answer.
     judge: str | None = None
+    #: 1 to 16, for each panelist and the judge. None: 4.
     max_tool_calls: int | None = None
-    tools: tuple[str, ...] | None = None
+    #: At most 8. None: web search and web fetch. Empty: no tools.
+    tools: tuple[ServerTool, ...] | None = None
+    #: Of each inner call. None: 16000.
     max_completion_tokens: int | None = None
+    #: Of the panel; the judge always runs at 0.
     temperature: float | None = None
     effort: Effort | None = None
+    #: How long a provider may keep the inner calls' prompts in its cache.
+    cache_ttl: Literal["5m", "1h"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +191,8 @@ class Request:
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     tools: tuple[Tool, ...] = ()
-    #: "auto", "none", "required", or the name of one tool. None: not said.
-    tool_choice: str | None = None
+    #: A mode or one tool, which may be `FUSION_TOOL`. None: not said.
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     #: How much a model that reasons shall think first. None: its own default.
@@ -234,7 +268,12 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    text: str
+    """A piece of a thought. A `signature` seals the thought that the pieces before it made;
+    `redacted` is a thought by itself (see `Reasoning`)."""
+
+    text: str = ""
+    signature: str | None = None
+    redacted: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

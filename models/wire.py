@@ -26,6 +26,7 @@ from models.messages import (
     FinishReason,
     Image,
     Message,
+    Named,
     Reasoning,
     ReasoningDelta,
     Request,
@@ -33,6 +34,7 @@ from models.messages import (
     TextDelta,
     ToolCall,
     ToolCallDelta,
+    ToolChoice,
     Usage,
 )
 
@@ -67,6 +69,8 @@ def payload(request: Request, *, model: str, stream: bool) -> dict[str, Any]:
 
 def _message(message: Message) -> dict[str, Any]:
     out: dict[str, Any] = {"role": message.role, "content": _content(message)}
+    if message.thought:
+        out["reasoning_content"] = message.thought
     if message.name:
         out["name"] = message.name
     if message.tool_call_id is not None:
@@ -108,10 +112,10 @@ def _tool(tool: Any) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _tool_choice(choice: str | None) -> Any:
-    if choice in (None, "auto", "none", "required"):
-        return choice
-    return {"type": "function", "function": {"name": choice}}
+def _tool_choice(choice: ToolChoice | None) -> Any:
+    if isinstance(choice, Named):
+        return {"type": "function", "function": {"name": choice.name}}
+    return choice
 
 
 def _response_format(request: Request) -> dict[str, Any] | None:

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from models import prices
-from models.errors import BadRequest, FusionError, Unsupported
+from models.errors import BadRequest, Unsupported
 from models.messages import (
     Completion,
     Done,
@@ -23,6 +23,7 @@ from models.messages import (
     Event,
     Image,
     Message,
+    Named,
     Progress,
     Reasoning,
     ReasoningDelta,
@@ -35,26 +36,25 @@ from models.messages import (
     Tool,
     ToolCall,
     ToolCallDelta,
+    ToolChoice,
+    ToolMode,
     Usage,
 )
+from serve.gateway.entries import FusionChoice, FusionTool, Plugins, chosen, options
+from serve.gateway.shape import Loose, Shape, read
 
 
-class _Body(BaseModel):
-    # Strict: "0.5" is not a number and true is not 1.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class _TextPart(_Body):
+class _TextPart(Shape):
     type: Literal["text"]
     text: str
 
 
-class _ImageUrl(_Body):
+class _ImageUrl(Shape):
     url: str = Field(pattern=r"^(https?://|data:image/)")
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class _ImagePart(_Body):
+class _ImagePart(Shape):
     type: Literal["image_url"]
     image_url: _ImageUrl
 
@@ -62,21 +62,18 @@ class _ImagePart(_Body):
 _Part = Annotated[_TextPart | _ImagePart, Field(discriminator="type")]
 
 
-class _FunctionCall(_Body):
+class _FunctionCall(Shape):
     name: str
     arguments: str
 
 
-class _ToolCall(_Body):
+class _ToolCall(Shape):
     id: str
     type: Literal["function"] = "function"
     function: _FunctionCall
 
 
-class _Message(_Body):
-    # What a client got as an answer it sends back as history, unknown extras included.
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
+class _Message(Loose):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | tuple[_Part, ...] | None = None
     name: str | None = None
@@ -85,28 +82,32 @@ class _Message(_Body):
     reasoning_content: str | None = None
 
 
-class _Function(_Body):
+class _Function(Shape):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class _Tool(_Body):
+class _Tool(Shape):
     type: Literal["function"]
     function: _Function
 
 
-class _NamedFunction(_Body):
+class _NamedFunction(Shape):
     name: str
 
 
-class _NamedTool(_Body):
+class _NamedTool(Shape):
     type: Literal["function"]
     function: _NamedFunction
 
 
-class _JsonSchema(_Body):
+_AnyTool = Annotated[_Tool | FusionTool, Field(discriminator="type")]
+_Choice = Annotated[_NamedTool | FusionChoice, Field(discriminator="type")]
+
+
+class _JsonSchema(Shape):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
     name: str = "answer"
@@ -115,17 +116,17 @@ class _JsonSchema(_Body):
     strict: bool | None = None
 
 
-class _Format(_Body):
+class _Format(Shape):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: _JsonSchema | None = None
 
 
-class _StreamOptions(_Body):
+class _StreamOptions(Shape):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
-class Extension(_Body):
+class Extension(Shape):
     """What this server adds to the dialect, under the request's key `fusion`."""
 
     #: Put each panelist's answer into the response.
@@ -136,7 +137,7 @@ class Extension(_Body):
     deadline_s: float | None = Field(None, gt=0, le=86_400)
 
 
-class _ChatBody(_Body):
+class Body(Shape):
     model: str = Field(min_length=1)
     messages: tuple[_Message, ...] = Field(min_length=1)
     stream: bool | None = None
@@ -150,8 +151,9 @@ class _ChatBody(_Body):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     response_format: _Format | None = None
-    tools: tuple[_Tool, ...] | None = Field(None, max_length=128)
-    tool_choice: Literal["none", "auto", "required"] | _NamedTool | None = None
+    tools: tuple[_AnyTool, ...] | None = Field(None, max_length=128)
+    tool_choice: ToolMode | _Choice | None = None
+    plugins: Plugins | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Effort | None = None
     fusion: Extension | None = None
@@ -180,14 +182,7 @@ class ChatRequest:
 
 def parse(raw: bytes) -> ChatRequest:
     """The request in this HTTP body. Raises BadRequest that names the field."""
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"The body is not valid UTF-8 (byte {error.start}).") from None
-    try:
-        body = _ChatBody.model_validate_json(raw)
-    except ValidationError as error:
-        raise _explain(error) from None
+    body = read(raw, Body)
     _refuse_unsupported(body)
     return ChatRequest(
         request=_request(body),
@@ -198,20 +193,7 @@ def parse(raw: bytes) -> ChatRequest:
     )
 
 
-def _explain(error: ValidationError) -> FusionError:
-    first = error.errors(include_url=False, include_context=False)[0]
-    place = [str(part) for part in first["loc"] if not str(part).startswith("_")]
-    param = ".".join(place) or None
-    if first["type"] == "json_invalid":
-        return BadRequest(f"The body is not valid JSON: {first['msg']}.")
-    if first["type"] == "extra_forbidden":
-        return BadRequest(f"Unknown parameter: '{param}'.", param=param)
-    if first["type"] == "missing":
-        return BadRequest(f"Missing required parameter: '{param}'.", param=param)
-    return BadRequest(f"Invalid '{param}': {first['msg']}.", param=param)
-
-
-def _refuse_unsupported(body: _ChatBody) -> None:
+def _refuse_unsupported(body: Body) -> None:
     refused = {
         "n": body.n not in (None, 1) and "only n=1 is supported; send the request several times",
         "logprobs": body.logprobs and "log probabilities are not available",
@@ -221,16 +203,13 @@ def _refuse_unsupported(body: _ChatBody) -> None:
     for param, reason in refused.items():
         if reason:
             raise Unsupported(f"Unsupported '{param}': {reason}.", param=param)
-    choice = body.tool_choice
-    if not body.tools and choice not in (None, "none", "auto"):
-        raise BadRequest("'tool_choice' asks for a tool and 'tools' has none.", param="tool_choice")
     wanted = body.response_format
     if wanted and wanted.type == "json_schema" and wanted.json_schema is None:
         place = "response_format.json_schema"
         raise BadRequest(f"Missing required parameter: '{place}'.", param=place)
 
 
-def _request(body: _ChatBody) -> Request:
+def _request(body: Body) -> Request:
     limit = body.max_completion_tokens
     stop = (body.stop,) if isinstance(body.stop, str) else body.stop or ()
     return Request(
@@ -253,19 +232,27 @@ def _request(body: _ChatBody) -> Request:
                 strict=tool.function.strict,
             )
             for tool in body.tools or ()
+            if isinstance(tool, _Tool)
         ),
         tool_choice=_tool_choice(body),
         parallel_tool_calls=body.parallel_tool_calls,
         response_format=_format(body.response_format),
         effort=body.reasoning_effort,
+        fusion=options(body.plugins, body.tools or ()),
     )
 
 
-def _tool_choice(body: _ChatBody) -> str | None:
-    if not body.tools:
-        return None
-    choice = body.tool_choice
-    return choice.function.name if isinstance(choice, _NamedTool) else choice
+def _tool_choice(body: Body) -> ToolChoice | None:
+    known = {
+        tool.function.name if isinstance(tool, _Tool) else tool.type for tool in body.tools or ()
+    }
+    match body.tool_choice:
+        case _NamedTool(function=function):
+            return chosen(Named(function.name), known)
+        case FusionChoice(type=name):
+            return chosen(Named(name), known)
+        case mode:
+            return chosen(mode, known)
 
 
 def _messages(raw: tuple[_Message, ...]) -> tuple[Message, ...]:
@@ -427,7 +414,8 @@ class Chunks:
             case TextDelta(text):
                 yield self._chunk({"content": text})
             case ReasoningDelta(text):
-                yield self._chunk({"reasoning_content": text})
+                if text:  # a seal is nothing that this dialect can say
+                    yield self._chunk({"reasoning_content": text})
             case ToolCallDelta():
                 yield self._chunk({"tool_calls": [_tool_delta(event)]})
             case Progress(kind, data):

@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 from models.call import Call
 from models.errors import Overloaded, Unavailable
 from models.fake import FakeClock, FakeModel, settle
-from models.messages import Done, Event, Request, TextDelta, Usage, user
+from models.messages import (
+    Done,
+    Event,
+    Message,
+    Reasoning,
+    ReasoningDelta,
+    Request,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    user,
+)
 
 ASK = Request("small", (user("what is this"),))
 
@@ -59,6 +72,24 @@ async def test_a_reply_may_depend_on_the_question() -> None:
     assert (await FakeModel(reply=echo).complete(ASK, Call())).text == "what is this"
     with pytest.raises(Unavailable, match="nothing was asked"):
         await FakeModel(reply=echo).complete(Request("small", (user(""),)), Call())
+
+
+async def test_it_thinks_and_calls_tools_when_its_reply_is_a_message() -> None:
+    said = Message(
+        "assistant",
+        (Text("let me look"),),
+        tool_calls=(ToolCall("c1", "look", '{"at": 1}'),),
+        reasoning=(Reasoning("hm well", signature="seal"), Reasoning(redacted="xyz")),
+    )
+    *pieces, last = await stream(FakeModel(reply=said))
+    thoughts = [piece for piece in pieces if isinstance(piece, ReasoningDelta)]
+    assert [thought.text for thought in thoughts] == ["hm", " well", "", ""]
+    assert (thoughts[2].signature, thoughts[3].redacted) == ("seal", "xyz")
+    calls = [piece for piece in pieces if isinstance(piece, ToolCallDelta)]
+    assert "".join(call.arguments for call in calls) == '{"at": 1}'
+    assert isinstance(last, Done)
+    assert (last.completion.message, last.completion.finish_reason) == (said, "tool_calls")
+    assert last.completion.usage.reasoning == 2
 
 
 async def test_it_remembers_who_asked_what() -> None:

@@ -23,6 +23,8 @@ from models.messages import (
     Event,
     Image,
     Message,
+    Named,
+    Reasoning,
     ReasoningDelta,
     Request,
     ResponseFormat,
@@ -32,6 +34,7 @@ from models.messages import (
     Tool,
     ToolCall,
     ToolCallDelta,
+    ToolChoice,
     Usage,
     assistant,
     system,
@@ -122,6 +125,11 @@ def test_a_tool_call_and_its_result() -> None:
     assert sent(result) == {"role": "tool", "content": "2", "tool_call_id": "call_1"}
 
 
+def test_what_a_model_thought_goes_back_to_it_beside_what_it_said() -> None:
+    message = Message("assistant", (Text("4"),), reasoning=(Reasoning("2+"), Reasoning("2")))
+    assert sent(message) == {"role": "assistant", "content": "4", "reasoning_content": "2+2"}
+
+
 def test_a_message_without_content_is_empty_and_not_missing() -> None:
     assert sent(Message("user"))["content"] == ""
 
@@ -155,10 +163,11 @@ def test_tools() -> None:
         ("auto", "auto"),
         ("none", "none"),
         ("required", "required"),
-        ("add", {"type": "function", "function": {"name": "add"}}),
+        (Named("add"), {"type": "function", "function": {"name": "add"}}),
+        (Named("auto"), {"type": "function", "function": {"name": "auto"}}),
     ],
 )
-def test_a_choice_of_tool(choice: str, out: Any) -> None:
+def test_a_choice_of_tool(choice: ToolChoice, out: Any) -> None:
     assert payload(tool_choice=choice, tools=(Tool("add"),))["tool_choice"] == out
 
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.errors import BadRequest, FusionError, Unsupported
@@ -15,6 +15,7 @@ from models.messages import (
     Done,
     Image,
     Message,
+    Named,
     Progress,
     Reasoning,
     ReasoningDelta,
@@ -81,8 +82,33 @@ def test_both_names_of_the_limit_and_both_forms_of_stop() -> None:
 def test_a_named_tool_choice() -> None:
     tool = {"type": "function", "function": {"name": "look"}}
     asked = parse(tools=[tool], tool_choice=tool)
-    assert asked.request.tool_choice == "look"
+    assert asked.request.tool_choice == Named("look")
     assert asked.request.tools[0].parameters == {"type": "object", "properties": {}}
+
+
+def test_a_function_may_be_called_like_a_mode() -> None:
+    tool = {"type": "function", "function": {"name": "auto"}}
+    assert parse(tools=[tool], tool_choice=tool).request.tool_choice == Named("auto")
+    assert parse(tools=[tool], tool_choice="auto").request.tool_choice == "auto"
+
+
+def test_a_choice_of_a_tool_that_is_not_there_is_refused() -> None:
+    here, gone = ({"type": "function", "function": {"name": name}} for name in ("here", "gone"))
+    for tools, choice in (([here], gone), ([], gone), ([], "required")):
+        with pytest.raises(BadRequest) as caught:
+            parse(tools=tools, tool_choice=choice)
+        assert caught.value.param == "tool_choice"
+
+
+@pytest.mark.parametrize("depth", [100, 250, 100_000])
+def test_json_of_any_depth_is_a_request_or_a_clear_400(depth: int) -> None:
+    deep = b'{"a":' * depth + b"1" + b"}" * depth
+    tool = b'{"type":"function","function":{"name":"f","parameters":' + deep + b"}}"
+    raw = b'{"model":"m","messages":[{"role":"user","content":"x"}],"tools":[' + tool + b"]}"
+    try:
+        assert chat.parse(raw).request.tools
+    except BadRequest as error:
+        assert "JSON" in error.message
 
 
 @pytest.mark.parametrize(
@@ -107,9 +133,10 @@ def test_any_bytes_are_a_request_or_a_clear_400(raw: bytes) -> None:
         assert error.message
 
 
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
-        st.sampled_from(sorted(chat._ChatBody.model_fields)),
+        st.sampled_from(sorted(chat.Body.model_fields)),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
             lambda inner: (

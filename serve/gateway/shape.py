@@ -1,0 +1,89 @@
+"""A JSON body as a checked record: what every dialect's request is read by. Pure.
+
+Strict: "0.5" is not a number and true is not 1. An unknown field is refused, never ignored, and
+every refusal names the field as the client wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from models.errors import BadRequest, FusionError
+from models.messages import Effort
+
+#: A client's own text in our message is cut here.
+_LONGEST = 300
+
+
+class Shape(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Loose(Shape):
+    """What a client got as an answer and sends back as history, unknown extras included."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+Body = TypeVar("Body", bound=Shape)
+
+
+def read(raw: bytes, kind: type[Body]) -> Body:
+    """The record in this HTTP body. Raises BadRequest that names the field."""
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The body is not valid UTF-8 (byte {error.start}).") from None
+    try:
+        return kind.model_validate_json(raw)
+    except ValidationError as error:
+        raise _explain(error, raw) from None
+
+
+def _explain(error: ValidationError, raw: bytes) -> FusionError:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    if found[0]["type"] == "json_invalid":
+        return BadRequest(f"The body is not valid JSON: {found[0]['msg']}.")
+    document = json.loads(raw)
+    # Where a field may have several forms, the form that was meant is the one that fits longest.
+    first = max(found, key=lambda one: len(_place(document, one)))
+    param = ".".join(_place(document, first)) or None
+    if first["type"] == "extra_forbidden":
+        return BadRequest(f"Unknown parameter: '{param}'.", param=param)
+    if first["type"] == "missing":
+        return BadRequest(f"Missing required parameter: '{param}'.", param=param)
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")[:_LONGEST]
+    return BadRequest(f"Invalid '{param}': {message}.", param=param)
+
+
+def _place(document: Any, error: Mapping[str, Any]) -> list[str]:
+    """The path of an error in what the client sent: without the names of our own classes."""
+    place: list[str] = []
+    here = document
+    for index, part in enumerate(error["loc"]):
+        inside = (
+            part in here
+            if isinstance(here, dict)
+            else isinstance(here, list) and (isinstance(part, int) and part < len(here))
+        )
+        if inside:
+            here = here[part]
+        elif error["type"] != "missing" or index < len(error["loc"]) - 1:
+            continue
+        place.append(str(part))
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        place.append("type")
+    return place
+
+
+#: The longest thought, in tokens, that each effort stands for where a client counts tokens.
+_BUDGETS: tuple[tuple[int, Effort], ...] = ((2_048, "low"), (8_192, "medium"), (24_576, "high"))
+
+
+def effort_of(tokens: int) -> Effort:
+    """The effort behind a budget of thinking tokens."""
+    return next((effort for most, effort in _BUDGETS if tokens <= most), "xhigh")
