@@ -6,8 +6,9 @@ program a `Catalog` is always valid: nobody checks it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -156,6 +157,16 @@ class Panel(Record):
     members: tuple[Annotated[Member, BeforeValidator(_bare_name)], ...] = Field(
         min_length=1, max_length=MAX_PANEL
     )
+    #: Who may take the place of a member that fails, in this order.
+    candidates: tuple[Annotated[Member, BeforeValidator(_bare_name)], ...] = Field(
+        (), max_length=MAX_PANEL
+    )
+    #: One member fused with itself: it stands in so many places.
+    self: int = Field(1, ge=1, le=MAX_PANEL)
+    #: How often the panel answers; from the second time on each member sees all answers.
+    layers: int = Field(1, ge=1, le=4)
+    #: How the final answer comes about. `judge_only` is the baseline: the judge by itself.
+    answer: Literal["synthesis", "best_of", "judge_only"] = "synthesis"
     #: Default: `roles.judge`.
     judge: Name | None = None
     #: Default: the panel's judge, as in the Fusion contract.
@@ -163,16 +174,44 @@ class Panel(Record):
     #: Longest analysis of the judge, in tokens.
     analysis_tokens: int = Field(1024, ge=128)
     timeout_s: float = Field(300.0, gt=0)
+    #: So many answers are enough. Default: two thirds of the places, rounded up.
+    quorum: int | None = Field(None, ge=1, le=MAX_PANEL)
+    #: How long the rest is waited for when enough answers are in.
+    grace_s: float = Field(20.0, ge=0)
+    #: The most that one answer of this panel may cost. A request may set a lower cap.
+    cost_cap_usd: Decimal | None = Field(None, gt=0, le=1_000_000, decimal_places=9)
+    #: Names of server tools for panelists and judge. Default: all that are configured.
+    tools: tuple[str, ...] | None = Field(None, max_length=8)
+    #: Tool calls of each panelist and of the judge.
+    max_tool_calls: int = Field(4, ge=1, le=16)
+
+    @model_validator(mode="after")
+    def _alone_with_itself(self) -> Panel:
+        if self.self > 1 and len(self.members) > 1:
+            raise ValueError("'self' fuses one member with itself and 'members' has several")
+        if self.quorum is not None and self.quorum > len(self.places):
+            raise ValueError(f"quorum ({self.quorum}) is above the places ({len(self.places)})")
+        return self
+
+    @property
+    def places(self) -> tuple[Member, ...]:
+        """Who answers, in order."""
+        return self.members * self.self
 
     @property
     def member_names(self) -> tuple[str, ...]:
-        """Each member's name in the panel: its model's, and `model#2` for a second place."""
-        seen: dict[str, int] = {}
-        names = []
-        for member in self.members:
-            seen[member.model] = count = seen.get(member.model, 0) + 1
-            names.append(member.model if count == 1 else f"{member.model}#{count}")
-        return tuple(names)
+        """Each place's name, and then each candidate's: see `numbered`."""
+        return numbered(member.model for member in (*self.places, *self.candidates))
+
+
+def numbered(models: Iterable[str]) -> tuple[str, ...]:
+    """These names, with `model#2` for a second place of the same model."""
+    seen: dict[str, int] = {}
+    names = []
+    for model in models:
+        seen[model] = count = seen.get(model, 0) + 1
+        names.append(model if count == 1 else f"{model}#{count}")
+    return tuple(names)
 
 
 class Subtasks(Record):
@@ -196,6 +235,9 @@ class Roles(Record):
     synthesis: Name | None = None
     #: Default: the judge.
     plan: Name | None = None
+    #: Shortens what is longer than a judge or a writer can read. Default: the first workforce
+    #: model, else the judge.
+    reduce: Name | None = None
     subtasks: Subtasks = Subtasks()
 
 
@@ -281,6 +323,13 @@ class Catalog(Record):
         return self.model_behind(
             spec.synthesis or spec.judge or self.roles.synthesis or self.roles.judge
         )
+
+    def reducer(self) -> str:
+        """The concrete model that shortens what is too long for its reader."""
+        if self.roles.reduce is not None:
+            return self.model_behind(self.roles.reduce)
+        hosted = (name for name, spec in self.models.items() if spec.tier == "workforce")
+        return next(hosted, None) or self.model_behind(self.roles.judge)
 
     def names(self) -> Iterator[tuple[str, Target]]:
         """Every name that a client may send, with what it stands for."""

@@ -154,7 +154,7 @@ def _record_at(loc: Place) -> type[BaseModel]:
             return Price
         case ("models", _, engine, _):
             return _ENGINES[str(engine)]
-        case ("panels", _, "members", *_):
+        case ("panels", _, "members" | "candidates", _, *_):
             return Member
         case ("panels", *_):
             return Panel
@@ -185,15 +185,16 @@ def _references(data: Any) -> Iterator[tuple[Place, str, str]]:
         for index, other in enumerate(_list(spec, "fallbacks")):
             yield from names.check(("models", name, "fallbacks", index), other, model_only=True)
     for name, panel in panels.items():
-        for index, member in enumerate(_list(panel, "members")):
-            target = member.get("model") if isinstance(member, dict) else member
-            place: Place = ("panels", name, "members", index)
-            yield from names.check(place, target, model_only=True)
+        for key in ("members", "candidates"):
+            for index, member in enumerate(_list(panel, key)):
+                target = member.get("model") if isinstance(member, dict) else member
+                place: Place = ("panels", name, key, index)
+                yield from names.check(place, target, model_only=True)
         for role in ("judge", "synthesis"):
             if isinstance(panel, dict) and panel.get(role) is not None:
                 yield from names.check(("panels", name, role), panel[role], model_only=True)
     roles = _mapping(data, "roles")
-    for role in ("judge", "synthesis", "plan"):
+    for role in ("judge", "synthesis", "plan", "reduce"):
         if roles.get(role) is not None:
             yield from names.check(("roles", role), roles[role], model_only=role != "plan")
     for kind, target in _mapping(roles, "subtasks").items():

@@ -14,7 +14,9 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 ToolMode = Literal["auto", "none", "required"]
-StageRole = Literal["answer", "panelist", "judge", "synthesis", "plan", "subtask"]
+StageRole = Literal[
+    "answer", "panelist", "judge", "synthesis", "reduction", "tool", "plan", "subtask"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,10 @@ from models.errors import ModelNotFound, Unsupported
 from models.messages import Completion, Done, Request
 from models.wrappers.fit import needs_images, refuse_unfit
 from router.actor import Candidate, Decision
+from serve.fusion.deliberation import Resources
 from serve.fusion.fusion import Fusion
 from serve.fusion.judge import Judge
+from serve.fusion.plan import make
 
 
 class Router(Protocol):
@@ -59,18 +61,7 @@ class Pipeline:
         self._catalog = catalog
         self._models = models
         self._router = router
-        self._panels = {
-            name: Fusion(
-                name,
-                panel,
-                judge_model=catalog.judge_of(name),
-                writer=catalog.writer_of(name),
-                models=models,
-                judge=judge,
-                clock=clock or SystemClock(),
-            )
-            for name, panel in catalog.panels.items()
-        }
+        self._resources = Resources(catalog, models, judge, clock or SystemClock())
 
     async def complete(self, request: Request, call: Call) -> Completion:
         answerer, request, extension = await self._choose(request)
@@ -92,10 +83,10 @@ class Pipeline:
                 param="model",
             )
         if target.kind == "panel":
+            plan = make(self._catalog, target.name, request.fusion)
             # Known now, so not after a panel and a judge have been paid for.
-            writer = self._catalog.writer_of(target.name)
-            refuse_unfit(request, writer, self._catalog.models[writer])
-            return self._panels[target.name], request, {}
+            refuse_unfit(request, plan.writer, self._catalog.models[plan.writer])
+            return Fusion(plan, self._resources), request, {}
         if target.kind == "model":
             return self._models, request, {}
         candidates = self._candidates(request)

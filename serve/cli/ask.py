@@ -100,9 +100,9 @@ def _show(told: dict[str, Any]) -> None:
             out.print(f"\n[red]✗ {escape(told['model'])}[/]  {escape(told['error'])}")
         case "analysis.in_progress":
             out.print(f"\n[bold]Judge[/] ({escape(told['model'])}) compares …")
-        case "analysis.completed":
+        case "analysis.completed" if "analysis" in told:
             _show_analysis(told["analysis"])
-        case "analysis.failed":
+        case "analysis.completed":
             out.print(f"[yellow]no analysis: {escape(told['failure_reason'])}[/]")
         case None:
             out.print("\n")

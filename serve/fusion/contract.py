@@ -5,9 +5,21 @@ Source: the contract's public documentation and OpenAPI description (read 2026-1
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from models.errors import (
+    AllPanelsFailed,
+    BudgetExceeded,
+    Cancelled,
+    DeadlineExceeded,
+    FusionError,
+    ModelNotFound,
+    Overloaded,
+)
 
 FailureReason = Literal[
     "all_panels_failed",
@@ -22,6 +34,22 @@ FailureReason = Literal[
     "judge_empty_completion",
     "cancelled",
 ]
+
+#: The first kind that an error is says why a whole fusion failed.
+_REASONS: tuple[tuple[type[FusionError], FailureReason], ...] = (
+    (BudgetExceeded, "insufficient_credits"),
+    (Overloaded, "rate_limited"),
+    (ModelNotFound, "invalid_model"),
+    (Cancelled, "cancelled"),
+    (AllPanelsFailed, "all_panels_failed"),
+    (DeadlineExceeded, "all_panels_failed"),
+)
+
+
+def failure_reason(error: FusionError) -> FailureReason:
+    """The contract's word for what ended a fusion."""
+    return next((word for kind, word in _REASONS if isinstance(error, kind)), "unexpected_error")
+
 
 #: Characters that a model writes with one token, at worst (JSON and junk are dense).
 _CHARACTERS_A_TOKEN = 2.5
@@ -94,8 +122,13 @@ class Analysis(_Shape):
         )
 
 
-def analysis_schema(labels: tuple[str, ...], max_tokens: int) -> dict[str, Any]:
+@lru_cache(maxsize=64)
+def analysis_schema(
+    labels: tuple[str, ...], max_tokens: int, pick: bool = False
+) -> Mapping[str, Any]:
     """The JSON schema that the judge must fill, with `labels` as the only names it may use.
+
+    With `pick` it also names the `best` answer, last, when it has compared them.
 
     Every array and text is bounded, so that even a model that fills all of it with words ends
     its JSON within `max_tokens`: an analysis that breaks off is no analysis. An answer that
@@ -122,10 +155,12 @@ def analysis_schema(labels: tuple[str, ...], max_tokens: int) -> dict[str, Any]:
 
     topic = {"type": "string", "maxLength": _TOPIC}
     stances = array(record(model=label, stance=text), len(labels))
+    last = {"best": label} if pick else {}
     return record(
         consensus=array(text),
         contradictions=array(record(topic=topic, stances=stances)),
         partial_coverage=array(record(models=array(label, len(labels)), point=text)),
         unique_insights=array(record(model=label, insight=text)),
         blind_spots=array(text),
+        **last,
     )

@@ -5,28 +5,38 @@ from __future__ import annotations
 import json
 import random
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pydantic import ValidationError
 
-from models.answerer import Answerer
+from models.answerer import Answerer, Clock, SystemClock
 from models.call import Call
-from models.errors import FusionError
-from models.messages import Message, Stage
+from models.errors import BudgetExceeded, ContextTooLong, FusionError, Overloaded
+from models.messages import Effort, Message, Stage
+from models.tools.toolbox import ToolBox
 from serve.fusion import prompts
 from serve.fusion.contract import Analysis, FailureReason
 from serve.fusion.engine import Answer
+from serve.fusion.loop import Loop
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is put before the judge."""
+    """What is put before the judge. With `pick` it also names the best answer.
+
+    `tools` are names of server tools (None: all); with `max_tool_calls` 0 it uses none.
+    """
 
     model: str
     conversation: tuple[Message, ...]
     answers: tuple[Answer, ...]
     max_tokens: int
+    pick: bool = False
+    tools: tuple[str, ...] | None = ()
+    max_tool_calls: int = 0
+    effort: Effort | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +46,14 @@ class Finding:
     analysis: Analysis | None
     failure: FailureReason | None
     stages: tuple[Stage, ...] = ()
+    #: The member with the best answer, where the case asked for it.
+    best: str | None = None
 
 
 class Judge(Protocol):
     async def judge(self, case: Case, call: Call) -> Finding:
-        """Compare the answers. A judge that fails is a finding, not an error."""
+        """Compare the answers. A judge that fails is a finding, not an error; only a case that
+        is too long for it is one (ContextTooLong), as its caller can shorten it."""
         ...
 
 
@@ -48,46 +61,97 @@ class ModelJudge:
     """A judge on any model: labels the answers neutrally, asks, repairs once.
 
     The order of the answers is shuffled by the call's id, so that neither a name nor a place
-    is favoured, and a repetition of the same call gives the same order.
+    is favoured, and a repetition of the same call gives the same order. `boxes` makes the tools
+    of one case.
     """
 
-    def __init__(self, models: Answerer) -> None:
+    def __init__(
+        self,
+        models: Answerer,
+        boxes: Callable[[], ToolBox] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._models = models
+        self._boxes = boxes
+        self._clock = clock or SystemClock()
 
     async def judge(self, case: Case, call: Call) -> Finding:
         order = list(case.answers)
         # Shuffling wants no secrecy, only a spread.
         random.Random(call.id).shuffle(order)  # noqa: S311
-        names = {prompts.LABELS[index]: answer.member for index, answer in enumerate(order)}
-        labelled = tuple(zip(names, (answer.text for answer in order), strict=True))
-        messages = prompts.judge(case.conversation, labelled, secrets.token_hex(4))
+        labels = prompts.LABELS[: len(order)]
+        names = {label: answer.member for label, answer in zip(labels, order, strict=True)}
+        shown = tuple(
+            replace(answer, member=label) for label, answer in zip(labels, order, strict=True)
+        )
+        messages = prompts.judge(case.conversation, shown, secrets.token_hex(4), pick=case.pick)
+        inner = call.child("judge")
         stages: list[Stage] = []
+        messages = await self._checked(case, messages, inner, stages)
         failure: FailureReason | None = None
         for _ in range(2):
-            request = prompts.judge_request(case.model, messages, tuple(names), case.max_tokens)
+            request = replace(
+                prompts.judge_request(
+                    case.model, messages, tuple(names), case.max_tokens, pick=case.pick
+                ),
+                effort=case.effort,
+            )
             try:
-                completion = await self._models.complete(request, call.child("judge"))
+                completion = await self._models.complete(request, inner)
+            except ContextTooLong:
+                raise
             except FusionError as error:
                 stages.append(Stage("judge", case.model, error=error.message))
-                return Finding(None, "judge_upstream_error", tuple(stages))
+                return Finding(None, _why(error), tuple(stages))
             stages += completion.stages
             analysis, failure, problem = read_analysis(completion.text)
+            best = None
+            if analysis is not None and case.pick:
+                best = names.get(read_best(completion.text))
+                if best is None:
+                    analysis, failure = None, "judge_schema_mismatch"
+                    problem = f"best must be one of {', '.join(names)}"
             if analysis is not None:
-                return Finding(analysis.renamed(names), None, tuple(stages))
+                return Finding(analysis.renamed(names), None, tuple(stages), best)
             messages = prompts.judge_repair(messages, completion.text, problem)
         return Finding(None, failure, tuple(stages))
+
+    async def _checked(
+        self, case: Case, messages: tuple[Message, ...], call: Call, stages: list[Stage]
+    ) -> tuple[Message, ...]:
+        """The question to the judge, with what it found by its tools, where it has some."""
+        if self._boxes is None or not case.max_tool_calls:
+            return messages
+        box = self._boxes()
+        tools = box.specs(case.tools)
+        if not tools:
+            return messages
+        loop = Loop(self._models, self._clock, box, tools, case.max_tool_calls)
+        try:
+            notes = await loop.complete(
+                prompts.judge_checks(case.model, messages, case.max_tokens), call
+            )
+        except FusionError:
+            return messages  # it can still compare without having checked
+        finally:
+            stages += loop.stages
+        return prompts.judge_noted(messages, notes.text)
+
+
+def _why(error: FusionError) -> FailureReason:
+    if isinstance(error, BudgetExceeded):
+        return "insufficient_credits"
+    return "rate_limited" if isinstance(error, Overloaded) else "judge_upstream_error"
 
 
 def read_analysis(text: str) -> tuple[Analysis | None, FailureReason | None, str]:
     """The analysis in a judge's output, or the contract's reason and a sentence for the judge."""
-    body = text.strip()
+    body = _json(text)
     if not body:
         return None, "judge_empty_completion", "the reply was empty"
-    if body.startswith("```"):
-        body = body.strip("`").removeprefix("json").strip()
     try:
         data = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return None, "judge_not_valid_json", f"it is not JSON ({error})"
     try:
         return Analysis.model_validate(data), None, ""
@@ -95,3 +159,15 @@ def read_analysis(text: str) -> tuple[Analysis | None, FailureReason | None, str
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the object"
         return None, "judge_schema_mismatch", f"{where}: {first['msg']}"
+
+
+def read_best(text: str) -> str:
+    """The label of the best answer in a judge's output that is known to be an object."""
+    return str(json.loads(_json(text)).get("best", "")).strip()
+
+
+def _json(text: str) -> str:
+    body = text.strip()
+    if body.startswith("```"):
+        body = body.strip("`").removeprefix("json").strip()
+    return body

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
+from models.answerer import SystemClock
 from models.call import Call
-from models.catalog import Panel
+from models.catalog import Catalog, Roles
 from models.errors import (
     AllPanelsFailed,
     BadRequest,
@@ -22,6 +25,7 @@ from models.messages import (
     Completion,
     Done,
     Event,
+    FusionOptions,
     Progress,
     Request,
     Sampling,
@@ -31,15 +35,14 @@ from models.messages import (
 )
 from models.prices import Price
 from serve.fusion.contract import Analysis
+from serve.fusion.deliberation import Resources
 from serve.fusion.fusion import Fusion
 from serve.fusion.judge import ModelJudge
+from serve.fusion.plan import make
 from serve.money.meter import Meter
 
 EMPTY = {key: [] for key in Analysis.model_fields}
 ASKED = Request("fusion/trio", (user("Is water wet?"),), Sampling(max_tokens=50))
-PANEL = Panel.model_validate(
-    {"members": ["one", {"model": "two", "persona": "Doubt it.", "temperature": 0.9}]}
-)
 
 
 class ByName:
@@ -47,7 +50,7 @@ class ByName:
 
     def __init__(self, *fakes: FakeModel) -> None:
         price = Price.model_validate({"input": 1, "output": 1})
-        self._models = {fake.name: Meter(fake, price) for fake in fakes}
+        self._models = {fake.name: Meter(fake, price, fake.clock) for fake in fakes}
 
     async def complete(self, request: Request, call: Call) -> Completion:
         return await self._models[request.model].complete(request, call)
@@ -56,22 +59,41 @@ class ByName:
         return self._models[request.model].stream(request, call)
 
 
-def fusion(*fakes: FakeModel, panel: Panel = PANEL, clock: FakeClock | None = None) -> Fusion:
+CATALOG = Catalog.model_validate(
+    {
+        "models": {name: {"engine": "fake"} for name in ("one", "two", "three", "judge", "writer")},
+        "panels": {
+            "trio": {
+                "members": ["one", {"model": "two", "persona": "Doubt it.", "temperature": 0.9}],
+                "synthesis": "writer",
+            }
+        },
+        "roles": {"judge": "judge"},
+    }
+)
+
+
+def catalog(**changes: Any) -> Catalog:
+    """The catalog with these keys of the panel changed."""
+    data = CATALOG.model_dump(mode="json")
+    data["panels"]["trio"] |= changes
+    return Catalog.model_validate(data)
+
+
+def fusion(
+    *fakes: FakeModel,
+    known: Catalog = CATALOG,
+    clock: FakeClock | None = None,
+    options: FusionOptions | None = None,
+) -> Fusion:
     models = ByName(*fakes)
-    judge = ModelJudge(models)
-    return Fusion(
-        "trio",
-        panel,
-        judge_model="judge",
-        writer="writer",
-        models=models,
-        judge=judge,
-        clock=clock,
-    )
+    resources = Resources(known, models, ModelJudge(models), clock or SystemClock())
+    return Fusion(make(known, "trio", options), resources)
 
 
 def cast(**replies: object) -> list[FakeModel]:
     known = {"one": "Yes.", "two": "No.", "judge": json.dumps(EMPTY), "writer": "It depends."}
+    known |= {"three": "Perhaps."}
     return [FakeModel(name, reply) for name, reply in (known | replies).items()]  # type: ignore[arg-type]
 
 
@@ -166,9 +188,17 @@ async def test_a_judge_that_fails_twice_leaves_raw_answers_and_says_so() -> None
 
 async def test_the_stream_tells_what_happens_and_then_the_answer_live() -> None:
     seen = await events(fusion(*cast(two=Unavailable("gone"))))
-    kinds = [event.kind for event in seen if isinstance(event, Progress)]
-    assert sorted(kinds[:2]) == ["panel.completed", "panel.failed"]
-    assert kinds[2:] == ["analysis.in_progress", "analysis.completed"]
+    told = [event for event in seen if isinstance(event, Progress)]
+    kinds = [event.kind for event in told]
+    assert kinds[:3] == ["in_progress", "panel.added", "panel.added"]
+    assert sorted(kinds[3:6]) == ["panel.completed", "panel.delta", "panel.failed"]
+    assert kinds[6:] == ["analysis.in_progress", "analysis.completed", "completed"]
+    assert told[-1].data["result"] == {
+        "status": "ok",
+        "analysis": EMPTY,
+        "responses": [{"model": "one", "content": "Yes."}],
+        "failed_models": [{"model": "two", "error": "gone", "status_code": 503}],
+    }
     text = "".join(event.text for event in seen if isinstance(event, TextDelta))
     assert text == "It depends."
     assert isinstance(seen[-1], Done)
@@ -209,8 +239,9 @@ async def test_closing_the_stream_frees_everything() -> None:
     models = cast()
     models[1].clock, models[1].first_token_s = clock, 5.0
     async with aclosing(fusion(*models).stream(ASKED, Call())) as stream:
-        first = await anext(stream)
-        assert isinstance(first, Progress)
+        async for event in stream:
+            if isinstance(event, Progress) and event.kind == "panel.completed":
+                break
     assert models[1].cancelled == 1
     assert len(asyncio.all_tasks()) == 1
 
@@ -220,15 +251,206 @@ async def test_a_writer_that_fails_fails_the_request() -> None:
         await fusion(*cast(writer=Unavailable("no pen"))).complete(ASKED, Call())
 
 
-async def test_a_bug_in_a_panelist_ends_the_fusion_and_does_not_hang_it() -> None:
+async def test_a_bug_in_a_panelist_is_that_panelists_failure() -> None:
     def broken(_: Request) -> str:
         raise RuntimeError("a bug")
 
-    with pytest.raises(FusionError, match="Internal error: RuntimeError"):
-        await asyncio.wait_for(fusion(*cast(one=broken)).complete(ASKED, Call()), 5)
+    answer = await asyncio.wait_for(fusion(*cast(one=broken)).complete(ASKED, Call()), 5)
+    [failed] = answer.extension["failed_models"]
+    assert (failed["model"], failed["error"]) == ("one", "Internal error: RuntimeError.")
 
 
 async def test_panelists_that_all_come_too_late_are_a_504() -> None:
     late = DeadlineExceeded("too late")
     with pytest.raises(DeadlineExceeded):
         await fusion(*cast(one=late, two=late)).complete(ASKED, Call())
+
+
+# What a panel may say
+
+
+async def test_one_slow_panelist_is_left_out_after_its_grace_and_said_so() -> None:
+    clock = FakeClock()
+    models = cast(two="No, and slowly.")
+    for model in models:
+        model.clock, model.first_token_s = clock, 1.0
+    models[1].first_token_s = 10.0
+    made = fusion(*models, known=catalog(quorum=1, grace_s=2.0), clock=clock)
+    task = asyncio.create_task(made.complete(ASKED, Call()))
+    await clock.advance(5.0)
+    answer = await task
+    assert clock.now() == 5.0  # 1 and 2 of grace, the judge's 1, the writer's 1
+    assert [one["model"] for one in answer.extension["responses"]] == ["one"]
+    assert answer.extension["left_out"] == [{"model": "two", "why": "late"}]
+    [failed] = answer.extension["failed_models"]
+    assert (failed["model"], failed["status_code"]) == ("two", 504)
+    assert models[1].cancelled == 1
+
+
+async def test_a_candidate_takes_the_place_of_one_that_failed() -> None:
+    made = fusion(*cast(one=Unavailable("gone")), known=catalog(candidates=["three"]))
+    answer = await made.complete(ASKED, Call())
+    assert answer.extension["responses"] == [
+        {"model": "three", "content": "Perhaps."},
+        {"model": "two", "content": "No."},
+    ]
+    assert [one["model"] for one in answer.extension["failed_models"]] == ["one"]
+
+
+async def test_a_second_layer_reads_the_first_and_shares_it_as_a_prefix() -> None:
+    models = cast(one=["Yes.", "Yes, better."], two=["No.", "No, better."])
+    answer = await fusion(*models, known=catalog(layers=2)).complete(ASKED, Call())
+    assert [one["content"] for one in answer.extension["responses"]] == [
+        "Yes, better.",
+        "No, better.",
+    ]
+    (_, (plain, _)), (_, (doubting, _)) = models[0].calls, models[1].calls
+    shown = plain.messages[-1].text
+    assert "Yes." in shown
+    assert "No." in shown
+    assert doubting.messages[-1].text.endswith("(For this answer: Doubt it.)")
+
+
+async def test_one_model_fused_with_itself_differs_by_its_seed() -> None:
+    models = cast()
+    known = catalog(members=["one"], self=3)
+    answer = await fusion(*models, known=known).complete(
+        Request("fusion/trio", ASKED.messages, Sampling(seed=7)), Call()
+    )
+    assert [one["model"] for one in answer.extension["responses"]] == ["one", "one#2", "one#3"]
+    assert [request.sampling.seed for request, _ in models[0].calls] == [7, 8, 9]
+
+
+async def test_best_of_gives_the_chosen_answer_as_it_is() -> None:
+    def verdict(request: Request) -> str:
+        label = "A" if re.search(r'from="A">\nNo\.', request.messages[-1].text) else "B"
+        return json.dumps(EMPTY | {"best": label})
+
+    models = cast(judge=verdict)
+    answer = await fusion(*models, known=catalog(answer="best_of")).complete(ASKED, Call())
+    assert (answer.text, answer.model, answer.extension["best"]) == ("No.", "two", "two")
+    assert models[3].calls == []
+    # A panelist whose answer may be the final one keeps within the caller's limit.
+    assert models[0].calls[0][0].sampling.max_tokens == 50
+
+
+async def test_judge_only_is_the_judge_without_a_panel() -> None:
+    models = cast(judge="By myself.")
+    answer = await fusion(*models, known=catalog(answer="judge_only")).complete(ASKED, Call())
+    assert (answer.text, answer.model) == ("By myself.", "judge")
+    assert [len(model.calls) for model in models] == [0, 0, 1, 0, 0]
+    assert models[2].calls[0][0].messages == ASKED.messages
+
+
+async def test_panelists_are_heard_while_they_write() -> None:
+    seen = await events(fusion(*cast(one="Yes, it is.")))
+    deltas = [
+        event.data["delta"]
+        for event in seen
+        if isinstance(event, Progress) and event.kind == "panel.delta" and event.data["index"] == 0
+    ]
+    assert deltas == ["Yes,", " it", " is."]
+
+
+async def test_a_cost_cap_leaves_out_what_does_not_fit() -> None:
+    data = CATALOG.model_dump(mode="json")
+    for name in ("one", "two", "judge", "writer"):
+        data["models"][name]["price"] = {"input": 0, "output": 1}
+    data["panels"]["trio"]["members"] = [{"model": "one", "max_tokens": 100}, "two"]
+    known = Catalog.model_validate(data)
+    # 50 words of the writer and 100 of the first panelist at a millionth of a dollar each.
+    answer = await fusion(*cast(), known=known).complete(ASKED, Call(cost_cap_nano_usd=150_000))
+    assert answer.extension["left_out"] == [{"model": "two", "why": "cost_cap"}]
+    assert answer.extension["failure_reason"] == "insufficient_credits"
+    assert answer.text == "It depends."
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "message"),
+    [
+        (FusionOptions(analysis_models=("one",) * 9), "analysis_models", "at most 8"),
+        (FusionOptions(analysis_models=("nobody",)), "analysis_models", "nobody"),
+        (FusionOptions(analysis_models=("fusion/trio",)), "analysis_models", "is a fusion"),
+        (FusionOptions(analysis_models=("fusion/auto",)), "analysis_models", "is the router"),
+        (FusionOptions(judge="nobody"), "model", "nobody"),
+    ],
+)
+def test_a_request_that_names_what_cannot_be_is_told_so(
+    options: FusionOptions, field: str, message: str
+) -> None:
+    with pytest.raises(FusionError, match=message) as caught:
+        make(CATALOG, "trio", options)
+    assert caught.value.param == field
+    assert caught.value.status in (400, 404)
+
+
+def test_a_preset_that_nobody_defined() -> None:
+    with pytest.raises(BadRequest, match="There is no preset 'general-high'") as caught:
+        make(CATALOG, None, FusionOptions(preset="general-high"))
+    assert caught.value.param == "preset"
+
+
+async def test_a_request_chooses_its_own_panel_and_judge_who_also_writes() -> None:
+    models = cast(three=[json.dumps(EMPTY), "From three."])
+    options = FusionOptions(analysis_models=("one", "one"), judge="three", temperature=0.3)
+    answer = await fusion(*models, options=options).complete(ASKED, Call())
+    assert (answer.model, answer.text) == ("three", "From three.")
+    assert [one["model"] for one in answer.extension["responses"]] == ["one", "one#2"]
+    assert [request.sampling.temperature for request, _ in models[0].calls] == [0.3, 0.3]
+    assert models[4].calls[0][0].sampling.temperature == 0.0
+
+
+async def test_a_panelist_that_streams_for_ever_is_cut_off_by_the_deadline() -> None:
+    clock = FakeClock()
+    models = cast(two=" ".join(["more"] * 100_000))
+    models[1].clock, models[1].token_s = clock, 0.05
+    task = asyncio.create_task(
+        fusion(*models, known=catalog(quorum=2), clock=clock).complete(ASKED, Call(deadline=10.0))
+    )
+    await clock.advance(6.0)
+    answer = await task
+    assert answer.extension["left_out"] == [{"model": "two", "why": "deadline"}]
+
+
+async def test_an_answer_of_a_megabyte_is_shortened_for_its_readers_and_told_whole() -> None:
+    long = "All work and no play. " * 50_000
+    shortened = []
+
+    def judged(request: Request) -> str:
+        text = request.messages[-1].text
+        if "<text-" in text:
+            shortened.append(text)
+            return "It repeats itself."
+        assert len(text) < 30_000
+        return json.dumps(EMPTY)
+
+    models = cast(one=long, judge=judged)
+    known = catalog().model_copy(
+        update={"roles": Roles.model_validate({"judge": "judge", "reduce": "judge"})}
+    )
+    answer = await fusion(*models, known=known).complete(ASKED, Call())
+    assert answer.extension["responses"][0]["content"] == long
+    assert "".join(shortened).count("All work") > 49_000, "every piece was read"
+    written = models[3].calls[0][0].messages[-1].text
+    assert "It repeats itself." in written
+    assert len(written) < 30_000
+
+
+async def test_half_characters_are_replaced_before_they_break_the_answer() -> None:
+    answer = await fusion(*cast(one="half \ud83d of a smile")).complete(ASKED, Call())
+    content = answer.extension["responses"][0]["content"]
+    assert content == "half ? of a smile"
+    assert content.encode()
+
+
+async def test_panelists_that_are_all_empty() -> None:
+    with pytest.raises(AllPanelsFailed, match="empty answer"):
+        await fusion(*cast(one="", two=" ")).complete(ASKED, Call())
+
+
+async def test_panelists_that_all_say_the_same_are_a_fusion_like_any() -> None:
+    answer = await fusion(*cast(one="Same.", two="Same.")).complete(ASKED, Call())
+    assert answer.text == "It depends."

@@ -1,0 +1,319 @@
+"""Carries out what the engine decides, up to what the final answer is written from."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from models.answerer import Answerer, Clock, SystemClock
+from models.call import Call
+from models.catalog import Catalog
+from models.errors import ContextTooLong, FusionError
+from models.messages import (
+    Completion,
+    Event,
+    Progress,
+    ReasoningDelta,
+    Request,
+    Stage,
+    TextDelta,
+    Tool,
+    user,
+)
+from models.tools.toolbox import ToolBox
+from serve.fusion import engine, prompts, result, window
+from serve.fusion.judge import Case, Finding, Judge
+from serve.fusion.loop import Loop
+from serve.fusion.plan import Plan
+from serve.fusion.reduction import Reduction
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What every fusion of a process works with. `models` answers for concrete model names;
+    `boxes` makes the server tools of one request."""
+
+    catalog: Catalog
+    models: Answerer
+    judge: Judge
+    clock: Clock = field(default_factory=SystemClock)
+    boxes: Callable[[], ToolBox] | None = None
+
+
+class Deliberation:
+    """The panel and the judge of one request. `live`: somebody listens to the panelists.
+
+    Read `events()` to the end, and `write` says what to write from. Leaving the block ends all
+    that is under way.
+    """
+
+    write: engine.Write
+
+    def __init__(
+        self, plan: Plan, request: Request, call: Call, resources: Resources, *, live: bool
+    ) -> None:
+        self.plan = plan
+        self.request = request
+        self.call = call
+        self.stages: list[Stage] = []
+        self.run = engine.Run(
+            plan.terms(request, resources.catalog, call.deadline, call.cost_cap_nano_usd)
+        )
+        self._resources = resources
+        self._clock = resources.clock
+        self._live = live
+        self._inbox: asyncio.Queue[engine.Event | Progress] = asyncio.Queue()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._who: dict[int, int] = {}
+        self._timer: asyncio.Task[None] | None = None
+        self._wake_at: float | None = None
+        self._box = resources.boxes() if resources.boxes else None
+        self._tools: tuple[Tool, ...] = self._box.specs(plan.tools) if self._box else ()
+        reducer = resources.catalog.models[plan.reducer]
+        self._reduction = Reduction(
+            resources.models, plan.reducer, reducer.context, reducer.max_output, self.stages
+        )
+        self._short: tuple[engine.Answer, ...] | None = None
+
+    async def __aenter__(self) -> Deliberation:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.run.on(engine.Abandoned(), self._clock.now())
+        tasks = [*self._tasks.values(), *([self._timer] if self._timer else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def events(self) -> AsyncGenerator[Progress, None]:
+        """What happens on the way. Raises what ended a fusion that has no answer."""
+        yield Progress("in_progress", {"panel": self.plan.panel})
+        actions = self.run.start(self._clock.now())
+        told = 0
+        while True:
+            for one in self.run.failed[told:]:
+                yield Progress("panel.failed", {"index": one.who, **result.failure(one)})
+            told = len(self.run.failed)
+            for action in actions:
+                match action:
+                    case engine.AskMember():
+                        self._who[action.ask] = action.who
+                        self._start(action.ask, self._ask(action), self._member_broke)
+                        name = self.plan.names[action.who]
+                        yield Progress("panel.added", {"index": action.who, "model": name})
+                    case engine.AskJudge():
+                        self._start(action.ask, self._compare(action), self._judge_broke)
+                        yield Progress("analysis.in_progress", {"model": self.plan.judge})
+                    case engine.Stop(ask):
+                        self._tasks[ask].cancel()
+                    case engine.GiveUp(error):
+                        failed = result.error(error, self.run.failed)
+                        yield Progress("completed", {"result": failed})
+                        raise error
+                    case engine.Write():
+                        self.write = action
+                        yield Progress("completed", {"result": self.result()})
+                        return
+            happened = await self._next()
+            if isinstance(happened, Progress):
+                actions = []
+                yield happened
+                continue
+            progress = self._progress(happened)
+            actions = self.run.on(happened, self._clock.now())
+            if progress:
+                yield progress
+
+    def result(self) -> dict[str, Any]:
+        """The contract's result."""
+        write = self.write
+        return result.result(write.answers, self.run.failed, write.analysis, write.judge_failure)
+
+    async def material(self, room: int) -> tuple[engine.Answer, ...]:
+        """The answers for a writer who can read about `room` tokens of them."""
+        answers = self.write.answers
+        if self._short is not None and _size(answers) > room:
+            answers = self._short
+        question = prompts.question(self.request.messages)
+        return await self._reduction.fit(answers, room, question, self.call)
+
+    def written(self, answer: Completion) -> None:
+        """The final answer is there."""
+        cost = _cost(answer.stages)
+        self.run.on(engine.Written(self.write.ask, cost), self._clock.now())
+
+    # The calls
+
+    async def _ask(self, action: engine.AskMember) -> None:
+        member, name = self.plan.members[action.who], self.plan.names[action.who]
+        seed = self.request.sampling.seed
+        # The same model at the same seed would say the same thing again.
+        sampling = replace(member.sampling, seed=None if seed is None else seed + action.who)
+        mark = secrets.token_hex(4)
+        asked = prompts.panelist(
+            self.request, member.model, member.persona, sampling, action.before, mark
+        )
+        asked = replace(asked, effort=self.plan.effort)
+        if self.plan.answer == "best_of":
+            asked = self._as_final(asked)
+        call = self.call.child("panelist", deadline=action.deadline or self.call.deadline)
+        loop = Loop(
+            self._resources.models, self._clock, self._box, self._tools, self.plan.max_tool_calls
+        )
+        began = self._clock.now()
+
+        def failed(why: str) -> None:
+            seconds = self._clock.now() - began
+            loop.stages.append(Stage("panelist", member.model, seconds=seconds, error=why))
+
+        hear = partial(self._heard, action.who) if self._live else None
+        try:
+            completion = await loop.complete(asked, call, hear)
+        except FusionError as error:
+            failed(error.message)
+            self._inbox.put_nowait(engine.MemberFailed(action.ask, error, _cost(loop.stages)))
+        except asyncio.CancelledError:
+            failed("Cancelled.")
+            raise
+        else:
+            cost = _cost(loop.stages)
+            text = clean(completion.text)
+            self._inbox.put_nowait(engine.Answered(action.ask, text, completion.sources, cost))
+        finally:
+            self.stages += (replace(stage, member=name) for stage in loop.stages)
+
+    def _as_final(self, asked: Request) -> Request:
+        """A panelist whose answer may be the final one writes in the caller's form."""
+        limits = (asked.sampling.max_tokens, self.request.sampling.max_tokens)
+        known = [one for one in limits if one is not None]
+        sampling = replace(asked.sampling, max_tokens=min(known) if known else None)
+        return replace(asked, sampling=sampling, response_format=self.request.response_format)
+
+    def _heard(self, who: int, event: Event) -> None:
+        kinds = {TextDelta: "panel.delta", ReasoningDelta: "panel.reasoning.delta"}
+        if isinstance(event, TextDelta | ReasoningDelta):
+            data = {"index": who, "model": self.plan.names[who], "delta": clean(event.text)}
+            self._inbox.put_nowait(Progress(kinds[type(event)], data))
+
+    async def _compare(self, action: engine.AskJudge) -> None:
+        spec = self._resources.catalog.models[self.plan.judge]
+        room = spec.context - self.plan.analysis_tokens - window.OVERHEAD
+        call = replace(self.call, deadline=action.deadline or self.call.deadline)
+        try:
+            try:
+                finding = await self._judged(action.answers, room, call)
+            except ContextTooLong:
+                # The estimate was too good: this text has more tokens than most.
+                finding = await self._judged(action.answers, room // 2, call)
+        except FusionError as error:
+            # The judge's place went away, not its model: the panel's answers still stand.
+            failed = Stage("judge", self.plan.judge, error=error.message)
+            finding = Finding(None, "judge_upstream_error", (failed,))
+        self.stages += finding.stages
+        cost = _cost(finding.stages)
+        if finding.analysis is not None:
+            found = engine.Judged(action.ask, finding.analysis, finding.best, cost)
+            self._inbox.put_nowait(found)
+        else:
+            reason = finding.failure or "unexpected_error"
+            self._inbox.put_nowait(engine.JudgeFailed(action.ask, reason, cost))
+
+    async def _judged(self, answers: tuple[engine.Answer, ...], room: int, call: Call) -> Finding:
+        conversation = self.request.messages
+        question = prompts.question(conversation)
+        asked = window.tokens(question)
+        if asked > room // 2:
+            question = await self._reduction.text(question, room // 2, question, call)
+            conversation, asked = (user(question),), room // 2
+        short = await self._reduction.fit(answers, room - asked, question, call)
+        if short is not answers:
+            self._short = short
+        case = Case(
+            model=self.plan.judge,
+            conversation=conversation,
+            answers=short,
+            max_tokens=self.plan.analysis_tokens,
+            pick=self.plan.answer == "best_of",
+            tools=self.plan.tools,
+            max_tool_calls=self.plan.max_tool_calls if self._tools else 0,
+            effort=self.plan.effort,
+        )
+        return await self._resources.judge.judge(case, call)
+
+    # The inbox
+
+    def _start(
+        self,
+        ask: int,
+        work: Coroutine[Any, Any, None],
+        broke: Callable[[int, FusionError], engine.Event],
+    ) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:
+                # Whoever waits for this call's event must hear that none will come.
+                log.exception("an inner call of a fusion failed")
+                told = FusionError(f"Internal error: {type(error).__name__}.")
+                self._inbox.put_nowait(broke(ask, told))
+
+        self._tasks[ask] = asyncio.create_task(guarded())
+
+    @staticmethod
+    def _member_broke(ask: int, error: FusionError) -> engine.Event:
+        return engine.MemberFailed(ask, error)
+
+    @staticmethod
+    def _judge_broke(ask: int, _: FusionError) -> engine.Event:
+        return engine.JudgeFailed(ask, "unexpected_error")
+
+    async def _next(self) -> engine.Event | Progress:
+        """The next thing that happens, at the latest a `Tick` when the engine wants one."""
+        if self._wake_at != self.run.wake_at:
+            self._wake_at = self.run.wake_at
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = None
+            if self._wake_at is not None:
+                self._timer = asyncio.create_task(self._ring(self._wake_at))
+        happened = await self._inbox.get()
+        if isinstance(happened, engine.Tick):
+            self._wake_at = None  # it may have rung a moment early
+        return happened
+
+    async def _ring(self, at: float) -> None:
+        await self._clock.sleep(at - self._clock.now())
+        self._inbox.put_nowait(engine.Tick())
+
+    def _progress(self, happened: engine.Event) -> Progress | None:
+        """What a client is told of this event, if it is still waited for."""
+        match happened:
+            case engine.Answered(ask, text) if text.strip() and ask in self.run.open:
+                who = self._who[ask]
+                data = {"index": who, "model": self.plan.names[who], "content": text}
+                return Progress("panel.completed", data)
+            case engine.Judged(ask, analysis) if ask in self.run.open:
+                return Progress("analysis.completed", {"analysis": analysis.model_dump()})
+            case engine.JudgeFailed(ask, reason) if ask in self.run.open:
+                return Progress("analysis.completed", {"failure_reason": reason})
+        return None
+
+
+def clean(text: str) -> str:
+    """The text without half characters (lone surrogates), which no UTF-8 can carry."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _size(answers: tuple[engine.Answer, ...]) -> int:
+    return sum(window.tokens(answer.text) for answer in answers)
+
+
+def _cost(stages: tuple[Stage, ...] | list[Stage]) -> int:
+    return sum(stage.nano_usd or 0 for stage in stages)

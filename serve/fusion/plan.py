@@ -1,0 +1,213 @@
+"""What one fusion consists of: a panel of the catalog, and what the request says about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal
+
+from models.catalog import AUTO, FUSION, MAX_PANEL, Catalog, Member, ModelSpec, Panel, numbered
+from models.errors import BadRequest, ModelNotFound
+from models.messages import Effort, FusionOptions, Request
+from models.prices import NANO_PER_USD
+from serve.fusion import window
+from serve.fusion.engine import Prices, Terms
+
+#: The panel of a request that asks for a fusion without naming one.
+DEFAULT = "default"
+#: Longest answer of each inner call where the caller asked for a fusion as a tool.
+TOOL_COMPLETION_TOKENS = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a run needs to know, with every name made concrete.
+
+    `members` go with `names`: those of the `places` first, then the candidates.
+    """
+
+    panel: str
+    members: tuple[Member, ...]
+    names: tuple[str, ...]
+    places: int
+    judge: str
+    writer: str
+    reducer: str
+    answer: Literal["synthesis", "best_of", "judge_only"]
+    layers: int
+    quorum: int
+    grace_s: float
+    member_s: float
+    analysis_tokens: int
+    cost_cap: int | None
+    #: None: all that are configured.
+    tools: tuple[str, ...] | None
+    max_tool_calls: int
+    effort: Effort | None = None
+
+    def terms(
+        self, request: Request, catalog: Catalog, deadline: float | None, cap: int | None
+    ) -> Terms:
+        """The engine's terms. `cap` is the caller's own limit in nano-dollars."""
+        caps = [one for one in (cap, self.cost_cap) if one is not None]
+        return Terms(
+            names=self.names,
+            places=self.places,
+            quorum=self.quorum,
+            grace_s=self.grace_s,
+            member_s=self.member_s,
+            deadline=deadline,
+            layers=self.layers,
+            prices=self._prices(request, catalog, min(caps)) if caps else None,
+        )
+
+    def _prices(self, request: Request, catalog: Catalog, cap: int) -> Prices:
+        """The worst that each call can cost. A model without a price counts as free: what is
+        not known cannot be kept under a cap."""
+        asked = sum(window.tokens(message.text) for message in request.messages) + window.OVERHEAD
+        writes = [
+            _longest(catalog.models[member.model], member.max_tokens) for member in self.members
+        ]
+        read = asked + sum(writes[: self.places])
+        panel = asked if self.layers == 1 else read
+        analysis = self.analysis_tokens
+        writer = 0
+        if self.answer != "best_of":
+            longest = _longest(catalog.models[self.writer], request.sampling.max_tokens)
+            seen = read + analysis if self.places else asked
+            writer = _worst(catalog.models[self.writer], seen, longest)
+        return Prices(
+            cap=cap,
+            members=tuple(
+                _worst(catalog.models[member.model], panel, most)
+                for member, most in zip(self.members, writes, strict=True)
+            ),
+            # It may be asked a second time, to repair what it wrote.
+            judge=2 * _worst(catalog.models[self.judge], read + analysis, analysis),
+            writer=writer,
+        )
+
+
+def _longest(spec: ModelSpec, wanted: int | None) -> int:
+    return spec.max_output if wanted is None else min(wanted, spec.max_output)
+
+
+def _worst(spec: ModelSpec, read: int, written: int) -> int:
+    return 0 if spec.price is None else spec.price.worst(min(read, spec.context), written)
+
+
+def make(
+    catalog: Catalog, panel: str | None, options: FusionOptions | None, writer: str | None = None
+) -> Plan:
+    """The plan for a panel of the catalog (None: the options' preset, or the default one).
+
+    `writer` is who writes the answer where the caller asked a model of its own to. Raises
+    BadRequest or ModelNotFound, with the field of the contract that is wrong.
+    """
+    options = options or FusionOptions()
+    spec, name = _panel(catalog, panel, options)
+    judge = spec.judge or catalog.roles.judge
+    if options.judge is not None:
+        judge = _concrete(catalog, options.judge, "model")
+        # By the contract, the judge of a request also writes its answer.
+        writer = writer or judge
+    judge = catalog.model_behind(judge)
+    alone = spec.answer == "judge_only"
+    if alone:
+        writer = judge
+    members = (*spec.places, *spec.candidates)
+    places = len(spec.places)
+    return Plan(
+        panel=name,
+        members=tuple(_member(catalog, member, options) for member in members),
+        names=numbered(member.model for member in members),
+        places=0 if alone else places,
+        judge=judge,
+        writer=writer or _writer(catalog, spec, judge),
+        reducer=catalog.reducer(),
+        answer=spec.answer,
+        layers=spec.layers,
+        quorum=min(spec.quorum or ceil(places * 2 / 3), places),
+        grace_s=spec.grace_s,
+        member_s=spec.timeout_s,
+        analysis_tokens=_analysis_tokens(spec, catalog.models[judge]),
+        cost_cap=None if spec.cost_cap_usd is None else int(spec.cost_cap_usd * NANO_PER_USD),
+        tools=_tools(spec, options),
+        max_tool_calls=options.max_tool_calls or spec.max_tool_calls,
+        effort=options.effort,
+    )
+
+
+def _analysis_tokens(panel: Panel, judge: ModelSpec) -> int:
+    """Clamped so that the answers have most of the judge's window."""
+    return min(panel.analysis_tokens, judge.max_output, max(128, judge.context // 4))
+
+
+def _panel(catalog: Catalog, panel: str | None, options: FusionOptions) -> tuple[Panel, str]:
+    if panel is None and options.preset is not None:
+        panel = options.preset
+        if panel not in catalog.panels:
+            known = ", ".join(catalog.panels) or "none"
+            raise BadRequest(
+                f"There is no preset '{panel}'. Presets are the catalog's panels: {known}.",
+                param="preset",
+            )
+    name = panel or DEFAULT
+    spec = catalog.panels.get(name)
+    if options.analysis_models:
+        if len(options.analysis_models) > MAX_PANEL:
+            raise BadRequest(f"A panel has at most {MAX_PANEL} models.", param="analysis_models")
+        named = (
+            Member(model=_named(catalog, model, "analysis_models"))
+            for model in options.analysis_models
+        )
+        changed = {"members": tuple(named), "candidates": (), "self": 1, "quorum": None}
+        return (spec or Panel(members=changed["members"])).model_copy(update=changed), name
+    if spec is None:
+        raise BadRequest(
+            "The catalog has no panel 'default': name the models in 'analysis_models'.",
+            param="analysis_models",
+        )
+    return spec, name
+
+
+def _named(catalog: Catalog, name: str, param: str) -> str:
+    _concrete(catalog, name, param)
+    return name
+
+
+def _concrete(catalog: Catalog, name: str, param: str) -> str:
+    """The model behind a name of the request's."""
+    target = catalog.resolve(name)
+    if target is None:
+        raise ModelNotFound(f"No model or alias is called '{name}'.", param=param)
+    if target.kind != "model":
+        what = "the router" if name == AUTO else "a fusion"
+        raise BadRequest(
+            f"'{name}' is {what} and cannot stand in a panel ({FUSION}...); name a model.",
+            param=param,
+        )
+    return target.name
+
+
+def _member(catalog: Catalog, member: Member, options: FusionOptions) -> Member:
+    """The member as this request wants it, its model a concrete one."""
+    limit = options.max_completion_tokens
+    if limit is None and options.entry == "tool":
+        limit = TOOL_COMPLETION_TOKENS
+    limits = [one for one in (limit, member.max_tokens) if one is not None]
+    changed = {
+        "model": catalog.model_behind(member.model),
+        "max_tokens": min(limits) if limits else None,
+        "temperature": (member.temperature if options.temperature is None else options.temperature),
+    }
+    return member.model_copy(update=changed)
+
+
+def _tools(panel: Panel, options: FusionOptions) -> tuple[str, ...] | None:
+    return panel.tools if options.tools is None else tuple(tool.name for tool in options.tools)
+
+
+def _writer(catalog: Catalog, panel: Panel, judge: str) -> str:
+    name = panel.synthesis or panel.judge or catalog.roles.synthesis
+    return catalog.model_behind(name) if name else judge
