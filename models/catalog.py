@@ -25,6 +25,8 @@ CONTRACT_NAMES = {"openrouter/fusion": "default", "openrouter/fusion-flash": "ge
 SUBTASK_KINDS = ("design", "read", "search", "extract", "write", "code", "check", "decide")
 MAX_PANEL = 8
 
+_ADDRESS = r"^https?://[^\s?#@]+$"
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=128)]
 
 
@@ -112,24 +114,56 @@ class FakeModelSpec(Hosted):
     token_s: float = Field(0.0, ge=0)
 
 
-class OpenAIModel(_Model):
-    """A flagship model behind an API that speaks OpenAI's chat dialect."""
+class FlagshipSpec(_Model):
+    """A flagship model: what answers is not ours, and has limits of its own."""
 
     tier: Literal["flagship"] = "flagship"
-    engine: Literal["openai"]
-    #: The model's name at the provider. Default: its name here.
-    upstream: str | None = None
-    base_url: str = Field("https://api.openai.com/v1", pattern=r"^https?://[^\s?#@]+$")
-    #: The environment variable that holds the key. The key itself never stands in the catalog.
-    api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     #: Calls in flight for this account over the whole cluster.
     max_concurrent: int = Field(64, ge=1)
     timeout_s: float = Field(120.0, gt=0)
+
+
+class ApiModel(FlagshipSpec):
+    """A flagship model behind a remote API."""
+
+    #: The model's name at the provider. Default: its name here.
+    upstream: str | None = None
+    #: The environment variable that holds the key. The key itself never stands in the catalog.
+    api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    base_url: str = Field(pattern=_ADDRESS)
     tools: bool = True
     images: bool = True
 
 
-ModelSpec = Annotated[VllmModel | FakeModelSpec | OpenAIModel, Field(discriminator="engine")]
+class OpenAIModel(ApiModel):
+    """An API that speaks OpenAI's chat completions, as most do."""
+
+    engine: Literal["openai"]
+    base_url: str = Field("https://api.openai.com/v1", pattern=_ADDRESS)
+
+
+class OpenAIResponsesModel(ApiModel):
+    """An API that speaks OpenAI's responses."""
+
+    engine: Literal["openai-responses"]
+    base_url: str = Field("https://api.openai.com/v1", pattern=_ADDRESS)
+    #: Whether to ask for summaries of what it thinks. OpenAI wants a verified organization for it.
+    summaries: bool = False
+
+
+class AnthropicModel(ApiModel):
+    """An API that speaks Anthropic's messages."""
+
+    engine: Literal["anthropic"]
+    base_url: str = Field("https://api.anthropic.com/v1", pattern=_ADDRESS)
+    #: How it is told to think: by an effort, or, before Claude Opus 4.6, by a budget of tokens.
+    thinking: Literal["adaptive", "budget"] = "adaptive"
+
+
+ModelSpec = Annotated[
+    VllmModel | FakeModelSpec | OpenAIModel | OpenAIResponsesModel | AnthropicModel,
+    Field(discriminator="engine"),
+]
 
 
 def _bare_name(value: Any) -> Any:

@@ -21,10 +21,12 @@ from models.catalog import (
     FUSION,
     MAX_PANEL,
     RESERVED_PANELS,
+    AnthropicModel,
     Catalog,
     FakeModelSpec,
     Member,
     OpenAIModel,
+    OpenAIResponsesModel,
     Panel,
     Replicas,
     Roles,
@@ -140,6 +142,8 @@ _ENGINES: Mapping[str, type[BaseModel]] = {
     "vllm": VllmModel,
     "fake": FakeModelSpec,
     "openai": OpenAIModel,
+    "openai-responses": OpenAIResponsesModel,
+    "anthropic": AnthropicModel,
 }
 
 

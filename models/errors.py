@@ -13,6 +13,7 @@
     ├── Overloaded            429  come back after `retry_after_s`
     ├── Cancelled             499  the caller went away
     ├── UpstreamError         502  the model answered, and wrongly
+    │   ├── Refused           502  its provider does not accept our key, or wants money
     │   └── AllPanelsFailed   502  no panelist answered
     ├── Unavailable           503  nothing reached the model; safe to repeat
     └── DeadlineExceeded      504
@@ -100,6 +101,10 @@ class Cancelled(FusionError):
 
 class UpstreamError(FusionError):
     status, kind, code = 502, "upstream_error", "upstream_error"
+
+
+class Refused(UpstreamError):
+    code = "provider_refused"
 
 
 class AllPanelsFailed(UpstreamError):

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast, get_args
 
+from models import loose
 from models.errors import (
     BadRequest,
     ContextTooLong,
     DeadlineExceeded,
     FusionError,
     Overloaded,
+    Refused,
     Unavailable,
     UpstreamError,
 )
@@ -30,6 +32,7 @@ from models.messages import (
     Reasoning,
     ReasoningDelta,
     Request,
+    Source,
     Text,
     TextDelta,
     ToolCall,
@@ -141,16 +144,33 @@ def completion(body: Mapping[str, Any], *, model: str) -> Completion:
     calls = tuple(
         ToolCall(
             id=str(call.get("id") or f"call_{index}"),
-            name=str(_mapping(call.get("function")).get("name") or ""),
-            arguments=str(_mapping(call.get("function")).get("arguments") or "{}"),
+            name=str(loose.mapping(call.get("function")).get("name") or ""),
+            arguments=str(loose.mapping(call.get("function")).get("arguments") or "{}"),
         )
-        for index, call in enumerate(_mappings(raw.get("tool_calls")))
+        for index, call in enumerate(loose.mappings(raw.get("tool_calls")))
     )
+    said = str(raw.get("content") or "")
+    refusal = str(raw.get("refusal") or "")
     return Completion(
         model=model,
-        message=_answer(str(raw.get("content") or ""), _thought(raw), calls),
-        finish_reason=_finish(choice.get("finish_reason"), calls),
+        message=_answer(said or refusal, _thought(raw), calls),
+        finish_reason=_finish(choice.get("finish_reason"), calls, refused=bool(refusal)),
         usage=usage(body.get("usage")),
+        sources=_sources(raw),
+        request_id=_identity(body),
+    )
+
+
+def _identity(body: Mapping[str, Any]) -> str | None:
+    return str(body["id"])[:100] if body.get("id") else None
+
+
+def _sources(raw: Mapping[str, Any]) -> tuple[Source, ...]:
+    cited = [
+        loose.mapping(note.get("url_citation")) for note in loose.mappings(raw.get("annotations"))
+    ]
+    return tuple(
+        Source(str(page["url"]), loose.text(page.get("title"))) for page in cited if page.get("url")
     )
 
 
@@ -170,12 +190,30 @@ def _thought(raw: Mapping[str, Any]) -> str:
 
 def usage(raw: Any) -> Usage:
     """Token counts, zero where the model did not say."""
-    raw = _mapping(raw)
-    entered, written = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
-    cached = _count(_mapping(raw.get("prompt_tokens_details")).get("cached_tokens"))
-    reasoning = _count(_mapping(raw.get("completion_tokens_details")).get("reasoning_tokens"))
-    # Parts of a whole: a provider that counts otherwise must not make a cost negative.
-    return Usage(entered, written, min(cached, entered), min(reasoning, written))
+    raw = loose.mapping(raw)
+    read, written = (loose.mapping(raw.get(f"{part}_tokens_details")) for part in _PARTS)
+    return tally(
+        raw.get("prompt_tokens"),
+        raw.get("completion_tokens"),
+        # DeepSeek says it in a field of its own.
+        cached=read.get("cached_tokens") or raw.get("prompt_cache_hit_tokens"),
+        reasoning=written.get("reasoning_tokens"),
+        cache_written=read.get("cache_write_tokens"),
+    )
+
+
+_PARTS = ("prompt", "completion")
+
+
+def tally(
+    read: Any, written: Any, *, cached: Any = 0, reasoning: Any = 0, cache_written: Any = 0
+) -> Usage:
+    """Counts that came as anything. Parts of a whole are held to it: a provider that counts
+    otherwise must not make a cost negative."""
+    whole, out = loose.count(read), loose.count(written)
+    from_cache = min(loose.count(cached), whole)
+    to_cache = min(loose.count(cache_written), whole - from_cache)
+    return Usage(whole, out, from_cache, min(loose.count(reasoning), out), to_cache)
 
 
 @dataclass(slots=True)
@@ -188,6 +226,14 @@ class Deltas:
     _calls: dict[int, ToolCall] = field(default_factory=dict)
     _finish: Any = None
     _usage: Usage = field(default_factory=Usage)
+    _refused: bool = False
+    _sources: tuple[Source, ...] = ()
+    _identity: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to come. Chat streams say so outside of their chunks."""
+        return False
 
     def feed(self, chunk: Mapping[str, Any]) -> Iterator[Event]:
         """The events in one chunk. Raises what an error chunk says."""
@@ -195,21 +241,24 @@ class Deltas:
             raise error(None, chunk, model=self.model)
         if chunk.get("usage"):
             self._usage = usage(chunk["usage"])
+        self._identity = self._identity or _identity(chunk)
         choice = _first(chunk.get("choices"))
         self._finish = choice.get("finish_reason") or self._finish
-        delta = _mapping(choice.get("delta"))
+        delta = loose.mapping(choice.get("delta"))
         if thought := _thought(delta):
             self._thought.append(thought)
             yield ReasoningDelta(thought)
-        if text := delta.get("content"):
+        self._sources += _sources(delta)
+        self._refused = self._refused or bool(delta.get("refusal"))
+        if text := delta.get("content") or delta.get("refusal"):
             self._text.append(str(text))
             yield TextDelta(str(text))
-        for raw in _mappings(delta.get("tool_calls")):
+        for raw in loose.mappings(delta.get("tool_calls")):
             yield self._tool_call(raw)
 
     def _tool_call(self, raw: Mapping[str, Any]) -> ToolCallDelta:
-        index = _count(raw.get("index"))
-        function = _mapping(raw.get("function"))
+        index = loose.count(raw.get("index"))
+        function = loose.mapping(raw.get("function"))
         piece = str(function.get("arguments") or "")
         known = self._calls.get(index)
         if known is None:
@@ -232,42 +281,65 @@ class Deltas:
             Completion(
                 model=self.model,
                 message=_answer("".join(self._text), "".join(self._thought), calls),
-                finish_reason=_finish(self._finish, calls),
+                finish_reason=_finish(self._finish, calls, refused=self._refused),
                 usage=self._usage,
+                sources=self._sources,
+                request_id=self._identity,
             )
         )
 
 
-#: What the codes of well-known providers mean where a body comes without a status.
+#: What the codes and types of well-known providers mean where a body comes without a status.
 _STATUS_OF = {
     "context_length_exceeded": 400,
     "invalid_request_error": 400,
+    "invalid_prompt": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
-    "insufficient_quota": 402,
+    "timeout_error": 504,
     "overloaded": 529,
+    "overloaded_error": 529,
 }
+#: The account's money is used up, whatever the status says: to wait a little does not help.
+_NO_MONEY = {"insufficient_quota", "billing_error", "billing_hard_limit_reached"}
+_TOO_LONG = ("context length", "context window", "maximum model length", "prompt is too long")
 
 
-def error(status: int | None, body: Any, *, model: str) -> FusionError:
-    """The failure that an error body means. Its text is passed on, its headers never are."""
-    detail = _mapping(body).get("error", body)
+def error(status: int | None, body: Any, *, model: str, mend: str = "") -> FusionError:
+    """The failure that an error body means, in OpenAI's shape or Anthropic's.
+
+    Its text is passed on, its headers never are. `mend` tells what to check where the provider
+    refuses the account.
+    """
+    detail = loose.mapping(body).get("error", body)
     detail = detail if isinstance(detail, Mapping) else {"message": detail}
     message = str(detail.get("message") or f"Model '{model}' failed without a reason.")[:2000]
     code = detail.get("code")
-    status = status or (code if isinstance(code, int) else _STATUS_OF.get(str(code), 502))
+    named = [str(name) for name in (code, detail.get("type")) if name is not None]
+    if status is None and isinstance(code, int):
+        status = code
+    if _NO_MONEY & set(named):
+        status = 402
+    if status is None:
+        status = next((_STATUS_OF[name] for name in named if name in _STATUS_OF), 502)
     param = detail.get("param") if isinstance(detail.get("param"), str) else None
     if status in (400, 413, 422):
-        lowered = message.lower()
-        too_long = code == "context_length_exceeded" or (
-            "context length" in lowered or "maximum model length" in lowered
+        too_long = code == "context_length_exceeded" or any(
+            words in message.lower() for words in _TOO_LONG
         )
         return (ContextTooLong if too_long else BadRequest)(message, param=param)
     if status == 429:
         return Overloaded(message, retry_after_s=1.0)
-    if status in (401, 402, 403):
-        return UpstreamError(
-            f"Model '{model}' was refused by its provider ({status}). Check its API key."
-        )
+    if status in (401, 402):
+        why = "does not accept its key" if status == 401 else "says that its account has no money"
+        return Refused(f"The provider of model '{model}' {why} ({status}). {mend}".rstrip())
+    if status == 403:
+        return UpstreamError(f"The provider of model '{model}' forbids this (403): {message}")
     if status == 404:
         return UpstreamError(f"The provider of model '{model}' does not know it: {message}")
     if status in (408, 504):
@@ -278,23 +350,13 @@ def error(status: int | None, body: Any, *, model: str) -> FusionError:
     return UpstreamError(message)
 
 
-def _finish(raw: Any, calls: tuple[ToolCall, ...]) -> FinishReason:
+def _finish(raw: Any, calls: tuple[ToolCall, ...], *, refused: bool = False) -> FinishReason:
+    if refused:
+        return "content_filter"
     if calls and raw in ("stop", "tool_calls", "function_call"):
         return "tool_calls"
     return cast(FinishReason, raw) if raw in get_args(FinishReason) else "stop"
 
 
 def _first(choices: Any) -> Mapping[str, Any]:
-    return _mapping(choices[0]) if isinstance(choices, list) and choices else {}
-
-
-def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    return loose.mapping(choices[0]) if isinstance(choices, list) and choices else {}

@@ -10,10 +10,11 @@ from typing import Any
 from ray import serve as ray_serve
 
 from models.answerer import Answerer, Clock
-from models.catalog import Catalog, ModelSpec, OpenAIModel
-from models.flagship import account, http
+from models.catalog import ApiModel, Catalog, ModelSpec
+from models.flagship import account
 from models.flagship.account import AccountHandle, AccountLimit
-from models.flagship.openai_chat import OpenAIChat
+from models.flagship.answerer import Flagship
+from models.flagship.client import new_client
 from models.workforce.answerer import Workforce
 from models.wrappers.breaker import Breaker, BreakerState
 from models.wrappers.fallback import Fallback
@@ -33,15 +34,15 @@ def models(catalog: Catalog, handles: Handles, clock: Clock) -> Models:
 
     Raises MissingKey where a flagship's key is not in this process's environment.
     """
-    client = http.new_client()
+    client = new_client()
     limits = {
         name: AccountLimit(name, AccountHandle(handles["accounts"], name, capacity))
         for name, capacity in account.capacities(catalog.models).items()
     }
 
     def one(name: str, spec: ModelSpec) -> Answerer:
-        if isinstance(spec, OpenAIModel):
-            inner: Answerer = Meter(OpenAIChat(name, spec, client), spec.price, clock)
+        if isinstance(spec, ApiModel):
+            inner: Answerer = Meter(Flagship(name, spec, client), spec.price, clock)
             inner = Limit(inner, limits[account.account_name(spec)])
             inner = Breaker(inner, BreakerState(name=name))
         else:

@@ -1,6 +1,7 @@
 """Flagship models: remote APIs, paid by the token.
 
-`http` is what every dialect needs of HTTP. One small file for each dialect: `openai_chat`.
-`permits` is the pure account of concurrent calls, `account` the one owner of it in the cluster
-and each gateway's share.
+`answerer` is the model; `dialect` what it needs to know of an API, with one small pure file for
+each: `openai_chat`, `openai_responses`, `anthropic`. `client`, `window`, `http` and `sse` are
+HTTP, `key` its secret. `permits` is the pure account of concurrent calls, `account` the one owner
+of it in the cluster and each gateway's share.
 """

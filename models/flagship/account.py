@@ -19,7 +19,7 @@ import httpx
 
 from models.answerer import Clock, SystemClock
 from models.call import Call, new_id
-from models.catalog import ModelSpec, OpenAIModel
+from models.catalog import ApiModel, ModelSpec
 from models.errors import DeadlineExceeded, Overloaded, Unavailable
 from models.flagship.permits import Permits
 
@@ -36,7 +36,7 @@ TICK_S = 1.0
 PAUSES_S = (0.02, 0.25)
 
 
-def account_name(spec: OpenAIModel) -> str:
+def account_name(spec: ApiModel) -> str:
     """Models with the same key at the same host share an account."""
     url = httpx.URL(spec.base_url)
     port = f":{url.port}" if url.port else ""
@@ -47,7 +47,7 @@ def capacities(models: Mapping[str, ModelSpec]) -> dict[str, int]:
     """Each account's permits: the least that one of its models states."""
     accounts: dict[str, int] = {}
     for spec in models.values():
-        if isinstance(spec, OpenAIModel):
+        if isinstance(spec, ApiModel):
             name = account_name(spec)
             accounts[name] = min(spec.max_concurrent, accounts.get(name, spec.max_concurrent))
     return accounts

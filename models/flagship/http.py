@@ -1,6 +1,6 @@
-"""HTTP as every flagship dialect needs it: one client, whole JSON answers, server-sent events.
+"""HTTP as every flagship dialect needs it: whole JSON answers and server-sent events.
 
-A dialect makes one `Transport` for its URL and says `async with transport.post(...) as reply`,
+A model makes one `Transport` for its URL and says `async with transport.post(...) as reply`,
 then reads `reply.json()` or `reply.events()`. Whatever goes wrong comes out as one of our
 errors, with the provider's own request id in it and never with the key.
 """
@@ -10,36 +10,28 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
-import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, TypeVar
+from typing import Any
 
-import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 from pydantic import SecretStr
 
 from models import wire
 from models.answerer import Clock
 from models.errors import (
     BadRequest,
-    DeadlineExceeded,
     FusionError,
     Overloaded,
     Unavailable,
     UpstreamError,
 )
 from models.flagship.sse import MAX_ANSWER_BYTES, ServerSentEvents
+from models.flagship.window import NETWORK, Window
 
-T = TypeVar("T")
-
-CONNECT_S = 10.0
-#: Below the five seconds after which common servers drop an idle connection: a request sent
-#: down a connection that is just closing fails, and must not be repeated.
-KEEPALIVE_S = 4.0
+#: How most dialects end a stream.
+DONE = "[DONE]"
 MAX_ERROR_BYTES = 64 * 2**10
 #: How long a provider may take over the body of an error whose status we have already.
 ERROR_BODY_S = 5.0
@@ -48,78 +40,6 @@ DRAIN_S = 0.05
 #: Retry-After above this is taken for this: a client should ask again within the hour.
 MAX_RETRY_AFTER_S = 3600.0
 REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "cf-ray")
-_NETWORK = (
-    httpx.HTTPError,
-    httpx.InvalidURL,
-    httpx.StreamError,
-    aiohttp.ClientError,
-    OSError,
-)
-
-
-class MissingKey(ValueError):
-    """A flagship model's key is not in the environment, or cannot be one."""
-
-
-def read_key(model: str, variable: str | None, environ: Mapping[str, str]) -> SecretStr | None:
-    """The key in this environment variable; None for a model that needs none."""
-    if variable is None:
-        return None
-    key = environ.get(variable, "").strip()
-    if not key:
-        raise MissingKey(f"Model '{model}' needs its API key in the variable {variable}.")
-    if not (key.isascii() and key.isprintable()):
-        raise MissingKey(f"The variable {variable} of model '{model}' does not hold an API key.")
-    return SecretStr(key)
-
-
-def new_client() -> httpx.AsyncClient:
-    """The client that all flagship models of one process share. Whoever made it closes it.
-
-    Proxies come from the environment. It belongs to the event loop of its first request.
-    """
-    context = httpx.create_ssl_context()
-
-    def session() -> aiohttp.ClientSession:
-        # Permits bound the calls in flight, so the pool must not; and what one project's call
-        # leaves in a cookie must not travel with another's.
-        connector = aiohttp.TCPConnector(limit=0, ssl=context, keepalive_timeout=KEEPALIVE_S)
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-
-    named = urllib.request.getproxies()
-    proxies = {
-        scheme: AiohttpTransport(verify=context, client=session, proxy=httpx.Proxy(address))
-        for scheme in ("http", "https")
-        if (address := named.get(scheme) or named.get("all"))
-    }
-    return httpx.AsyncClient(
-        transport=_Routes(AiohttpTransport(verify=context, client=session), proxies),
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        timeout=httpx.Timeout(None, connect=CONNECT_S),
-        follow_redirects=False,
-        trust_env=False,
-    )
-
-
-class _Routes(httpx.AsyncBaseTransport):
-    """Straight to the host, or through the proxy that the environment names for it."""
-
-    def __init__(
-        self, straight: httpx.AsyncBaseTransport, proxies: dict[str, httpx.AsyncBaseTransport]
-    ) -> None:
-        self._straight = straight
-        self._proxies = proxies
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        url = request.url
-        proxied = self._proxies.get(url.scheme)
-        if proxied is None or urllib.request.proxy_bypass(url.host):
-            return await self._straight.handle_async_request(request)
-        return await proxied.handle_async_request(request)
-
-    async def aclose(self) -> None:
-        for transport in (self._straight, *self._proxies.values()):
-            await transport.aclose()
 
 
 class Transport:
@@ -135,7 +55,9 @@ class Transport:
         key: SecretStr | None = None,
         key_header: str = "Authorization",
         key_prefix: str = "Bearer ",
+        mend: str = "",
     ) -> None:
+        """`mend` says what to check where the provider refuses the account."""
         self._client = client
         self._model = model
         self._url = httpx.URL(url)
@@ -143,6 +65,7 @@ class Transport:
         self._key = key
         self._key_header = key_header
         self._key_prefix = key_prefix
+        self._mend = mend
 
     def __repr__(self) -> str:
         return f"Transport({self._model!r}, host={self._url.host!r})"
@@ -156,11 +79,11 @@ class Transport:
         Raises our errors only, those of the block included: a malformed answer may break the
         code that reads it in any way, and each way is the provider's fault.
         """
-        window = _Window(self._model, self._url.host, seconds)
+        window = Window(self._model, self._url.host, seconds)
         response: httpx.Response | None = None
         try:
             response = await window.wait(self._send(body, headers))
-            reply = Reply(self._model, response, window)
+            reply = Reply(self._model, response, window, self._mend)
             if not response.is_success:
                 raise await reply.refusal(self._clock.now())
             yield reply
@@ -177,7 +100,7 @@ class Transport:
             raise malformed from None
         finally:
             if response is not None:
-                with suppress(*_NETWORK):
+                with suppress(*NETWORK):
                     await response.aclose()
 
     async def _send(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> httpx.Response:
@@ -213,7 +136,13 @@ class Reply:
 
     _model: str
     _response: httpx.Response
-    _window: _Window
+    _window: Window
+    _mend: str = ""
+
+    @property
+    def request_id(self) -> str | None:
+        """The provider's own id of this call, where it sends one as a header."""
+        return _request_id(self._response)
 
     async def json(self) -> dict[str, Any]:
         """The whole body. Raises what an error body means, whatever the status said."""
@@ -221,11 +150,9 @@ class Reply:
         raw = await self._window.wait(self._read(MAX_ANSWER_BYTES))
         return self.parse(raw)
 
-    async def events(self, last: str | None = None) -> AsyncGenerator[str, None]:
-        """The data of each server-sent event, as it comes, until the body ends.
-
-        `last` is the data that a dialect ends its streams with; it is not given out.
-        """
+    async def events(self, over: Callable[[], bool]) -> AsyncGenerator[str, None]:
+        """The data of each server-sent event, as it comes, until the body ends, `[DONE]` comes
+        (it is not given out), or `over` says, after an event, that this was the last."""
         if "json" in self._content_type:
             # Some providers answer a refused stream with status 200 and an error as JSON.
             await self.json()
@@ -235,12 +162,13 @@ class Reply:
         async with aclosing(self._response.aiter_bytes()) as chunks:  # type: ignore[type-var]
             while (chunk := await self._window.wait(_next(chunks))) is not None:
                 for data in parser.feed(chunk):
-                    if data == last:
+                    if data != DONE:
+                        yield data
+                    if data == DONE or over():
                         await _drain(chunks)
                         return
-                    yield data
         for data in parser.end():
-            if data != last:
+            if data != DONE:
                 yield data
 
     def parse(self, text: str | bytes) -> dict[str, Any]:
@@ -253,8 +181,8 @@ class Reply:
             ) from None
         if not isinstance(value, dict):
             raise UpstreamError(f"Model '{self._model}' sent JSON that is not an answer.")
-        if value.get("error") is not None:
-            raise wire.error(None, value, model=self._model)
+        if value.get("error") is not None or value.get("type") == "error":
+            raise wire.error(None, value, model=self._model, mend=self._mend)
         # Some providers say `"error": null` with every answer.
         value.pop("error", None)
         return value
@@ -276,7 +204,7 @@ class Reply:
             body = body[0]
         if not isinstance(body, dict):
             body = {"message": f"The provider of model '{self._model}' answered with {status}."}
-        error = wire.error(status, body, model=self._model)
+        error = wire.error(status, body, model=self._model, mend=self._mend)
         wait = retry_after_s(self._response.headers, now)
         if wait is not None and isinstance(error, Overloaded | Unavailable):
             error.retry_after_s = wait
@@ -305,66 +233,6 @@ class Reply:
                         f"Model '{self._model}' sent an answer of over {limit} bytes."
                     )
         return bytes(whole)
-
-
-class _Window:
-    """The time that one call has, on the event loop's clock."""
-
-    def __init__(self, model: str, host: str, seconds: float) -> None:
-        self._model = model
-        self._host = host
-        self._seconds = seconds
-        self._ends = asyncio.get_running_loop().time() + seconds
-
-    async def wait(self, awaitable: Awaitable[T], at_most: float | None = None) -> T:
-        """Its result, or our error. Around single awaits, never around a `yield`: there, the
-        timeout would cancel whatever the stream's reader is doing at that moment."""
-        ends = self._ends
-        if at_most is not None:
-            ends = min(ends, asyncio.get_running_loop().time() + at_most)
-        try:
-            async with asyncio.timeout_at(ends):
-                return await awaitable
-        except TimeoutError:
-            failure: FusionError = DeadlineExceeded(
-                f"Model '{self._model}' did not answer within {self._seconds:.1f} s."
-            )
-        except _NETWORK as error:
-            failure = self._network(error)
-        # Outside the handler, so that the network's error, which knows the request's headers,
-        # is not carried along as context.
-        raise failure
-
-    def _network(self, error: Exception) -> FusionError:
-        reason = type(error.__cause__ or error).__name__
-        if never_sent(error):
-            return Unavailable(
-                f"Cannot connect to {self._host}, the provider of model '{self._model}' ({reason})."
-            )
-        return UpstreamError(
-            f"The connection to the provider of model '{self._model}' broke ({reason})."
-        )
-
-
-def never_sent(error: Exception) -> bool:
-    """Whether this failure came before a byte of the request went out, so that repeating it
-    cannot do anything twice.
-
-    httpx-aiohttp calls every broken connection a ConnectTimeout, also one that broke while the
-    provider was at work. Only aiohttp's own class, the cause, tells them apart.
-    """
-    cause = error.__cause__ or error
-    if isinstance(cause, aiohttp.ClientError):
-        return isinstance(
-            cause,
-            aiohttp.ClientConnectorError
-            | aiohttp.ConnectionTimeoutError
-            | aiohttp.ClientHttpProxyError,
-        )
-    return isinstance(
-        error,
-        httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.UnsupportedProtocol,
-    )
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
@@ -399,7 +267,7 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:
     # A failure here costs a connection, not an answer.
-    with suppress(TimeoutError, *_NETWORK):
+    with suppress(TimeoutError, *NETWORK):
         async with asyncio.timeout(DRAIN_S):
             async for _ in chunks:
                 pass

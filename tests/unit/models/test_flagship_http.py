@@ -11,15 +11,11 @@ from hypothesis import strategies as st
 
 from models.errors import UpstreamError
 from models.fake import FakeClock
+from models.flagship.client import new_client
 from models.flagship.fake import FakeProvider, said, whole
-from models.flagship.http import (
-    MAX_RETRY_AFTER_S,
-    ServerSentEvents,
-    Transport,
-    never_sent,
-    new_client,
-    retry_after_s,
-)
+from models.flagship.http import MAX_RETRY_AFTER_S, Transport, retry_after_s
+from models.flagship.sse import ServerSentEvents
+from models.flagship.window import never_sent
 
 # Server-sent events
 

@@ -18,13 +18,15 @@ from models.errors import (
     DeadlineExceeded,
     FusionError,
     Overloaded,
+    Refused,
     Unavailable,
     UpstreamError,
 )
 from models.fake import FakeClock
+from models.flagship.answerer import Flagship
+from models.flagship.client import new_client
 from models.flagship.fake import Answer, FakeProvider, delta, events, said, whole
-from models.flagship.http import MissingKey, new_client
-from models.flagship.openai_chat import OpenAIChat
+from models.flagship.key import MissingKey
 from models.messages import (
     Done,
     Event,
@@ -57,9 +59,9 @@ def key_grep(caplog: pytest.LogCaptureFixture) -> Any:
     assert KEY not in caplog.text
 
 
-def model(client: httpx.AsyncClient, base_url: str, **spec: Any) -> OpenAIChat:
+def model(client: httpx.AsyncClient, base_url: str, **spec: Any) -> Flagship:
     settings = {"engine": "openai", "base_url": base_url, "api_key_env": "K", **spec}
-    return OpenAIChat("big", OpenAIModel.model_validate(settings), client, environ={"K": KEY})
+    return Flagship("big", OpenAIModel.model_validate(settings), client, environ={"K": KEY})
 
 
 async def fails(
@@ -92,7 +94,7 @@ def clean(error: FusionError) -> FusionError:
     return error
 
 
-async def listen(chat: OpenAIChat, call: Call | None = None) -> list[Event]:
+async def listen(chat: Flagship, call: Call | None = None) -> list[Event]:
     return [event async for event in chat.stream(ASK, call or Call())]
 
 
@@ -196,7 +198,7 @@ async def test_the_key_shows_nowhere(client: httpx.AsyncClient) -> None:
 async def test_without_a_key_there_is_no_model(client: httpx.AsyncClient, value: str) -> None:
     spec = OpenAIModel(engine="openai", api_key_env="K", base_url="http://127.0.0.1:1/v1")
     with pytest.raises(MissingKey, match="K") as caught:
-        OpenAIChat("big", spec, client, environ={"K": value})
+        Flagship("big", spec, client, environ={"K": value})
     assert "schlüssel" not in str(caught.value)
 
 
@@ -233,7 +235,7 @@ async def test_a_redirect_is_not_followed(client: httpx.AsyncClient, stream: boo
     ("status", "kind"),
     [
         (400, BadRequest),
-        (401, UpstreamError),
+        (401, Refused),
         (404, UpstreamError),
         (429, Overloaded),
         (500, UpstreamError),
@@ -434,7 +436,7 @@ async def test_a_slow_drip_does_not_stretch_the_deadline(client: httpx.AsyncClie
 async def test_the_callers_deadline_counts_if_it_is_sooner(client: httpx.AsyncClient) -> None:
     async with FakeProvider([Answer(then="hang")]) as provider:
         spec = OpenAIModel(engine="openai", base_url=provider.base_url, timeout_s=60)
-        chat = OpenAIChat("big", spec, client, clock=FakeClock(now=1000), environ={})
+        chat = Flagship("big", spec, client, clock=FakeClock(now=1000), environ={})
         with pytest.raises(DeadlineExceeded, match=r"0\.1 s"):
             await chat.complete(ASK, Call(deadline=1000.1))
         with pytest.raises(DeadlineExceeded, match="has passed"):

@@ -14,6 +14,7 @@ from models.errors import (
     DeadlineExceeded,
     FusionError,
     Overloaded,
+    Refused,
     Unavailable,
     UpstreamError,
 )
@@ -29,6 +30,7 @@ from models.messages import (
     Request,
     ResponseFormat,
     Sampling,
+    Source,
     Text,
     TextDelta,
     Tool,
@@ -398,8 +400,8 @@ def test_a_stream_cut_anywhere_is_the_whole_answer(
     ("status", "error"),
     [
         (400, BadRequest),
-        (401, UpstreamError),
-        (402, UpstreamError),
+        (401, Refused),
+        (402, Refused),
         (403, UpstreamError),
         (404, UpstreamError),
         (413, BadRequest),
@@ -442,9 +444,54 @@ def test_without_a_status_the_bodys_own_code_counts() -> None:
 
 def test_a_refused_key_is_told_without_the_providers_words() -> None:
     body = {"error": {"message": "Incorrect API key provided: sk-12345"}}
-    assert wire.error(401, body, model="large").message == (
-        "Model 'large' was refused by its provider (401). Check its API key."
+    assert wire.error(401, body, model="large", mend="Check K.").message == (
+        "The provider of model 'large' does not accept its key (401). Check K."
     )
+
+
+@pytest.mark.parametrize("detail", [{"code": "insufficient_quota"}, {"type": "billing_error"}])
+def test_an_account_without_money_is_not_merely_busy(detail: dict[str, str]) -> None:
+    body = {"error": {"message": "You exceeded your current quota.", **detail}}
+    assert isinstance(wire.error(429, body, model="m"), Refused)
+    assert isinstance(wire.error(None, body, model="m"), Refused)
+
+
+@pytest.mark.parametrize(
+    ("named", "error"),
+    [
+        ("overloaded_error", Unavailable),
+        ("rate_limit_error", Overloaded),
+        ("authentication_error", Refused),
+        ("invalid_request_error", BadRequest),
+        ("api_error", UpstreamError),
+    ],
+)
+def test_an_error_in_anthropics_shape(named: str, error: type[FusionError]) -> None:
+    body = {"type": "error", "error": {"type": named, "message": "why"}}
+    assert type(wire.error(None, body, model="m")) is error
+
+
+def test_a_refusal_of_the_model_is_said_and_known_as_one() -> None:
+    whole = wire.completion(answer({"refusal": "I would rather not."}), model="m")
+    _, streamed = read([delta({"refusal": "I would "}), delta({"refusal": "rather not."}, "stop")])
+    for done in (whole, streamed):
+        assert (done.text, done.finish_reason) == ("I would rather not.", "content_filter")
+
+
+def test_where_an_answer_comes_from() -> None:
+    note = {"type": "url_citation", "url_citation": {"url": "https://x", "title": "X"}}
+    message = {"content": "So.", "annotations": [note, {"type": "other"}]}
+    assert wire.completion(answer(message), model="m").sources == (Source("https://x", "X"),)
+    _, streamed = read([delta(message), delta({}, "stop")])
+    assert streamed.sources == (Source("https://x", "X"),)
+
+
+def test_tokens_written_to_a_cache() -> None:
+    raw = {
+        "prompt_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 8},
+    }
+    assert wire.usage(raw) == Usage(9, 0, cached=4, cache_written=5)
 
 
 def test_an_endless_error_is_cut() -> None:

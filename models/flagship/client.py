@@ -1,0 +1,64 @@
+"""The HTTP client that all flagship models of one process share."""
+
+from __future__ import annotations
+
+import urllib.request
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+CONNECT_S = 10.0
+#: Below the five seconds after which common servers drop an idle connection: a request sent
+#: down a connection that is just closing fails, and must not be repeated.
+KEEPALIVE_S = 4.0
+
+
+def new_client() -> httpx.AsyncClient:
+    """The client that all flagship models of one process share. Whoever made it closes it.
+
+    Proxies come from the environment. It belongs to the event loop of its first request.
+    """
+    context = httpx.create_ssl_context()
+
+    def session() -> aiohttp.ClientSession:
+        # Permits bound the calls in flight, so the pool must not; and what one project's call
+        # leaves in a cookie must not travel with another's.
+        connector = aiohttp.TCPConnector(limit=0, ssl=context, keepalive_timeout=KEEPALIVE_S)
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+    named = urllib.request.getproxies()
+    proxies = {
+        scheme: AiohttpTransport(verify=context, client=session, proxy=httpx.Proxy(address))
+        for scheme in ("http", "https")
+        if (address := named.get(scheme) or named.get("all"))
+    }
+    return httpx.AsyncClient(
+        transport=_Routes(AiohttpTransport(verify=context, client=session), proxies),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        timeout=httpx.Timeout(None, connect=CONNECT_S),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+class _Routes(httpx.AsyncBaseTransport):
+    """Straight to the host, or through the proxy that the environment names for it."""
+
+    def __init__(
+        self, straight: httpx.AsyncBaseTransport, proxies: dict[str, httpx.AsyncBaseTransport]
+    ) -> None:
+        self._straight = straight
+        self._proxies = proxies
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        proxied = self._proxies.get(url.scheme)
+        if proxied is None or urllib.request.proxy_bypass(url.host):
+            return await self._straight.handle_async_request(request)
+        return await proxied.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        for transport in (self._straight, *self._proxies.values()):
+            await transport.aclose()

@@ -1,0 +1,152 @@
+"""What each dialect does over HTTP, beside what `test_openai_chat` shows of the first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import TypeAdapter
+
+from models.call import Call
+from models.catalog import ModelSpec
+from models.errors import Refused, Unavailable
+from models.flagship.answerer import Flagship
+from models.flagship.client import new_client
+from models.flagship.fake import FakeProvider, events, said, whole
+from models.messages import Done, Request, TextDelta, user
+
+KEY = "sk-planted-0123456789"
+ASK = Request("big", (user("what is this"),))
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with new_client() as client:
+        yield client
+
+
+def model(client: httpx.AsyncClient, provider: FakeProvider, **spec: Any) -> Flagship:
+    entry = {"base_url": provider.base_url, "api_key_env": "BIG_KEY", **spec}
+    known: Any = TypeAdapter(ModelSpec).validate_python(entry)
+    return Flagship("big", known, client, environ={"BIG_KEY": KEY})
+
+
+RESPONSE = {
+    "id": "resp_1",
+    "status": "completed",
+    "output": [{"type": "message", "content": [{"type": "output_text", "text": "hello"}]}],
+}
+MESSAGE = {"id": "msg_1", "content": [{"type": "text", "text": "hello"}], "stop_reason": "end_turn"}
+WHOLE = {"openai-responses": RESPONSE, "anthropic": MESSAGE}
+STREAMS: dict[str, tuple[dict[str, Any], ...]] = {
+    "openai-responses": (
+        {"type": "response.output_text.delta", "delta": "hello"},
+        {"type": "response.completed", "response": RESPONSE},
+    ),
+    "anthropic": (
+        {"type": "message_start", "message": {"id": "msg_1"}},
+        {"type": "content_block_delta", "index": 0, "delta": {"text": "hello"}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        {"type": "message_stop"},
+    ),
+}
+each = pytest.mark.parametrize("engine", list(WHOLE))
+
+
+@each
+async def test_where_it_asks_and_with_which_headers(client: httpx.AsyncClient, engine: str) -> None:
+    async with FakeProvider([whole(WHOLE[engine])]) as provider:
+        done = await model(client, provider, engine=engine).complete(ASK, Call())
+    assert done.text == "hello"
+    [asked] = provider.asked
+    if engine == "anthropic":
+        assert asked.path == "/v1/messages"
+        assert asked.headers["x-api-key"] == KEY
+        assert asked.headers["anthropic-version"]
+        assert "authorization" not in asked.headers
+    else:
+        assert asked.path == "/v1/responses"
+        assert asked.headers["authorization"] == f"Bearer {KEY}"
+
+
+@each
+async def test_a_stream_ends_with_its_last_event_and_leaves_the_connection_free(
+    client: httpx.AsyncClient, engine: str
+) -> None:
+    async with FakeProvider([events(*STREAMS[engine])]) as provider:
+        big = model(client, provider, engine=engine)
+        for _ in range(2):
+            *deltas, done = [event async for event in big.stream(ASK, Call())]
+            assert deltas == [TextDelta("hello")]
+            assert isinstance(done, Done)
+    assert provider.connections == 1
+
+
+@each
+async def test_what_comes_after_the_last_event_is_not_waited_for(
+    client: httpx.AsyncClient, engine: str
+) -> None:
+    async with FakeProvider([events(*STREAMS[engine], ends=False, then="hang")]) as provider:
+        big = model(client, provider, engine=engine)
+        assert [event async for event in big.stream(ASK, Call())]
+
+
+@each
+async def test_an_error_in_the_middle_of_a_stream(client: httpx.AsyncClient, engine: str) -> None:
+    inside = {"type": "overloaded_error", "message": "Too much."}
+    error = {"type": "error", "error": inside}
+    if engine == "openai-responses":
+        error = {"type": "error", "code": "overloaded", "message": "Too much."}
+    async with FakeProvider([events(STREAMS[engine][0], error)]) as provider:
+        with pytest.raises(Unavailable, match="Too much"):
+            async for _ in model(client, provider, engine=engine).stream(ASK, Call()):
+                pass
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("engine", ["openai", *WHOLE])
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, None), (402, None), (429, "insufficient_quota")]
+)
+async def test_a_refused_account_says_which_variable_to_check(
+    client: httpx.AsyncClient, engine: str, status: int, code: str | None, stream: bool
+) -> None:
+    body = {"error": {"message": f"Bad key {KEY}", "code": code}}
+    async with FakeProvider([whole(body, status)]) as provider:
+        big = model(client, provider, engine=engine)
+        with pytest.raises(Refused, match="BIG_KEY") as caught:
+            if stream:
+                async for _ in big.stream(ASK, Call()):
+                    pass
+            else:
+                await big.complete(ASK, Call())
+    assert KEY not in repr(caught.value)
+
+
+# Ids for the provider's support
+
+
+@pytest.mark.parametrize("header", ["x-request-id", "request-id"])
+async def test_the_headers_id_is_kept(client: httpx.AsyncClient, header: str) -> None:
+    async with FakeProvider([whole(MESSAGE, headers={header: "req_7"})]) as provider:
+        done = await model(client, provider, engine="anthropic").complete(ASK, Call())
+    assert done.request_id == "req_7"
+
+
+@each
+async def test_else_the_bodys(client: httpx.AsyncClient, engine: str) -> None:
+    async with FakeProvider([events(*STREAMS[engine])]) as provider:
+        big = model(client, provider, engine=engine)
+        done = [event async for event in big.stream(ASK, Call())][-1]
+    assert isinstance(done, Done)
+    assert (
+        done.completion.request_id == {"openai-responses": "resp_1", "anthropic": "msg_1"}[engine]
+    )
+
+
+async def test_a_chat_has_one_too(client: httpx.AsyncClient) -> None:
+    async with FakeProvider([said("hello")]) as provider:
+        done = await model(client, provider, engine="openai").complete(ASK, Call())
+    assert done.request_id == "up-1"
