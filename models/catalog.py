@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from models.messages import Sampling
 from models.prices import Price
+from models.record import Record
+from models.tools.settings import Tools
 
 #: Names that start so belong to the program.
 FUSION = "fusion/"
@@ -28,12 +30,6 @@ MAX_PANEL = 8
 _ADDRESS = r"^https?://[^\s?#@]+$"
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=128)]
-
-
-class Record(BaseModel):
-    """Frozen, and a key that it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Replicas(Record):
@@ -320,6 +316,7 @@ class Catalog(Record):
     aliases: dict[Name, Name] = Field(default_factory=dict)
     panels: dict[Name, Panel] = Field(default_factory=dict)
     roles: Roles
+    tools: Tools = Tools()
 
     def resolve(self, name: str) -> Target | None:
         """Follow aliases to the end. None if nothing here has that name."""
