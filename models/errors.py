@@ -9,6 +9,7 @@
     ├── Forbidden             403  the key is known and may not do this
     ├── NotFound              404
     │   └── ModelNotFound     404
+    ├── Conflict              409  it changed meanwhile; look again
     ├── TooLarge              413
     ├── Overloaded            429  come back after `retry_after_s`
     ├── Cancelled             499  the caller went away
@@ -85,6 +86,10 @@ class NotFound(FusionError):
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
+
+
+class Conflict(FusionError):
+    status, kind, code = 409, "invalid_request_error", "conflict"
 
 
 class TooLarge(FusionError):

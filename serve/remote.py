@@ -8,12 +8,12 @@ from typing import Any
 
 from models.answerer import SystemClock
 from models.call import Call
-from models.catalog import Catalog
 from models.errors import DeadlineExceeded, Unavailable
 from models.workforce.answerer import ray_errors
 from router.actor import Candidate, Decision, cheapest
-from serve import parts
 from serve.fusion.judge import Case, Finding, ModelJudge
+from serve.house import House
+from serve.settings import Settings
 
 #: How long a request waits for the router's word. Decisions take milliseconds.
 ROUTER_S = 2.0
@@ -22,12 +22,14 @@ ROUTER_S = 2.0
 class JudgeReplica:
     """A judge with models of its own, so that judging scales and is limited by itself."""
 
-    def __init__(self, catalog: dict[str, Any], handles: parts.Handles) -> None:
-        known = Catalog.model_validate(catalog)
-        self._judge = ModelJudge(parts.models(known, handles, SystemClock()))
+    # Serve awaits a coroutine constructor; the type system does not know such a thing.
+    async def __init__(self, settings: dict[str, Any], accounts: Any) -> None:  # type: ignore[misc]
+        clock = SystemClock()
+        self._house = House(Settings.model_validate(settings), accounts, clock)
+        await self._house.open(lambda catalog, models: models)
 
     async def judge(self, case: Case, call: Call) -> Finding:
-        return await self._judge.judge(case, call)
+        return await ModelJudge(self._house.editions.current.models).judge(case, call)
 
 
 class RemoteJudge:
