@@ -17,7 +17,6 @@ from models.errors import Overloaded, Unavailable
 from models.fake import FakeModel
 from models.messages import Completion
 from serve.access.caller import Caller
-from serve.editions.edition import Edition, Fixed
 from serve.gateway import door as doors
 from serve.gateway.door import Door
 from serve.gateway.site import site
@@ -46,10 +45,6 @@ class Recorder:
     def answered(self, completion: Completion) -> None: ...
 
 
-async def still(_: Caller) -> bool:
-    return True
-
-
 async def everybody(_: HTTPConnection) -> Caller:
     return Caller()
 
@@ -65,19 +60,9 @@ class House:
             return "numbers 1\n"
 
         self.recorder = Recorder()
-        self.door = Door(
-            Fixed(Edition(CATALOG, model, model)),
-            self.recorder,
-            SystemClock(),
-            health,
-            metrics,
-            still,
-        )
+        self.door = Door(CATALOG, model, self.recorder, SystemClock(), health, metrics)
         transport = httpx.ASGITransport(app=site([self.door], everybody))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://door")
-
-    def answer_with(self, model: FakeModel) -> None:
-        self.door.editions = Fixed(Edition(CATALOG, model, model))
 
 
 @pytest.fixture
@@ -132,7 +117,7 @@ async def test_an_error_in_mid_stream_is_an_event_and_no_done(house: Any) -> Non
                 raise Unavailable("gone")
 
     here = house()
-    here.answer_with(Breaking("m"))
+    here.door.pipeline = Breaking("m")
     response = await here.client.post("/v1/chat/completions", json=HELLO | {"stream": True})
     assert response.status_code == 200
     assert "[DONE]" not in response.text
@@ -147,7 +132,7 @@ async def test_a_bug_ends_the_stream_with_an_error_too(house: Any) -> None:
             raise KeyError("secret")
 
     here = house()
-    here.answer_with(Buggy("m"))
+    here.door.pipeline = Buggy("m")
     response = await here.client.post("/v1/chat/completions", json=HELLO | {"stream": True})
     assert events(response.text)[-1]["error"]["message"] == "Internal error: KeyError."
     assert "secret" not in response.text
@@ -225,7 +210,7 @@ async def test_a_stream_that_breaks_off_says_so(house: Any) -> None:
             yield (await anext(FakeModel("m", "one two").stream(request, call)))
 
     here = house()
-    here.answer_with(Short("m"))
+    here.door.pipeline = Short("m")
     response = await here.client.post("/v1/chat/completions", json=HELLO | {"stream": True})
     assert "broke off" in events(response.text)[-1]["error"]["message"]
 
