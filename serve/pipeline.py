@@ -13,14 +13,15 @@ from typing import Any, Protocol
 
 from models.answerer import Answerer, Clock, Events, SystemClock
 from models.call import Call
-from models.catalog import Catalog
+from models.catalog import Catalog, Target
 from models.errors import ModelNotFound, Unsupported
-from models.messages import Completion, Done, Request
+from models.messages import Completion, Done, FusionOptions, Request
 from models.wrappers.fit import needs_images, refuse_unfit
 from router.actor import Candidate, Decision
 from serve.fusion.deliberation import Resources
 from serve.fusion.fusion import Fusion
 from serve.fusion.judge import Judge
+from serve.fusion.outer import Outer
 from serve.fusion.plan import make
 
 
@@ -82,19 +83,40 @@ class Pipeline:
                 f"No model, alias or panel is called '{request.model}'. GET /v1/models lists them.",
                 param="model",
             )
+        options = request.fusion
+        if options is not None and not options.enabled:
+            options = None
         if target.kind == "panel":
-            plan = make(self._catalog, target.name, request.fusion)
-            # Known now, so not after a panel and a judge have been paid for.
-            refuse_unfit(request, plan.writer, self._catalog.models[plan.writer])
-            return Fusion(plan, self._resources), request, {}
-        if target.kind == "model":
-            return self._models, request, {}
-        candidates = self._candidates(request)
-        if not candidates:
-            raise Unsupported("No model of the catalog takes this request's tools or images.")
-        decision = await self._router.decide(_prompt(request), candidates)
-        route = {"route": {"model": decision.model, "why": decision.why}}
-        return self._models, replace(request, model=decision.model), route
+            return self._fusion(request, target.name, options), request, {}
+        extension: dict[str, Any] = {}
+        if target.kind == "auto":
+            candidates = self._candidates(request)
+            if not candidates:
+                raise Unsupported("No model of the catalog takes this request's tools or images.")
+            decision = await self._router.decide(_prompt(request), candidates)
+            extension = {"route": {"model": decision.model, "why": decision.why}}
+            request = replace(request, model=decision.model)
+            target = Target("model", decision.model)
+        if options is None:
+            return self._models, request, extension
+        return self._fusion(request, None, options, target.name), request, extension
+
+    def _fusion(
+        self, request: Request, panel: str | None, options: FusionOptions | None, model: str = ""
+    ) -> Answerer:
+        """A fusion with this panel (None: the options' own). `model` is who the caller asked:
+        it writes the answer, or decides whether to call the fusion at all."""
+        if options is not None and options.entry == "tool":
+            outer = model or make(self._catalog, panel, options).writer
+            self._refuse_unfit(request, outer)
+            return Outer(outer, lambda: make(self._catalog, panel, options, outer), self._resources)
+        plan = make(self._catalog, panel, options, model or None)
+        # Known now, so not after a panel and a judge have been paid for.
+        self._refuse_unfit(request, plan.writer)
+        return Fusion(plan, self._resources)
+
+    def _refuse_unfit(self, request: Request, model: str) -> None:
+        refuse_unfit(request, model, self._catalog.models[model])
 
     def _candidates(self, request: Request) -> tuple[Candidate, ...]:
         """The models that can do what the request asks for."""

@@ -48,6 +48,8 @@ _REASONS: tuple[tuple[type[FusionError], FailureReason], ...] = (
 
 def failure_reason(error: FusionError) -> FailureReason:
     """The contract's word for what ended a fusion."""
+    if error.param in ("analysis_models", "model"):
+        return "invalid_model"
     return next((word for kind, word in _REASONS if isinstance(error, kind)), "unexpected_error")
 
 

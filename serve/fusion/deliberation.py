@@ -11,15 +11,15 @@ from functools import partial
 from typing import Any
 
 from models.answerer import Answerer, Clock, SystemClock
-from models.call import Call
+from models.call import Call, new_id
 from models.catalog import Catalog
 from models.errors import ContextTooLong, FusionError
 from models.messages import (
-    Completion,
     Event,
     Progress,
     ReasoningDelta,
     Request,
+    Source,
     Stage,
     TextDelta,
     Tool,
@@ -30,6 +30,7 @@ from serve.fusion import engine, prompts, result, window
 from serve.fusion.judge import Case, Finding, Judge
 from serve.fusion.loop import Loop
 from serve.fusion.plan import Plan
+from serve.fusion.record import Keeper
 from serve.fusion.reduction import Reduction
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Resources:
     judge: Judge
     clock: Clock = field(default_factory=SystemClock)
     boxes: Callable[[], ToolBox] | None = None
+    records: Keeper | None = None
 
 
 class Deliberation:
@@ -59,6 +61,7 @@ class Deliberation:
     def __init__(
         self, plan: Plan, request: Request, call: Call, resources: Resources, *, live: bool
     ) -> None:
+        self.id = new_id("fus")
         self.plan = plan
         self.request = request
         self.call = call
@@ -131,10 +134,37 @@ class Deliberation:
             if progress:
                 yield progress
 
-    def result(self) -> dict[str, Any]:
-        """The contract's result."""
+    def result(self, answers: tuple[engine.Answer, ...] | None = None) -> dict[str, Any]:
+        """The contract's result, with these answers in the place of the whole ones."""
         write = self.write
-        return result.result(write.answers, self.run.failed, write.analysis, write.judge_failure)
+        told = write.answers if answers is None else answers
+        return result.result(told, self.run.failed, write.analysis, write.judge_failure)
+
+    def told(self, error: FusionError | None = None) -> dict[str, Any]:
+        """What the caller sees beside the answer: the contract's result, and ours. `error` is
+        what ended a fusion without a result."""
+        told: dict[str, Any] = {"id": self.id, "panel": self.plan.panel}
+        if error is not None:
+            return told | result.error(error, self.run.failed)
+        told |= self.result()
+        if self.plan.answer != "synthesis":
+            told["answer"] = self.plan.answer
+        if self.write.best is not None:
+            told["best"] = self.write.best
+        if left := result.left_out(self.run.failed):
+            told["left_out"] = left
+        return told
+
+    def sources(self, text: str) -> tuple[Source, ...]:
+        """Every source of the panel once, those that `text` cites first."""
+        return result.sources(self.write.answers, text) if self.run.answers else ()
+
+    def ordered_stages(self) -> tuple[Stage, ...]:
+        """All inner calls so far: in the panel's order and not in that of arrival, so that two
+        runs compare."""
+        places = {name: place for place, name in enumerate(self.plan.names)}
+        panel = sorted((s for s in self.stages if s.member), key=lambda s: places[s.member or ""])
+        return (*panel, *(stage for stage in self.stages if not stage.member))
 
     async def material(self, room: int) -> tuple[engine.Answer, ...]:
         """The answers for a writer who can read about `room` tokens of them."""
@@ -143,11 +173,6 @@ class Deliberation:
             answers = self._short
         question = prompts.question(self.request.messages)
         return await self._reduction.fit(answers, room, question, self.call)
-
-    def written(self, answer: Completion) -> None:
-        """The final answer is there."""
-        cost = _cost(answer.stages)
-        self.run.on(engine.Written(self.write.ask, cost), self._clock.now())
 
     # The calls
 

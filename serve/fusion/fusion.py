@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from models.answerer import Events
-from models.call import Call, new_id
-from models.errors import BadRequest
+from models.call import Call
+from models.errors import BadRequest, Cancelled, FusionError
 from models.messages import Completion, Done, Request, Usage
-from serve.fusion import result, synthesis
+from serve.fusion import engine, synthesis
 from serve.fusion.deliberation import Deliberation, Resources
 from serve.fusion.plan import Plan
+from serve.fusion.record import Record
 
 #: An inner call may not be a fusion itself.
 MAX_DEPTH = 1
@@ -36,19 +38,25 @@ class Fusion:
         return self._events(request, call, live=True)
 
     async def _events(self, request: Request, call: Call, *, live: bool) -> Events:
-        inner = deeper(call)
         at = self._resources
+        inner = capped(deeper(call), self._plan.cost_cap)
         async with Deliberation(self._plan, request, inner, at, live=live) as work:
-            async with aclosing(work.events()) as told:
-                async for progress in told:
-                    yield progress
-            writing = synthesis.write(work, request, inner, at.models, at.catalog, live)
-            async with aclosing(writing) as written:
-                async for event in written:
-                    if isinstance(event, Done):
-                        event = Done(whole(work, event.completion, new_id("fus")))
-                        work.written(event.completion)
-                    yield event
+            try:
+                async with aclosing(work.events()) as told:
+                    async for progress in told:
+                        yield progress
+                writing = synthesis.write(work, request, inner, at.models, at.catalog, live)
+                async with aclosing(writing) as written:
+                    async for event in written:
+                        if isinstance(event, Done):
+                            event = Done(finished(work, event.completion, at, request, call))
+                        yield event
+            except FusionError as error:
+                keep(work, at, request, call, None, error)
+                raise
+            except (asyncio.CancelledError, GeneratorExit):
+                keep(work, at, request, call, None, Cancelled("The caller went away."))
+                raise
 
 
 def deeper(call: Call) -> Call:
@@ -58,29 +66,59 @@ def deeper(call: Call) -> Call:
     return replace(call, fusion_depth=call.fusion_depth + 1)
 
 
-def whole(work: Deliberation, written: Completion, identity: str) -> Completion:
-    """The final answer, with what it took: usage and stages are those of all inner calls."""
-    # In the panel's order and not in that of arrival, so that two runs compare.
-    places = {name: place for place, name in enumerate(work.plan.names)}
-    panel = sorted((s for s in work.stages if s.member), key=lambda s: places[s.member or ""])
-    rest = (stage for stage in work.stages if not stage.member)
-    every = (*panel, *rest, *written.stages)
-    sources = tuple(
-        dict.fromkeys((*written.sources, *result.sources(work.write.answers, written.text)))
-    )
-    extension: dict[str, Any] = {"id": identity, "panel": work.plan.panel, **work.result()}
-    if work.plan.answer != "synthesis":
-        extension["answer"] = work.plan.answer
-    if work.write.best is not None:
-        extension["best"] = work.write.best
-    if left := result.left_out(work.run.failed):
-        extension["left_out"] = left
-    if sources:
-        extension["sources"] = result.listed(sources)
-    return replace(
+def capped(call: Call, cap: int | None) -> Call:
+    """The call under the lower of its own cap and this one."""
+    caps = [one for one in (call.cost_cap_nano_usd, cap) if one is not None]
+    return replace(call, cost_cap_nano_usd=min(caps)) if caps else call
+
+
+def finished(
+    work: Deliberation,
+    written: Completion,
+    resources: Resources,
+    request: Request,
+    call: Call,
+    error: FusionError | None = None,
+) -> Completion:
+    """The final answer, with what it took: usage and stages are those of all inner calls.
+    `error` is why the fusion itself failed, where an outer model answered all the same."""
+    stages = (*work.ordered_stages(), *written.stages)
+    answer = replace(
         written,
-        usage=sum((stage.usage for stage in every), Usage()),
-        stages=every,
-        sources=sources,
-        extension={**written.extension, **extension},
+        usage=sum((stage.usage for stage in stages), Usage()),
+        stages=stages,
+        sources=tuple(dict.fromkeys((*written.sources, *work.sources(written.text)))),
+        extension={**written.extension, **work.told(error)},
     )
+    if error is None:
+        cost = sum(stage.nano_usd or 0 for stage in written.stages)
+        work.run.on(engine.Written(work.write.ask, cost), resources.clock.now())
+    keep(work, resources, request, call, answer, error)
+    return answer
+
+
+def keep(
+    work: Deliberation,
+    resources: Resources,
+    request: Request,
+    call: Call,
+    answer: Completion | None,
+    error: FusionError | None,
+) -> None:
+    """Put the whole record in line for the store."""
+    if resources.records is None:
+        return
+    told: dict[str, Any] = {
+        **work.told(error),
+        "judge": work.plan.judge,
+        "messages": [{"role": one.role, "content": one.text} for one in request.messages],
+        "stages": [asdict(stage) for stage in (answer.stages if answer else work.stages)],
+    }
+    if answer is not None:
+        told |= {
+            "model": answer.model,
+            "output": answer.text,
+            "sources": [asdict(source) for source in answer.sources],
+        }
+    now = resources.clock.now()
+    resources.records.keep(Record(work.id, now, call.project, call.request or call.id, told))

@@ -99,7 +99,8 @@ def _worst(spec: ModelSpec, read: int, written: int) -> int:
 def make(
     catalog: Catalog, panel: str | None, options: FusionOptions | None, writer: str | None = None
 ) -> Plan:
-    """The plan for a panel of the catalog (None: the options' preset, or the default one).
+    """The plan for a panel of the catalog. The options' preset wins over `panel`, their models
+    win over both; with neither it is the default panel.
 
     `writer` is who writes the answer where the caller asked a model of its own to. Raises
     BadRequest or ModelNotFound, with the field of the contract that is wrong.
@@ -144,7 +145,7 @@ def _analysis_tokens(panel: Panel, judge: ModelSpec) -> int:
 
 
 def _panel(catalog: Catalog, panel: str | None, options: FusionOptions) -> tuple[Panel, str]:
-    if panel is None and options.preset is not None:
+    if options.preset is not None:
         panel = options.preset
         if panel not in catalog.panels:
             known = ", ".join(catalog.panels) or "none"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from models.errors import FusionError
@@ -58,7 +58,3 @@ def sources(answers: Iterable[Answer], text: str = "") -> tuple[Source, ...]:
     """Every source of these answers once, those that `text` cites first."""
     every = {source.url: source for answer in answers for source in answer.sources}
     return tuple(sorted(every.values(), key=lambda source: source.url not in text))
-
-
-def listed(found: Iterable[Source]) -> list[Mapping[str, str]]:
-    return [{"url": source.url, "title": source.title} for source in found]

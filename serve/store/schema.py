@@ -84,3 +84,14 @@ unknowns = sa.Table(
     sa.Column("entry", sa.JSON),
     sa.Column("why", sa.Text, nullable=False),
 )
+
+#: What each fusion did, by the id that its answer carries.
+fusions = sa.Table(
+    "fusions",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("request", sa.Text, nullable=False, index=True),
+    sa.Column("told", sa.JSON, nullable=False),
+)

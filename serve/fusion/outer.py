@@ -1,0 +1,223 @@
+"""A model to which the fusion is offered as a tool: it decides whether to call it.
+
+It may call it once in a turn; a second call is told `fusion_invocation_capped`. The caller's
+own tools work as ever, except that a call of theirs in the same step as a fusion waits for
+what the fusion says: the model asks again if it still wants it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from models.answerer import Events
+from models.call import Call
+from models.errors import FusionError, UpstreamError
+from models.messages import (
+    FUSION_TOOL,
+    Completion,
+    Done,
+    Message,
+    Named,
+    ReasoningDelta,
+    Request,
+    Stage,
+    Text,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    user,
+)
+from serve.fusion import result
+from serve.fusion.deliberation import Deliberation, Resources
+from serve.fusion.fusion import deeper, finished
+from serve.fusion.plan import Plan
+
+#: Steps of the outer model after which it must answer.
+_STEPS = 4
+_DEFERRED = "Not called yet: first read what the fusion says, then call it again if you need it."
+_CAPPED = {
+    "status": "error",
+    "error": "the fusion was called already",
+    "failure_reason": "fusion_invocation_capped",
+}
+
+
+@dataclass(slots=True)
+class _Invocation:
+    """The one call of the fusion, and what came of it."""
+
+    #: What the outer model is told.
+    answer: Message
+    work: Deliberation | None = None
+    error: FusionError | None = None
+
+
+class Outer:
+    """`plan` makes the fusion's plan when it is called; `model` is who decides and answers."""
+
+    def __init__(self, model: str, plan: Callable[[], Plan], resources: Resources) -> None:
+        self._model = model
+        self._plan = plan
+        self._resources = resources
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        async with aclosing(self._events(request, call, live=False)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    return event.completion
+        raise AssertionError("a stream ends with Done")
+
+    def stream(self, request: Request, call: Call) -> Events:
+        return self._events(request, call, live=True)
+
+    async def _events(self, request: Request, call: Call, *, live: bool) -> Events:
+        asked = self._offered(request)
+        name = asked.tools[-1].name
+        invoked: _Invocation | None = None
+        stages: tuple[Stage, ...] = ()
+        for step in range(_STEPS):
+            if step == _STEPS - 1:
+                asked = replace(asked, tool_choice="none")
+            held: list[ToolCallDelta] = []
+            async with aclosing(self._turn(asked, call, live)) as events:
+                async for event in events:
+                    match event:
+                        case TextDelta() | ReasoningDelta():
+                            yield event
+                        case ToolCallDelta():
+                            held.append(event)  # whose call it is, is known at the end
+                        case Done(completion):
+                            written = completion
+            stages += written.stages
+            if not any(one.name == name for one in written.message.tool_calls):
+                for piece in held:
+                    yield piece
+                yield Done(self._whole(written, stages, invoked, request, call))
+                return
+            answers = []
+            for one in written.message.tool_calls:
+                if one.name != name:
+                    answers.append(_answer(one, _DEFERRED, failed=True))
+                elif invoked is None:
+                    invoked = _Invocation(_answer(one, "", failed=True))
+                    spent = sum(stage.nano_usd or 0 for stage in stages)
+                    running = self._invoke(one, request, _less(call, spent), live, invoked)
+                    async with aclosing(running) as progress:
+                        async for event in progress:
+                            yield event
+                    answers.append(invoked.answer)
+                else:
+                    answers.append(_answer(one, json.dumps(_CAPPED), failed=True))
+            messages = (*asked.messages, written.message, *answers)
+            asked = replace(asked, messages=messages, tool_choice=None)
+        raise UpstreamError("The model went on calling tools when it should have answered.")
+
+    def _offered(self, request: Request) -> Request:
+        """The request with the fusion as its last tool."""
+        name = FUSION_TOOL.replace(":", "_")
+        while any(tool.name == name for tool in request.tools):
+            name += "_"
+        choice = request.tool_choice
+        return replace(
+            request,
+            model=self._model,
+            tools=(*request.tools, _tool(name)),
+            tool_choice=Named(name) if choice == Named(FUSION_TOOL) else choice,
+            fusion=None,
+        )
+
+    async def _turn(self, request: Request, call: Call, live: bool) -> Events:
+        inner = call.child("synthesis")
+        if not live:
+            yield Done(await self._resources.models.complete(request, inner))
+            return
+        async with aclosing(self._resources.models.stream(request, inner)) as events:
+            async for event in events:
+                yield event
+
+    async def _invoke(
+        self, asked: ToolCall, request: Request, call: Call, live: bool, invoked: _Invocation
+    ) -> Events:
+        """Run the fusion. A failure of it is for the outer model, which answers all the same."""
+        try:
+            plan = self._plan()
+            question = _question(request, asked)
+            at = self._resources
+            async with Deliberation(plan, question, deeper(call), at, live=live) as work:
+                invoked.work = work
+                async with aclosing(work.events()) as progress:
+                    async for event in progress:
+                        yield event
+                answers = await work.material(at.catalog.models[self._model].context // 2)
+            text = json.dumps(work.result(answers), ensure_ascii=False)
+            invoked.answer = _answer(asked, text, failed=False)
+        except FusionError as error:
+            invoked.error = error
+            failed = result.error(error, invoked.work.run.failed if invoked.work else ())
+            invoked.answer = _answer(asked, json.dumps(failed, ensure_ascii=False), failed=True)
+
+    def _whole(
+        self,
+        written: Completion,
+        stages: tuple[Stage, ...],
+        invoked: _Invocation | None,
+        request: Request,
+        call: Call,
+    ) -> Completion:
+        """The outer model's answer with all that it took."""
+        written = replace(written, stages=stages)
+        if invoked is None:
+            usage = sum((stage.usage for stage in stages), Usage())
+            return replace(written, usage=usage)
+        if invoked.work is None:
+            assert invoked.error is not None
+            failed = result.error(invoked.error)
+            return replace(written, extension={**written.extension, **failed})
+        return finished(invoked.work, written, self._resources, request, call, invoked.error)
+
+
+def _less(call: Call, spent: int) -> Call:
+    cap = call.cost_cap_nano_usd
+    return call if cap is None else replace(call, cost_cap_nano_usd=max(0, cap - spent))
+
+
+def _tool(name: str) -> Tool:
+    return Tool(
+        name,
+        "Asks a panel of several models the same question and has a judge compare their answers: "
+        "consensus, contradictions, partial coverage, unique insights, blind spots. Call it for "
+        "questions that are hard, open or disputed, at most once.",
+        {
+            "type": "object",
+            "properties": {
+                "question": {
+                    "type": "string",
+                    "description": "What the panel is asked, understandable by itself. Leave it "
+                    "out to give the panel this conversation as it is.",
+                }
+            },
+        },
+    )
+
+
+def _question(request: Request, asked: ToolCall) -> Request:
+    """What the panel is asked: the conversation, or what the outer model wants to know."""
+    try:
+        arguments = json.loads(asked.arguments)
+    except ValueError:
+        arguments = None
+    question = arguments.get("question") if isinstance(arguments, dict) else None
+    plain = replace(request, tools=(), tool_choice=None, fusion=None)
+    if not isinstance(question, str) or not question.strip():
+        return plain
+    rules = tuple(one for one in request.messages if one.role in ("system", "developer"))
+    return replace(plain, messages=(*rules, user(question)))
+
+
+def _answer(asked: ToolCall, text: str, *, failed: bool) -> Message:
+    return Message("tool", (Text(text),), tool_call_id=asked.id, name=asked.name, is_error=failed)
