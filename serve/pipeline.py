@@ -6,7 +6,7 @@ models, each behind its wrappers; `Pipeline` answers for every name of the catal
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from models.call import Call
 from models.catalog import Catalog, Target
 from models.errors import ModelNotFound, Unsupported
 from models.messages import Completion, Done, FusionOptions, Request
+from models.tools.toolbox import ToolBox
 from models.wrappers.fit import needs_images, refuse_unfit
 from router.actor import Candidate, Decision
 from serve.fusion.deliberation import Resources
@@ -23,6 +24,7 @@ from serve.fusion.fusion import Fusion
 from serve.fusion.judge import Judge
 from serve.fusion.outer import Outer
 from serve.fusion.plan import make
+from serve.fusion.record import Keeper
 
 
 class Router(Protocol):
@@ -58,11 +60,14 @@ class Pipeline:
         judge: Judge,
         router: Router,
         clock: Clock | None = None,
+        boxes: Callable[[], ToolBox] | None = None,
+        records: Keeper | None = None,
     ) -> None:
+        """`boxes` opens the server tools of one request, `records` keeps what fusions did."""
         self._catalog = catalog
         self._models = models
         self._router = router
-        self._resources = Resources(catalog, models, judge, clock or SystemClock())
+        self._resources = Resources(catalog, models, judge, clock or SystemClock(), boxes, records)
 
     async def complete(self, request: Request, call: Call) -> Completion:
         answerer, request, extension = await self._choose(request)

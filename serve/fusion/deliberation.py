@@ -189,9 +189,8 @@ class Deliberation:
         if self.plan.answer == "best_of":
             asked = self._as_final(asked)
         call = self.call.child("panelist", deadline=action.deadline or self.call.deadline)
-        loop = Loop(
-            self._resources.models, self._clock, self._box, self._tools, self.plan.max_tool_calls
-        )
+        tools = self._tools_of(member.model)
+        loop = Loop(self._resources.models, self._clock, self._box, tools, self.plan.max_tool_calls)
         began = self._clock.now()
 
         def failed(why: str) -> None:
@@ -213,6 +212,10 @@ class Deliberation:
             self._inbox.put_nowait(engine.Answered(action.ask, text, completion.sources, cost))
         finally:
             self.stages += (replace(stage, member=name) for stage in loop.stages)
+
+    def _tools_of(self, model: str) -> tuple[Tool, ...]:
+        """A model that cannot call tools works without them."""
+        return self._tools if self._resources.catalog.models[model].tools else ()
 
     def _as_final(self, asked: Request) -> Request:
         """A panelist whose answer may be the final one writes in the caller's form."""
@@ -267,7 +270,7 @@ class Deliberation:
             max_tokens=self.plan.analysis_tokens,
             pick=self.plan.answer == "best_of",
             tools=self.plan.tools,
-            max_tool_calls=self.plan.max_tool_calls if self._tools else 0,
+            max_tool_calls=self.plan.max_tool_calls if self._tools_of(self.plan.judge) else 0,
             effort=self.plan.effort,
         )
         return await self._resources.judge.judge(case, call)
