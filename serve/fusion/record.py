@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from models.answerer import Clock, SystemClock
-from models.errors import NotFound
+from models.errors import NotFound, StoreUnavailable
 from serve.store import schema
-from serve.store.database import TIMEOUT_S, Database, StoreUnavailable
+from serve.store.database import TIMEOUT_S, Database
 
 log = logging.getLogger(__name__)
 
