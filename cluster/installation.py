@@ -132,6 +132,8 @@ class Installation:
             "RAY_metrics_report_interval_ms": "2000",
             # Serve looks at all replicas ten times a second otherwise, for a twentieth of a core.
             "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+            # An unhealthy replica has nothing to finish: it makes way at once.
+            "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
             # A dead replica's engine processes die with it.
             "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "true",
             # One worker a logical CPU would be started ahead of need: 100 MB each.

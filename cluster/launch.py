@@ -1,21 +1,19 @@
-"""Starts the cluster on this machine, puts an application on it, and stops it again.
+"""Starts the cluster on this machine, and stops it again.
 
-The application is known by its import path only. Ray is steered from outside, through its
-command line and the dashboard's REST API: the launcher imports no Ray, joins no cluster, and
-so can neither ship the user's folder to it nor be hurt by it.
+Ray is steered from outside, through its command line and the dashboard's REST API: the launcher
+imports no Ray, joins no cluster, and so can neither ship the user's folder to it nor be hurt by
+it. `cluster.serving` puts applications on it.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import httpx
 
@@ -172,7 +170,7 @@ def _wait_for_dashboard(made: Installation, process: subprocess.Popen[bytes]) ->
     with api(made) as client:
         while time.monotonic() < until:
             if process.poll() is not None:
-                raise LaunchError(f"Ray did not start: {_last_line(made)} (see {_log(made)})")
+                raise LaunchError(f"Ray did not start: {ended(made)}")
             with suppress(httpx.HTTPError):
                 if client.get("/api/version").status_code == 200:
                     return
@@ -184,99 +182,13 @@ def _log(made: Installation) -> str:
     return str(made.folder / "ray.log")
 
 
-def _last_line(made: Installation) -> str:
+def ended(made: Installation) -> str:
+    """What Ray said last, and where the rest stands."""
     lines = (made.folder / "ray.log").read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no output"
+    return f"{lines[-1] if lines else 'no output'} (see {_log(made)})"
 
 
 def api(made: Installation) -> httpx.Client:
     """A client of the dashboard's REST API with this installation's token."""
     headers = {"authorization": f"Bearer {made.token}"}
     return httpx.Client(base_url=made.dashboard, headers=headers, timeout=30.0)
-
-
-def deploy(made: Installation, name: str, import_path: str, args: dict[str, Any]) -> None:
-    """Hand the application to Serve. Returns when Serve has taken it, not when it is ready."""
-    config = {
-        "proxy_location": "EveryNode",
-        "http_options": {"host": made.host, "port": made.port},
-        "logging_config": {"log_level": "WARNING", "enable_access_log": False},
-        "applications": [
-            {"name": name, "route_prefix": "/", "import_path": import_path, "args": args}
-        ],
-    }
-    try:
-        with api(made) as client:
-            response = client.put("/api/serve/applications/", json=config, timeout=180.0)
-    except httpx.HTTPError as error:
-        raise LaunchError(
-            f"Serve did not take the application ({type(error).__name__}): {_last_line(made)} "
-            f"(see {_log(made)})"
-        ) from None
-    if response.status_code != 200:
-        raise LaunchError(f"Serve did not take the application: {response.text[:500]}")
-
-
-def status(made: Installation, name: str) -> dict[str, Any]:
-    """Serve's word on the application: `status`, `message`, `deployments`. Empty if unknown."""
-    with api(made) as client:
-        response = client.get("/api/serve/applications/")
-    response.raise_for_status()
-    application: dict[str, Any] = response.json().get("applications", {}).get(name) or {}
-    return application
-
-
-def wait_until_ready(made: Installation, name: str, report: Report) -> None:
-    """Report what comes up until everything is up. Raises LaunchError with one readable cause."""
-    seen: dict[str, str] = {}
-    while True:
-        try:
-            application = status(made, name)
-        except httpx.HTTPError:
-            # A machine that loads models may answer late; a cluster that is gone never does.
-            if not running(made):
-                raise LaunchError(f"Ray ended: {_last_line(made)} (see {_log(made)})") from None
-            time.sleep(_POLL_S)
-            continue
-        for part, detail in application.get("deployments", {}).items():
-            state = _state(detail)
-            if seen.get(part) != state:
-                seen[part] = state
-                report(f"{part}: {state}")
-        match application.get("status"):
-            case "RUNNING":
-                break
-            case "DEPLOY_FAILED" | "UNHEALTHY":
-                raise LaunchError(_failure(application))
-            case _:
-                time.sleep(_POLL_S)
-    # Serve says running when its replicas are; the proxy learns of them a moment later.
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        try:
-            if httpx.get(f"{made.url}/healthz", timeout=5).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.1)
-    raise LaunchError(f"The replicas run, but {made.url}/healthz does not answer.")
-
-
-def _state(detail: dict[str, Any]) -> str:
-    state = str(detail["status"])
-    return {"HEALTHY": "ready", "UPDATING": "starting"}.get(state, state.lower().replace("_", " "))
-
-
-def _failure(application: dict[str, Any]) -> str:
-    for part, detail in application.get("deployments", {}).items():
-        if detail["status"] not in ("HEALTHY", "UPDATING"):
-            return f"{part} did not start: {readable_cause(detail.get('message', ''))}"
-    return f"The application did not start: {readable_cause(application.get('message', ''))}"
-
-
-def readable_cause(text: str) -> str:
-    """The sentence in a traceback that says what went wrong: its last error line."""
-    errors = re.findall(r"^\s*(?:[\w.]+\.)?(\w*(?:Error|Exception|Exit)\w*: .+)$", text, re.M)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    cause = errors[-1] if errors else (lines[-1] if lines else "no reason was given")
-    return cause[:1000]

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from models.messages import Sampling
-from models.prices import Price, Usd
+from models.prices import Price
+from models.record import Record
+from models.tools.settings import Tools
 
 #: Names that start so belong to the program.
 FUSION = "fusion/"
@@ -28,12 +30,6 @@ MAX_PANEL = 8
 _ADDRESS = r"^https?://[^\s?#@]+$"
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=128)]
-
-
-class Record(BaseModel):
-    """Frozen, and a key that it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Replicas(Record):
@@ -67,8 +63,6 @@ class _Model(Record):
     #: Whether it can read images.
     images: bool = False
     price: Price | None = None
-    #: The most tokens that one picture counts for, to know beforehand what a call can cost.
-    image_tokens: int = Field(16384, ge=0, le=1_000_000)
     #: Models to try in order when this one cannot be reached.
     fallbacks: tuple[Name, ...] = ()
 
@@ -306,30 +300,6 @@ class Server(Record):
         return self
 
 
-class Budget(Record):
-    """The most that an account may spend, in US dollars. Days and months are UTC."""
-
-    total: Usd | None = None
-    day: Usd | None = None
-    month: Usd | None = None
-
-    @model_validator(mode="after")
-    def _limits_something(self) -> Budget:
-        if (self.total, self.day, self.month) == (None, None, None):
-            raise ValueError("it limits nothing: give total, day or month")
-        return self
-
-
-#: An account, or all accounts of a kind: `all`, `project:default`, `key:*`, `tier:flagship`.
-AccountName = Annotated[
-    str,
-    Field(
-        pattern=r"^(all|tier:(workforce|flagship|\*)|part:(brain|work|\*)"
-        r"|(project|key|session|job):\S{1,200})$"
-    ),
-]
-
-
 @dataclass(frozen=True, slots=True)
 class Target:
     """What a name stands for in the end."""
@@ -346,8 +316,7 @@ class Catalog(Record):
     aliases: dict[Name, Name] = Field(default_factory=dict)
     panels: dict[Name, Panel] = Field(default_factory=dict)
     roles: Roles
-    #: What may be spent, by account. An account's own limit comes before that of its kind.
-    limits: dict[AccountName, Budget] = Field(default_factory=dict)
+    tools: Tools = Tools()
 
     def resolve(self, name: str) -> Target | None:
         """Follow aliases to the end. None if nothing here has that name."""

@@ -9,6 +9,7 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from models.catalog import (
     MAX_PANEL,
     RESERVED_PANELS,
     AnthropicModel,
-    Budget,
     Catalog,
     FakeModelSpec,
     Member,
@@ -36,6 +36,7 @@ from models.catalog import (
     VllmModel,
 )
 from models.prices import Price
+from models.tools.settings import Documents, Tools, WebFetch, WebSearch
 from models.yaml_lines import Document, Place, Problem
 
 
@@ -114,12 +115,6 @@ def _explain(detail: Any, place: Place) -> tuple[str, str]:
             return f"'{where}' needs an engine that exists", f"set engine to {', '.join(_ENGINES)}"
         case "too_long" if place[-1:] == ("members",):
             return f"'{where}' has more than {MAX_PANEL} members", f"keep at most {MAX_PANEL}"
-    if place[:1] == ("limits",) and detail["type"] == "string_pattern_mismatch":
-        return (
-            f"'{where}' is no account",
-            "write all, or project:NAME, key:NAME, session:NAME, job:NAME (NAME may be *), "
-            "tier:flagship, tier:workforce, part:brain, part:work",
-        )
     message = detail["msg"].removeprefix("Value error, ")
     if place[-1:] == ("api_key_env",):
         # Somebody may have put the key itself here; it must not be printed.
@@ -154,6 +149,13 @@ _ENGINES: Mapping[str, type[BaseModel]] = {
 }
 
 
+_TOOLS: Mapping[str, type[BaseModel]] = {
+    "web_search": WebSearch,
+    "web_fetch": WebFetch,
+    "documents": Documents,
+}
+
+
 def _record_at(loc: Place) -> type[BaseModel]:
     """The record whose key stands at the end of this place of pydantic's."""
     match loc:
@@ -169,12 +171,14 @@ def _record_at(loc: Place) -> type[BaseModel]:
             return Member
         case ("panels", *_):
             return Panel
-        case ("limits", *_):
-            return Budget
         case ("roles", "subtasks", _):
             return Subtasks
         case ("roles", _):
             return Roles
+        case ("tools", tool, _):
+            return _TOOLS[str(tool)]
+        case ("tools", _):
+            return Tools
     return Catalog
 
 
@@ -269,16 +273,25 @@ class _Names:
 
 
 def _environment(data: Any, environ: Mapping[str, str]) -> Iterator[tuple[Place, str, str]]:
-    for name, spec in _mapping(data, "models").items():
+    tools = _mapping(data, "tools")
+    keyed = [("models", name, spec, "model") for name, spec in _mapping(data, "models").items()]
+    keyed += [("tools", name, spec, "tool") for name, spec in tools.items()]
+    for section, name, spec, what in keyed:
         variable = spec.get("api_key_env") if isinstance(spec, dict) else None
         if not isinstance(variable, str) or not variable.isidentifier():
             continue  # a mistake of form, which the schema reports
         if not environ.get(variable):
             yield (
-                ("models", name, "api_key_env"),
-                f"model '{name}' needs the environment variable {variable}, which is not set",
-                f"export {variable}=... or remove the model",
+                (section, name, "api_key_env"),
+                f"{what} '{name}' needs the environment variable {variable}, which is not set",
+                f"export {variable}=... or remove the {what}",
             )
+    if tools.get("web_fetch") is not None and find_spec("trafilatura") is None:
+        yield (
+            ("tools", "web_fetch"),
+            "'web_fetch' needs the package trafilatura, which is not installed",
+            "pip install 'fusion-cluster[web]', or remove the tool",
+        )
 
 
 def _mapping(data: Any, key: str) -> Mapping[Any, Any]:

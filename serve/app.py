@@ -1,48 +1,43 @@
-"""The Ray Serve graph, nothing else. A Serve config names `serve.app:build`."""
+"""The Ray Serve applications, nothing else. A Serve config names `serve.app:build` and, for each
+model that the cluster hosts, `serve.app:model`."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from pydantic import TypeAdapter
 from ray import serve as ray_serve
 
-from models.catalog import Catalog, FakeModelSpec, VllmModel
+from models.catalog import FakeModelSpec, VllmModel
 from models.flagship import account
 from models.workforce import hosting
 from router.actor import RouterReplica
 from serve.gateway.deployment import Gateway
 from serve.remote import JudgeReplica
+from serve.settings import Settings
+
+_HOSTED: TypeAdapter[VllmModel | FakeModelSpec] = TypeAdapter(VllmModel | FakeModelSpec)
 
 
 def build(args: dict[str, Any]) -> Any:
-    """The application for `args["catalog"]`, a checked catalog as JSON data, and `args["store"]`,
-    the address of its store (default: the catalog's).
+    """The application that answers. `args` are `Settings` as JSON data, or just a `catalog`.
 
-    Gateway ──▶ Workforce:<model> ...  Account:<provider account> ...
+    Gateway ──▶ model-<name>-<digest> ...  Accounts
        ├──────▶ Judge ──▶ the same
        └──────▶ Router
     """
-    raw = args["catalog"]
-    catalog = Catalog.model_validate(raw)
-    store = args.get("store") or catalog.server.store
-    if store is None:
-        raise ValueError("say where the store is: set server.store in the catalog")
-    handles = {
-        "workforce": {
-            name: hosting.deployment(name, spec)
-            for name, spec in catalog.models.items()
-            if isinstance(spec, VllmModel | FakeModelSpec)
-        },
-        "accounts": account.deployment(),
-    }
+    settings = Settings.of(args)
+    catalog = settings.catalog
+    accounts = account.deployment()
     # Small shares of a CPU: these wait for models and hardly compute.
     light = {"ray_actor_options": {"num_cpus": 0.1}, "health_check_period_s": 5}
     # The door itself turns away what is above its limit, in the caller's dialect; Serve's limit
     # stands behind it.
     limit = catalog.server.max_concurrent + 64
+    raw = settings.model_dump(mode="json")
     judge = ray_serve.deployment(
         JudgeReplica, name="Judge", max_ongoing_requests=limit, **light
-    ).bind(raw, store, handles)
+    ).bind(raw, accounts)
     router = ray_serve.deployment(
         RouterReplica, name="Router", max_ongoing_requests=limit, **light
     ).bind()
@@ -53,4 +48,9 @@ def build(args: dict[str, Any]) -> Any:
         max_ongoing_requests=limit,
         graceful_shutdown_timeout_s=10,
         **light,
-    ).bind(raw, store, handles, judge, router)
+    ).bind(raw, accounts, judge, router)
+
+
+def model(args: dict[str, Any]) -> Any:
+    """The application that hosts the model `args["name"]` as `args["spec"]` says."""
+    return hosting.deployment(args["name"], _HOSTED.validate_python(args["spec"]))

@@ -8,14 +8,12 @@ from typing import Any
 
 from models.answerer import SystemClock
 from models.call import Call
-from models.catalog import Catalog
 from models.errors import DeadlineExceeded, Unavailable
 from models.workforce.answerer import ray_errors
 from router.actor import Candidate, Decision, cheapest
-from serve import parts
 from serve.fusion.judge import Case, Finding, ModelJudge
-from serve.money.till import open_till
-from serve.store.database import Database
+from serve.house import House
+from serve.settings import Settings
 
 #: How long a request waits for the router's word. Decisions take milliseconds.
 ROUTER_S = 2.0
@@ -25,15 +23,13 @@ class JudgeReplica:
     """A judge with models of its own, so that judging scales and is limited by itself."""
 
     # Serve awaits a coroutine constructor; the type system does not know such a thing.
-    async def __init__(  # type: ignore[misc]
-        self, catalog: dict[str, Any], store: str, handles: parts.Handles
-    ) -> None:
-        known, clock = Catalog.model_validate(catalog), SystemClock()
-        till = await open_till(Database(store), lambda: known, clock)
-        self._judge = ModelJudge(parts.models(known, handles, clock, till))
+    async def __init__(self, settings: dict[str, Any], accounts: Any) -> None:  # type: ignore[misc]
+        clock = SystemClock()
+        self._house = House(Settings.model_validate(settings), accounts, clock)
+        await self._house.open(lambda catalog, models: models)
 
     async def judge(self, case: Case, call: Call) -> Finding:
-        return await self._judge.judge(case, call)
+        return await ModelJudge(self._house.editions.current.models).judge(case, call)
 
 
 class RemoteJudge:

@@ -77,8 +77,8 @@ class Box:
     """`tools` by name, with every good result kept for as long as the box lives."""
 
     tools: Mapping[str, ServerTool]
-    #: Seconds that one call may take.
-    timeout_s: float = 30.0
+    #: Seconds that one call may take: above what any tool's own settings allow.
+    timeout_s: float = 65.0
     _runs: dict[tuple[str, str], _Run] = field(default_factory=dict)
 
     def specs(self, names: Sequence[str] | None = None) -> tuple[Tool, ...]:

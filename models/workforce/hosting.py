@@ -9,12 +9,16 @@ from ray import serve as ray_serve
 from models.catalog import FakeModelSpec, VllmModel
 from models.workforce import vllm
 from models.workforce.fake import FakeReplica
+from models.workforce.names import application_name, deployment_name
 from models.workforce.vllm import VllmReplica
 
+#: How long a replica that is not wanted any more may finish what it has begun.
+LEAVE_S = 600.0
 
-def deployment_name(model: str) -> str:
-    """Serve's name of this model's deployment. Slashes would break its URLs."""
-    return "Workforce:" + model.replace("/", "--")
+
+def handle(name: str, spec: VllmModel | FakeModelSpec) -> Any:
+    """Serve's handle of this model's deployment."""
+    return ray_serve.get_deployment_handle(deployment_name(name), application_name(name, spec))
 
 
 def deployment(name: str, spec: VllmModel | FakeModelSpec) -> Any:
@@ -44,7 +48,8 @@ def serve_options(name: str, spec: VllmModel | FakeModelSpec) -> dict[str, Any]:
         "max_constructor_retry_count": 1,
         "health_check_period_s": 5,
         "health_check_timeout_s": 30,
-        "graceful_shutdown_timeout_s": 10,
+        # A replica that leaves answers first what it has begun; a dead one is stopped at once.
+        "graceful_shutdown_timeout_s": LEAVE_S,
         "graceful_shutdown_wait_loop_s": 0.5,
         "autoscaling_config": {
             "min_replicas": spec.replicas.min,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,11 +18,17 @@ from cluster import installation
 from models import yaml_lines
 from models.catalog import Catalog
 from models.catalog_file import CatalogError, load
+from serve.access import secret
+from serve.access.keys import operator_key
+from serve.access.secret import NoSecret
+from serve.settings import is_loopback
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 DEFAULT_PORT = 8000
+#: Where commands find the key that they show to the server.
+KEY_VARIABLE = "FUSION_API_KEY"
 
 Port = Annotated[
     int | None,
@@ -104,9 +111,38 @@ def server_url(url: str | None, port: int | None) -> str:
 def get(base: str, path: str) -> httpx.Response:
     """GET, or a sentence that says how to start the server."""
     try:
-        return httpx.get(base + path, timeout=10)
+        return httpx.get(base + path, timeout=10, headers=credentials(base))
     except httpx.HTTPError as error:
         fail(f"No fusion server answers at {base} ({type(error).__name__}). Start it: fusion up")
+
+
+def ask(base: str, method: str, path: str, body: Any = None, timeout_s: float = 60.0) -> Any:
+    """The JSON of the answer, or what the server said was wrong."""
+    try:
+        response = httpx.request(
+            method, base + path, json=body, timeout=timeout_s, headers=credentials(base)
+        )
+    except httpx.HTTPError as error:
+        fail(f"No fusion server answers at {base} ({type(error).__name__}). Start it: fusion up")
+    if response.is_success:
+        return response.json() if response.content else None
+    try:
+        message = str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        message = response.text[:500]
+    fail(f"{message} (HTTP {response.status_code})", 2 if response.status_code == 400 else 1)
+
+
+def credentials(base: str) -> dict[str, str]:
+    """The key to show to this server: the user's, or the operator's where this user runs it."""
+    given = os.environ.get(KEY_VARIABLE)
+    address = httpx.URL(base)
+    if not given and is_loopback(address.host) and address.port is not None:
+        folder = installation.data_folder(address.port)
+        if (folder / "secret").is_file():
+            with suppress(OSError, NoSecret):
+                given = operator_key(secret.read(folder))
+    return {"authorization": f"Bearer {given}"} if given else {}
 
 
 def print_json(data: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import signal
 import subprocess
@@ -14,9 +15,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from cluster import installation, launch
+from cluster import installation, launch, serving
 from models import weights
-from models.catalog import Catalog, FakeModelSpec, VllmModel
+from models.answerer import SystemClock
+from models.catalog import Catalog, VllmModel
+from models.errors import FusionError
+from models.workforce.names import hosted
+from serve import applications as serve_config
+from serve.access import secret
+from serve.access.book import KeyBook
+from serve.access.secret import NoSecret
 from serve.cli.common import (
     CatalogFile,
     Json,
@@ -31,9 +39,12 @@ from serve.cli.common import (
     server_url,
     store_url,
 )
+from serve.editions.changes import changes
+from serve.editions.history import History, Version
+from serve.settings import Settings
+from serve.store import migrate
+from serve.store.database import Database
 
-APPLICATION = "fusion"
-BUILDER = "serve.app:build"
 #: What the application's gateways, judge and router each reserve (see `serve.app`).
 LIGHT_CPUS = 0.1
 
@@ -54,13 +65,19 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return when ready; stop with: fusion down")
     ] = False,
+    take_file: Annotated[
+        bool,
+        typer.Option(
+            "--take-file", help="Let the catalog file rule, also where 'fusion apply' came after."
+        ),
+    ] = False,
 ) -> None:
     """Start the cluster on this machine and serve until Ctrl-C."""
     known = read_catalog(catalog)
     chosen_port, chosen_host = port or known.server.port, host or known.server.host
-    _refuse_open_door(chosen_host)
+    settings = Settings(catalog=known, store=store_url(known, chosen_port), host=chosen_host)
     if detach:
-        _detached(chosen_port, chosen_host, catalog)
+        _detached(chosen_port, chosen_host, catalog, take_file)
         return
     signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
@@ -71,20 +88,20 @@ def up(
     try:
         # The port first: nobody should wait for weights to learn that it is taken.
         launch.check_port(chosen_host, chosen_port)
-        _prepare_weights(known, report)
-        with launch.head(chosen_host, chosen_port, _cpus(known), report) as made:
+        ruling, guarded = asyncio.run(_opened(settings, take_file))
+        _report_difference(ruling, known, report)
+        _prepare_weights(ruling.catalog, report)
+        with launch.head(chosen_host, chosen_port, _cpus(ruling.catalog), report) as made:
             report("Starting models and gateway")
-            args = {
-                "catalog": known.model_dump(mode="json"),
-                "store": store_url(known, chosen_port),
-            }
-            launch.deploy(made, APPLICATION, BUILDER, args)
-            launch.wait_until_ready(made, APPLICATION, report)
+            applications = serve_config.applications(settings, ruling.catalog)
+            serving.deploy(made, applications)
+            serving.wait_until_running(made, [one["name"] for one in applications], report)
+            serving.wait_until_answering(made)
             made.now_ready().save()
             report(f"Ready at {made.url}/v1")
-            _print_first_request(made.url, known)
+            _print_first_request(made.url, ruling.catalog, guarded)
             _serve(made)
-    except (launch.LaunchError, weights.WeightsError) as error:
+    except (launch.LaunchError, weights.WeightsError, NoSecret, FusionError, ValueError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         out.print("Stopped; nothing is left running.")
@@ -94,13 +111,37 @@ def _interrupt(*_: int | FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _refuse_open_door(host: str) -> None:
-    if host not in ("127.0.0.1", "localhost"):
-        fail(
-            f"Without API keys the server answers this machine only, so not on {host}. "
-            "Put a proxy that authenticates in front of it.",
-            2,
-        )
+async def _opened(settings: Settings, take_file: bool) -> tuple[Version, bool]:
+    """The catalog that this start puts in force, and whether callers need a key.
+
+    Ends the command where strangers could reach a server that has no keys.
+    """
+    clock = SystemClock()
+    database = Database(settings.store)
+    try:
+        await migrate.upgrade(database)
+        guarded = await KeyBook(database, secret.read(settings.folder), clock).any()
+        if not guarded and not settings.local:
+            fail(
+                f"Without API keys the server answers this machine only, so not on "
+                f"{settings.host}. Make a key first: fusion keys create",
+                2,
+            )
+        return await History(database, clock).ruling(settings.catalog, take_file=take_file), guarded
+    finally:
+        await database.close()
+
+
+def _report_difference(ruling: Version, file: Catalog, report: launch.Report) -> None:
+    differing = changes(ruling.catalog, file)
+    if not differing:
+        return
+    report(
+        f"The catalog's version {ruling.version} rules ('{ruling.origin}'), not the file. "
+        "'fusion apply', or --take-file here, would change:"
+    )
+    for change in differing:
+        report(f"  {change}")
 
 
 def _cpus(catalog: Catalog) -> float:
@@ -108,9 +149,9 @@ def _cpus(catalog: Catalog) -> float:
 
     They are places, not cores: a small machine runs the default catalog, only slower.
     """
-    hosted = [s for s in catalog.models.values() if isinstance(s, VllmModel | FakeModelSpec)]
-    reserved = sum(spec.cpus * spec.replicas.max for spec in hosted)
-    return math.ceil(reserved + LIGHT_CPUS * (catalog.server.gateways + 2) + 1)
+    reserved = sum(spec.cpus * spec.replicas.max for spec in hosted(catalog).values())
+    # Twice, because a model that changes starts beside the one that it replaces.
+    return math.ceil(2 * reserved + LIGHT_CPUS * (catalog.server.gateways + 2) + 2)
 
 
 def _prepare_weights(catalog: Catalog, report: launch.Report) -> None:
@@ -125,11 +166,13 @@ def _prepare_weights(catalog: Catalog, report: launch.Report) -> None:
             weights.prepare(source)
 
 
-def _print_first_request(url: str, catalog: Catalog) -> None:
+def _print_first_request(url: str, catalog: Catalog, guarded: bool) -> None:
     model = "fusion/default" if "default" in catalog.panels else next(iter(catalog.models))
     out.print("\nTry it:\n")
     out.print(
-        f"  curl {url}/v1/chat/completions -H 'content-type: application/json' -d "
+        f"  curl {url}/v1/chat/completions -H 'content-type: application/json' "
+        + ('-H "authorization: Bearer $FUSION_API_KEY" ' if guarded else "")
+        + "-d "
         f'\'{{"model": "{model}", "messages": '
         '[{"role": "user", "content": "Why is the sky blue?"}]}\'',
         markup=False,
@@ -146,7 +189,7 @@ def _serve(made: installation.Installation) -> None:
     )
 
 
-def _detached(port: int, host: str, catalog: CatalogFile) -> None:
+def _detached(port: int, host: str, catalog: CatalogFile, take_file: bool) -> None:
     folder = installation.folder(port)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = folder / "up.log"
@@ -154,6 +197,8 @@ def _detached(port: int, host: str, catalog: CatalogFile) -> None:
     command = [sys.executable, "-P", "-m", "serve.cli", "up", f"--port={port}", f"--host={host}"]
     if catalog is not None:
         command.append(f"--catalog={catalog.expanduser().absolute()}")
+    if take_file:
+        command.append("--take-file")
     with log.open("wb") as sink:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True

@@ -5,21 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from ray import serve as ray_serve
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp
 
-from models.answerer import SystemClock
+from models.answerer import Answerer, SystemClock
 from models.catalog import Catalog
 from serve import parts
-from serve.access.caller import Caller
+from serve.access.book import KeyBook
+from serve.access.guard import Guard
+from serve.access.room import KeysRoom
+from serve.editions.room import CatalogRoom
 from serve.gateway.door import Door
 from serve.gateway.metrics import ClusterMetrics, RayRecorder
 from serve.gateway.site import Room, site
-from serve.money.till import open_till
+from serve.house import House
 from serve.pipeline import Pipeline
 from serve.remote import RemoteJudge, RemoteRouter
-from serve.store import migrate
-from serve.store.database import Database
+from serve.settings import Settings
 
 
 @ray_serve.ingress()
@@ -28,30 +29,32 @@ class Gateway:
 
     # Serve awaits a coroutine constructor; the type system does not know such a thing.
     async def __init__(  # type: ignore[misc]
-        self, catalog: dict[str, Any], store: str, handles: parts.Handles, judge: Any, router: Any
+        self, settings: dict[str, Any], accounts: Any, judge: Any, router: Any
     ) -> None:
-        known = Catalog.model_validate(catalog)
         clock = SystemClock()
-        self._store = Database(store)
-        await migrate.upgrade(self._store)
-        till = await open_till(self._store, lambda: known, clock)
-        models = parts.models(known, handles, clock, till)
-        self._pipeline = Pipeline(known, models, RemoteJudge(judge), RemoteRouter(router), clock)
+        house = House(Settings.model_validate(settings), accounts, clock)
+        judging, routing = RemoteJudge(judge), RemoteRouter(router)
+
+        def pipeline(catalog: Catalog, models: Answerer) -> Answerer:
+            return Pipeline(catalog, models, judging, routing, clock)
+
+        await house.open(pipeline)
+        book = KeyBook(house.database, house.secret, clock)
+        guard = Guard(book, house.secret, house.settings.local, clock)
         rooms: list[Room] = [
             Door(
-                catalog=known,
-                pipeline=self._pipeline,
+                editions=house.editions,
                 recorder=RayRecorder(),
                 clock=clock,
                 healthz=parts.health,
                 metrics=ClusterMetrics().text,
+                still=guard.still,
             ),
+            CatalogRoom(house.editions, house.history, parts.not_running),
+            KeysRoom(book, clock),
         ]
-        self._site = site(rooms, _everybody)
+        self._house = house
+        self._site = site(rooms, guard)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._site
-
-
-async def _everybody(_: HTTPConnection) -> Caller:
-    return Caller()

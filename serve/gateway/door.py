@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +25,19 @@ from models.errors import (
     NotFound,
     Overloaded,
     TooLarge,
+    Unauthorized,
 )
-from models.messages import Completion, Done, Event, ReasoningDelta, TextDelta, ToolCallDelta
+from models.messages import (
+    Completion,
+    Done,
+    Event,
+    ReasoningDelta,
+    Request,
+    TextDelta,
+    ToolCallDelta,
+)
+from serve.access.caller import Caller, caller
+from serve.editions.edition import Current
 from serve.gateway import chat, errors
 from serve.gateway.metrics import Recorder
 from serve.gateway.streams import EventStream, Feed
@@ -37,6 +48,8 @@ HEARTBEAT_S = 10.0
 RETRY_AFTER_S = 1.0
 #: How deep in fusions the caller is: a fusion server may be the upstream of another.
 DEPTH_HEADER = "x-openrouter-fusion-depth"
+#: How often an open stream asks whether its caller would still be let in.
+STILL_S = 1.0
 _HEARTBEAT = b": still working\n\n"
 
 
@@ -44,14 +57,23 @@ _HEARTBEAT = b": still working\n\n"
 class Door:
     """The routes' work. `healthz` and `metrics` say what the cluster says."""
 
-    catalog: Catalog
-    pipeline: Answerer
+    editions: Current
     recorder: Recorder
     clock: Clock
     healthz: Callable[[], Awaitable[tuple[int, dict[str, Any]]]]
     metrics: Callable[[], Awaitable[str]]
+    #: Whether a caller would still be let in.
+    still: Callable[[Caller], Awaitable[bool]]
     #: Requests at work in this gateway now.
     open: int = 0
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.editions.current.catalog
+
+    @property
+    def pipeline(self) -> Answerer:
+        return self.editions.current.pipeline
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -71,6 +93,7 @@ class Door:
             self._admit()
             asked = chat.parse(await _body(http, self.catalog.server))
             visit.model = asked.request.model
+            visit.caller = caller(http)
             visit.call = self._call(http, asked, visit.start)
             if asked.stream:
                 response = await self._streamed(asked, visit)
@@ -145,6 +168,8 @@ class Door:
         return card
 
     def _call(self, http: HttpRequest, asked: chat.ChatRequest, now: float) -> Call:
+        who = caller(http)
+        who.may_ask(_names(asked.request))
         limit = asked.extension.deadline_s or self.catalog.server.request_timeout_s
         # Serve gives every request an id, logs it and returns it as x-request-id. Ours is the
         # same, so that a client's report leads to the right lines.
@@ -153,6 +178,8 @@ class Door:
         depth = http.headers.get(DEPTH_HEADER, "")
         return Call(
             id=identity,
+            project=who.project,
+            key=who.key,
             deadline=now + limit,
             fusion_depth=int(depth) if depth.isdecimal() else 0,
             metadata=asked.metadata,
@@ -198,7 +225,12 @@ class Door:
         try:
             yield _event(chunks.start())
             said_at, event = time.monotonic(), first
+            asked_at = said_at
             while True:
+                if time.monotonic() - asked_at >= STILL_S:
+                    asked_at = time.monotonic()
+                    if not await self.still(visit.caller):
+                        raise Unauthorized("The API key of this stream is not good any more.")
                 pieces = [] if event is None else [_event(chunk) for chunk in chunks.of(event)]
                 if not pieces and time.monotonic() - said_at >= HEARTBEAT_S:
                     pieces = [_HEARTBEAT]
@@ -214,7 +246,8 @@ class Door:
                     return
                 if pieces:
                     said_at = time.monotonic()
-                event = await feed.next(max(0.0, said_at + HEARTBEAT_S - time.monotonic()))
+                wake_at = min(said_at + HEARTBEAT_S, asked_at + STILL_S)
+                event = await feed.next(max(0.0, wake_at - time.monotonic()))
         except FusionError as error:
             # The status line is out; an error event is all that can still be said.
             visit.status = error.status
@@ -241,10 +274,20 @@ class _Visit:
 
     start: float
     model: str = ""
+    caller: Caller = field(default_factory=Caller)
     call: Call = field(default_factory=Call)
     #: What it ended with; 500 as long as nothing better is known.
     status: int = 500
     first_token_seen: bool = False
+
+
+def _names(request: Request) -> Iterator[str]:
+    """Every name of the catalog that this request says."""
+    yield request.model
+    if request.fusion is not None:
+        yield from request.fusion.analysis_models
+        if request.fusion.judge is not None:
+            yield request.fusion.judge
 
 
 async def _body(http: HttpRequest, server: Server) -> bytes:

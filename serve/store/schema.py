@@ -85,6 +85,37 @@ unknowns = sa.Table(
     sa.Column("why", sa.Text, nullable=False),
 )
 
+#: Every catalog that was in force. The newest is.
+editions = sa.Table(
+    "editions",
+    metadata,
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("catalog", sa.JSON, nullable=False),
+)
+
+#: API keys. Of the secret only a keyed hash is kept.
+keys = sa.Table(
+    "keys",
+    metadata,
+    #: Public: it is the first part of the key, and how a person names it.
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("scopes", sa.JSON, nullable=False),
+    #: Null: every model.
+    sa.Column("models", sa.JSON),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger),
+    sa.Column("revoked_at", sa.BigInteger),
+    #: The key that took this one's place.
+    sa.Column("replaced_by", sa.Text),
+)
+
 #: What each fusion did, by the id that its answer carries.
 fusions = sa.Table(
     "fusions",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import guardian, installation, launch
+from cluster import guardian, installation, launch, serving
 
 SLEEP = "import time; time.sleep(60)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
@@ -133,4 +133,4 @@ def test_the_guardian_acts_when_its_pipe_closes_and_ignores_ctrl_c() -> None:
     ],
 )
 def test_one_readable_cause(text: str, cause: str) -> None:
-    assert launch.readable_cause(text) == cause
+    assert serving.readable_cause(text) == cause

@@ -13,6 +13,8 @@ from pydantic.fields import FieldInfo
 
 from models import catalog
 from models.catalog_file import CatalogError, parse
+from models.record import Record
+from models.tools import settings
 
 PAGE = (Path(__file__).parents[3] / "docs" / "catalog.md").read_text("utf-8")
 
@@ -35,7 +37,10 @@ SECTIONS = {
     "Member": "members",
     "Roles": "roles",
     "Subtasks": "roles.subtasks",
-    "Budget": "limits",
+    "Tools": "tools",
+    "WebSearch": "tools.web_search",
+    "WebFetch": "tools.web_fetch",
+    "Documents": "tools.documents",
 }
 
 LIMITS = (
@@ -51,9 +56,9 @@ LIMITS = (
 
 RECORDS = {
     name: value
-    for name, value in vars(catalog).items()
+    for name, value in {**vars(settings), **vars(catalog)}.items()
     if inspect.isclass(value) and issubclass(value, BaseModel)
-    if value not in (BaseModel, catalog.Record)
+    if value not in (BaseModel, Record)
 }
 
 
@@ -110,6 +115,8 @@ def _shown(default: Any, cell: str) -> str:
         return "all defaults"
     if default in ((), {}):
         return "empty"
+    if isinstance(default, tuple):
+        return ", ".join(default)
     if isinstance(default, bool):
         return str(default).lower()
     return f"{default:g}" if isinstance(default, float) else str(default)
@@ -134,7 +141,9 @@ def test_the_page_has_examples() -> None:
 
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_an_example_is_a_whole_catalog(text: str) -> None:
-    assert parse(text, "docs/catalog.md", {"OPENAI_API_KEY": "a-key"}).models
+    assert parse(
+        text, "docs/catalog.md", {"OPENAI_API_KEY": "a-key", "BRAVE_API_KEY": "a-key"}
+    ).models
 
 
 def test_the_broken_example_is_answered_with_the_lines_on_the_page() -> None:

@@ -17,6 +17,7 @@ from models.errors import Overloaded, Unavailable
 from models.fake import FakeModel
 from models.messages import Completion
 from serve.access.caller import Caller
+from serve.editions.edition import Edition, Fixed
 from serve.gateway import door as doors
 from serve.gateway.door import Door
 from serve.gateway.site import site
@@ -45,6 +46,10 @@ class Recorder:
     def answered(self, completion: Completion) -> None: ...
 
 
+async def still(_: Caller) -> bool:
+    return True
+
+
 async def everybody(_: HTTPConnection) -> Caller:
     return Caller()
 
@@ -60,9 +65,19 @@ class House:
             return "numbers 1\n"
 
         self.recorder = Recorder()
-        self.door = Door(CATALOG, model, self.recorder, SystemClock(), health, metrics)
+        self.door = Door(
+            Fixed(Edition(CATALOG, model, model)),
+            self.recorder,
+            SystemClock(),
+            health,
+            metrics,
+            still,
+        )
         transport = httpx.ASGITransport(app=site([self.door], everybody))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://door")
+
+    def answer_with(self, model: FakeModel) -> None:
+        self.door.editions = Fixed(Edition(CATALOG, model, model))
 
 
 @pytest.fixture
@@ -117,7 +132,7 @@ async def test_an_error_in_mid_stream_is_an_event_and_no_done(house: Any) -> Non
                 raise Unavailable("gone")
 
     here = house()
-    here.door.pipeline = Breaking("m")
+    here.answer_with(Breaking("m"))
     response = await here.client.post("/v1/chat/completions", json=HELLO | {"stream": True})
     assert response.status_code == 200
     assert "[DONE]" not in response.text
@@ -132,7 +147,7 @@ async def test_a_bug_ends_the_stream_with_an_error_too(house: Any) -> None:
             raise KeyError("secret")
 
     here = house()
-    here.door.pipeline = Buggy("m")
+    here.answer_with(Buggy("m"))
     response = await here.client.post("/v1/chat/completions", json=HELLO | {"stream": True})
     assert events(response.text)[-1]["error"]["message"] == "Internal error: KeyError."
     assert "secret" not in response.text
@@ -210,7 +225,7 @@ async def test_a_stream_that_breaks_off_says_so(house: Any) -> None:
             yield (await anext(FakeModel("m", "one two").stream(request, call)))
 
     here = house()
-    here.door.pipeline = Short("m")
+    here.answer_with(Short("m"))
     response = await here.client.post("/v1/chat/completions", json=HELLO | {"stream": True})
     assert "broke off" in events(response.text)[-1]["error"]["message"]
 

@@ -10,9 +10,9 @@ import pytest
 import sqlalchemy as sa
 import stores
 
-from models.errors import StoreUnavailable, Unavailable
+from models.errors import Unavailable
 from serve.store import migrate, schema
-from serve.store.database import Database, parse
+from serve.store.database import Database, StoreUnavailable, parse
 
 
 @pytest.fixture

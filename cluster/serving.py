@@ -1,0 +1,120 @@
+"""Puts applications on a running cluster, through Serve's REST API.
+
+An application is known by its import path only; it is an entry of a Serve config's
+`applications`: `name`, `route_prefix`, `import_path`, `args`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from cluster import launch
+from cluster.installation import Installation
+
+_POLL_S = 0.5
+
+
+def deploy(made: Installation, applications: Sequence[Mapping[str, Any]]) -> None:
+    """Hand these applications to Serve: entries of a Serve config. Others that it has are ended.
+
+    Returns when Serve has taken them, not when they are ready.
+    """
+    config = {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": made.host, "port": made.port},
+        "logging_config": {"log_level": "WARNING", "enable_access_log": False},
+        "applications": list(applications),
+    }
+    try:
+        with launch.api(made) as client:
+            response = client.put("/api/serve/applications/", json=config, timeout=180.0)
+    except httpx.HTTPError as error:
+        raise launch.LaunchError(
+            f"Serve did not take the application ({type(error).__name__}): {launch.ended(made)}"
+        ) from None
+    if response.status_code != 200:
+        raise launch.LaunchError(f"Serve did not take the application: {response.text[:500]}")
+
+
+def deployed(made: Installation) -> dict[str, dict[str, Any]]:
+    """The entries that `deploy` handed over, by name."""
+    return {
+        name: application["deployed_app_config"]
+        for name, application in _applications(made).items()
+        if application.get("deployed_app_config")
+    }
+
+
+def _applications(made: Installation) -> dict[str, dict[str, Any]]:
+    with launch.api(made) as client:
+        response = client.get("/api/serve/applications/")
+    response.raise_for_status()
+    found: dict[str, dict[str, Any]] = response.json().get("applications", {})
+    return found
+
+
+def wait_until_running(made: Installation, names: Iterable[str], report: launch.Report) -> None:
+    """Report what comes up until these applications are. Raises LaunchError with one cause."""
+    waited_for, seen = set(names), dict[str, str]()
+    while waited_for:
+        try:
+            applications = _applications(made)
+        except httpx.HTTPError:
+            # A machine that loads models may answer late; a cluster that is gone never does.
+            if not launch.running(made):
+                raise launch.LaunchError(f"Ray ended: {launch.ended(made)}") from None
+            time.sleep(_POLL_S)
+            continue
+        for name in sorted(waited_for):
+            application = applications.get(name) or {}
+            for part, detail in application.get("deployments", {}).items():
+                state = _state(detail)
+                if seen.get(part) != state:
+                    seen[part] = state
+                    report(f"{part}: {state}")
+            match application.get("status"):
+                case "RUNNING":
+                    waited_for.remove(name)
+                case "DEPLOY_FAILED" | "UNHEALTHY":
+                    raise launch.LaunchError(_failure(application))
+        if waited_for:
+            time.sleep(_POLL_S)
+
+
+def wait_until_answering(made: Installation) -> None:
+    """Until the door answers. Raises LaunchError."""
+    # Serve says running when its replicas are; the proxy learns of them a moment later.
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        try:
+            if httpx.get(f"{made.url}/healthz", timeout=5).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.1)
+    raise launch.LaunchError(f"The replicas run, but {made.url}/healthz does not answer.")
+
+
+def _state(detail: dict[str, Any]) -> str:
+    state = str(detail["status"])
+    return {"HEALTHY": "ready", "UPDATING": "starting"}.get(state, state.lower().replace("_", " "))
+
+
+def _failure(application: dict[str, Any]) -> str:
+    for part, detail in application.get("deployments", {}).items():
+        if detail["status"] not in ("HEALTHY", "UPDATING"):
+            return f"{part} did not start: {readable_cause(detail.get('message', ''))}"
+    return f"The application did not start: {readable_cause(application.get('message', ''))}"
+
+
+def readable_cause(text: str) -> str:
+    """The sentence in a traceback that says what went wrong: its last error line."""
+    errors = re.findall(r"^\s*(?:[\w.]+\.)?(\w*(?:Error|Exception|Exit)\w*: .+)$", text, re.M)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    cause = errors[-1] if errors else (lines[-1] if lines else "no reason was given")
+    return cause[:1000]

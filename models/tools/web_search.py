@@ -1,0 +1,171 @@
+"""`web_search`: what a search API finds. Brave, Tavily and SearXNG, by the catalog."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import httpx
+from pydantic import SecretStr
+
+from models.errors import Overloaded, Unavailable, UpstreamError
+from models.messages import Source, Tool
+from models.tools.settings import WebSearch
+from models.tools.toolbox import ToolResult
+
+NAME = "web_search"
+MAX_ANSWER_BYTES = 4_000_000
+#: Of one result, so that ten of them fit a small model's window.
+MAX_EXCERPT_CHARS = 1200
+MAX_QUERY_CHARS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    title: str
+    url: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Asks the provider of `settings` with `client`, which somebody else closes."""
+
+    settings: WebSearch
+    key: SecretStr | None
+    client: httpx.AsyncClient
+
+    @property
+    def spec(self) -> Tool:
+        return Tool(
+            NAME,
+            "Search the web. Gives titles, addresses and excerpts.",
+            {
+                "type": "object",
+                "properties": {
+                    "query": {"type": "string", "description": "What to look for, in key words."}
+                },
+                "required": ["query"],
+                "additionalProperties": False,
+            },
+        )
+
+    async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
+        query = arguments.get("query")
+        if not isinstance(query, str) or not query.strip():
+            raise ValueError("'query' must be the words to look for")
+        answer = await self._ask(" ".join(query.split())[:MAX_QUERY_CHARS])
+        found = [one for one in _results(self.settings.provider, answer) if one.url]
+        found = found[: self.settings.results]
+        if not found:
+            return ToolResult("Nothing was found.", nano_usd=self.settings.nano_usd)
+        text = "\n\n".join(
+            f"{number}. {one.title}\n{one.url}\n{one.text[:MAX_EXCERPT_CHARS]}"
+            for number, one in enumerate(found, 1)
+        )
+        sources = tuple(Source(one.url, one.title) for one in found)
+        return ToolResult(text, sources, nano_usd=self.settings.nano_usd)
+
+    async def _ask(self, query: str) -> Any:
+        request = self._request(query)
+        try:
+            answer = await self.client.send(request, stream=True)
+            try:
+                _check(answer)
+                return json.loads(await _bounded(answer))
+            finally:
+                await answer.aclose()
+        except (httpx.HTTPError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise Unavailable(
+                f"The search API cannot be reached ({type(error).__name__})."
+            ) from None
+        except ValueError:
+            raise UpstreamError("The search API's answer is not JSON.") from None
+
+    def _request(self, query: str) -> httpx.Request:
+        spec, secret = self.settings, self.key.get_secret_value() if self.key else ""
+        match spec.provider:
+            case "brave":
+                return self.client.build_request(
+                    "GET",
+                    f"{spec.address}/res/v1/web/search",
+                    params={
+                        "q": query,
+                        "count": str(spec.results),
+                        "text_decorations": "false",
+                    },
+                    headers={"x-subscription-token": secret, "accept": "application/json"},
+                )
+            case "tavily":
+                return self.client.build_request(
+                    "POST",
+                    f"{spec.address}/search",
+                    json={"query": query, "max_results": spec.results},
+                    headers={"authorization": f"Bearer {secret}"},
+                )
+            case "searxng":
+                return self.client.build_request(
+                    "GET",
+                    f"{spec.address}/search",
+                    params={"q": query, "format": "json"},
+                    headers={"authorization": f"Bearer {secret}"} if secret else {},
+                )
+
+
+def _check(answer: httpx.Response) -> None:
+    if answer.status_code == 200:
+        return
+    if answer.status_code in (401, 403):
+        raise Unavailable(
+            "The search API refused: its key is wrong, or it does not serve JSON "
+            "(SearXNG: search.formats)."
+        )
+    if answer.status_code == 429:
+        raise Overloaded("The search API takes no more requests now.")
+    raise UpstreamError(f"The search API answers with HTTP {answer.status_code}.")
+
+
+async def _bounded(answer: httpx.Response) -> bytes:
+    body = bytearray()
+    async for piece in answer.aiter_bytes():
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise UpstreamError("The search API's answer has no end.")
+    return bytes(body)
+
+
+def _results(provider: str, answer: Any) -> list[Found]:
+    """What each provider calls its results. Whatever is missing is empty."""
+    if provider == "brave":
+        items = _list(_mapping(_mapping(answer).get("web")).get("results"))
+        return [
+            Found(
+                _text(item, "title"),
+                _text(item, "url"),
+                " ".join(
+                    [_text(item, "description"), *map(str, _list(item.get("extra_snippets")))]
+                ),
+            )
+            for item in map(_mapping, items)
+        ]
+    items = _list(_mapping(answer).get("results"))
+    return [
+        Found(_text(item, "title"), _text(item, "url"), _text(item, "content"))
+        for item in map(_mapping, items)
+    ]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(item: Mapping[str, Any], key: str) -> str:
+    value = item.get(key)
+    return value if isinstance(value, str) else ""

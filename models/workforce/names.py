@@ -1,0 +1,38 @@
+"""What Serve calls a hosted model. Imports no Ray: the command line names models too."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+from models.catalog import Catalog, FakeModelSpec, VllmModel
+
+
+def deployment_name(model: str) -> str:
+    """Serve's name of this model's deployment. Slashes would break its URLs."""
+    return "Workforce:" + model.replace("/", "--")
+
+
+#: Keys of a hosted model that its replicas never see: changing one replaces no replica.
+_OUTSIDE = {"price", "fallbacks", "tools", "images"}
+
+
+def application_name(name: str, spec: VllmModel | FakeModelSpec) -> str:
+    """Serve's name of the application that hosts this model as it is specified.
+
+    Another specification is another application, so that a changed model can start beside the
+    one that it replaces.
+    """
+    seen = spec.model_dump(mode="json", exclude=_OUTSIDE)
+    digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:8]
+    return f"model-{re.sub(r'[^A-Za-z0-9._-]+', '--', name)}-{digest}"
+
+
+def hosted(catalog: Catalog) -> dict[str, VllmModel | FakeModelSpec]:
+    """The models of this catalog that the cluster hosts."""
+    return {
+        name: spec
+        for name, spec in catalog.models.items()
+        if isinstance(spec, VllmModel | FakeModelSpec)
+    }

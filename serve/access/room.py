@@ -1,0 +1,77 @@
+"""API keys over HTTP, for keys with the scope `admin`."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from models.answerer import Clock
+from models.errors import BadRequest
+from serve.access import keys
+from serve.access.book import KeyBook, shown
+from serve.access.caller import caller
+from serve.gateway import body
+
+
+class NewKey(body.Body):
+    project: str = "default"
+    name: str = ""
+    scopes: tuple[str, ...] | list[str] = ("use",)
+    models: list[str] | None = None
+    #: Seconds from now; null never.
+    expires_in_s: float | None = None
+
+
+class Rotation(body.Body):
+    #: How long the old key goes on.
+    grace_s: float = 0.0
+
+
+class KeysRoom:
+    def __init__(self, book: KeyBook, clock: Clock) -> None:
+        self._book = book
+        self._clock = clock
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/v1/keys", self.list, methods=["GET"]),
+            Route("/v1/keys", self.create, methods=["POST"]),
+            Route("/v1/keys/{id}", self.revoke, methods=["DELETE"]),
+            Route("/v1/keys/{id}/rotate", self.rotate, methods=["POST"]),
+        ]
+
+    async def list(self, request: Request) -> Response:
+        caller(request).require("admin")
+        now = self._clock.now()
+        return JSONResponse(
+            {"object": "list", "data": [shown(key, now) for key in await self._book.list()]}
+        )
+
+    async def create(self, request: Request) -> Response:
+        caller(request).require("admin")
+        asked = await body.parse(request, NewKey)
+        if asked.expires_in_s is not None and asked.expires_in_s <= 0:
+            raise BadRequest("'expires_in_s' is above 0.", param="expires_in_s")
+        now = self._clock.now()
+        key, text = await self._book.create(
+            project=asked.project,
+            name=asked.name,
+            scopes=keys.scopes(asked.scopes),
+            models=None if asked.models is None else tuple(asked.models),
+            expires_at=None if asked.expires_in_s is None else now + asked.expires_in_s,
+        )
+        return JSONResponse({**shown(key, now), "key": text}, 201)
+
+    async def revoke(self, request: Request) -> Response:
+        caller(request).require("admin")
+        await self._book.revoke(request.path_params["id"])
+        return Response(status_code=204)
+
+    async def rotate(self, request: Request) -> Response:
+        caller(request).require("admin")
+        asked = await body.parse(request, Rotation)
+        if asked.grace_s < 0:
+            raise BadRequest("'grace_s' is not below 0.", param="grace_s")
+        key, text = await self._book.rotate(request.path_params["id"], asked.grace_s)
+        return JSONResponse({**shown(key, self._clock.now()), "key": text}, 201)

@@ -1,0 +1,37 @@
+"""The applications as entries of a Ray Serve config. Imports no Ray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.catalog import Catalog
+from models.workforce.names import application_name, hosted
+from serve.settings import Settings
+
+#: The application that answers.
+NAME = "fusion"
+
+
+def applications(settings: Settings, catalog: Catalog) -> list[dict[str, Any]]:
+    """All of it as entries of a Serve config's `applications`: what answers, under `settings`,
+    and the models of `catalog`."""
+    own = {
+        "name": NAME,
+        "route_prefix": "/",
+        "import_path": "serve.app:build",
+        "args": settings.model_dump(mode="json"),
+    }
+    return [own, *model_applications(catalog).values()]
+
+
+def model_applications(catalog: Catalog) -> dict[str, dict[str, Any]]:
+    """The entries of the hosted models alone, by the application's name."""
+    return {
+        (application := application_name(name, spec)): {
+            "name": application,
+            "route_prefix": None,
+            "import_path": "serve.app:model",
+            "args": {"name": name, "spec": spec.model_dump(mode="json")},
+        }
+        for name, spec in hosted(catalog).items()
+    }

@@ -1,0 +1,44 @@
+"""What every process of the application has: the store, the secret, the edition in force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from models.answerer import Answerer, Clock
+from models.catalog import Catalog
+from serve.access import secret
+from serve.editions.edition import Edition, Editions
+from serve.editions.history import History
+from serve.parts import Parts
+from serve.settings import Settings
+from serve.store import migrate
+from serve.store.database import Database
+
+#: Makes what answers for every name, of what answers for models.
+Wiring = Callable[[Catalog, Answerer], Answerer]
+
+
+class House:
+    """`accounts` is Serve's handle of the owner of all provider accounts."""
+
+    editions: Editions
+
+    def __init__(self, settings: Settings, accounts: Any, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.secret = secret.read(settings.folder)
+        self.database = Database(settings.store)
+        self.history = History(self.database, clock)
+        self._parts = Parts(accounts, clock)
+
+    async def open(self, wiring: Wiring) -> None:
+        """Bring the store to this version's schema and take the edition in force."""
+
+        def make(catalog: Catalog, version: int) -> Edition:
+            models = self._parts.models(catalog)
+            return Edition(catalog, models, wiring(catalog, models), version)
+
+        await migrate.upgrade(self.database)
+        self.editions = Editions(self.history, make)
+        await self.editions.start(self.settings.catalog)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from models.errors import FusionError, Overloaded, Unavailable, UpstreamError
+from models.messages import Source
+from models.tools.settings import WebSearch
+from models.tools.web_search import MAX_ANSWER_BYTES, Search
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+BRAVE = {
+    "web": {
+        "results": [
+            {"title": "A", "url": "https://a/", "description": "one", "extra_snippets": ["two"]},
+            {"title": "B", "url": "https://b/", "description": "three"},
+        ]
+    }
+}
+FLAT = {
+    "results": [
+        {"title": "A", "url": "https://a/", "content": "one two"},
+        {"title": "B", "url": "https://b/", "content": "three"},
+    ]
+}
+
+
+def search(answer: Answer, provider: str = "brave", **settings: Any) -> Search:
+    given = {"provider": provider, "api_key_env": "KEY", "base_url": "https://search/", **settings}
+    client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    return Search(WebSearch.model_validate(given), SecretStr("secret"), client)
+
+
+@pytest.mark.parametrize(
+    ("provider", "answer"), [("brave", BRAVE), ("tavily", FLAT), ("searxng", FLAT)]
+)
+async def test_each_provider_gives_the_same(provider: str, answer: object) -> None:
+    tool = search(lambda _: httpx.Response(200, json=answer), provider, price=0.005)
+    result = await tool.run({"query": "letters"})
+    assert result.text == "1. A\nhttps://a/\none two\n\n2. B\nhttps://b/\nthree"
+    assert result.sources == (Source("https://a/", "A"), Source("https://b/", "B"))
+    assert result.nano_usd == 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("provider", "url", "header"),
+    [
+        (
+            "brave",
+            "https://search/res/v1/web/search?q=two+words&count=3&text_decorations=false",
+            ("x-subscription-token", "secret"),
+        ),
+        ("tavily", "https://search/search", ("authorization", "Bearer secret")),
+        (
+            "searxng",
+            "https://search/search?q=two+words&format=json",
+            ("authorization", "Bearer secret"),
+        ),
+    ],
+)
+async def test_each_provider_is_asked_its_own_way(
+    provider: str, url: str, header: tuple[str, str]
+) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={})
+
+    result = await search(answer, provider, results=3).run({"query": " two\n words "})
+    assert result.text == "Nothing was found."
+    assert str(asked[0].url) == url
+    assert asked[0].headers[header[0]] == header[1]
+    if provider == "tavily":
+        assert json.loads(asked[0].content) == {"query": "two words", "max_results": 3}
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (httpx.Response(401), Unavailable),
+        (httpx.Response(429), Overloaded),
+        (httpx.Response(500, text="secret"), UpstreamError),
+        (httpx.Response(200, text="<html>"), UpstreamError),
+        (httpx.Response(200, content=b"[" * (MAX_ANSWER_BYTES + 1)), UpstreamError),
+    ],
+)
+async def test_a_provider_that_fails(answer: httpx.Response, error: type[FusionError]) -> None:
+    with pytest.raises(error) as caught:
+        await search(lambda _: answer).run({"query": "x"})
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_provider_that_cannot_be_reached() -> None:
+    def down(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no route with secret")
+
+    with pytest.raises(Unavailable, match="ConnectError"):
+        await search(down).run({"query": "x"})
+
+
+@pytest.mark.parametrize(
+    "answer", [[], {"web": []}, {"web": {"results": [None, 7, {"url": 3}, {"title": "no url"}]}}]
+)
+async def test_results_of_another_shape_are_nothing(answer: object) -> None:
+    result = await search(lambda _: httpx.Response(200, json=answer)).run({"query": "x"})
+    assert result.text == "Nothing was found."
+
+
+@pytest.mark.parametrize("query", [None, "", " ", 7])
+async def test_a_query_is_needed(query: object) -> None:
+    with pytest.raises(ValueError, match="query"):
+        await search(lambda _: httpx.Response(200)).run({"query": query})
+
+
+def test_a_key_is_in_no_repr() -> None:
+    assert "secret" not in repr(search(lambda _: httpx.Response(200)))
+
+
+@pytest.mark.parametrize("settings", [{"provider": "brave"}, {"provider": "searxng"}])
+def test_settings_are_complete_or_refused(settings: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="needs"):
+        WebSearch.model_validate(settings)
