@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from models.messages import Sampling
-from models.prices import Price
+from models.prices import Price, Usd
 from models.record import Record
 from models.tools.settings import Tools
 
@@ -63,6 +63,8 @@ class _Model(Record):
     #: Whether it can read images.
     images: bool = False
     price: Price | None = None
+    #: The most tokens that one picture counts for, to know beforehand what a call can cost.
+    image_tokens: int = Field(16384, ge=0, le=1_000_000)
     #: Models to try in order when this one cannot be reached.
     fallbacks: tuple[Name, ...] = ()
 
@@ -300,6 +302,30 @@ class Server(Record):
         return self
 
 
+class Budget(Record):
+    """The most that an account may spend, in US dollars. Days and months are UTC."""
+
+    total: Usd | None = None
+    day: Usd | None = None
+    month: Usd | None = None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Budget:
+        if (self.total, self.day, self.month) == (None, None, None):
+            raise ValueError("it limits nothing: give total, day or month")
+        return self
+
+
+#: An account, or all accounts of a kind: `all`, `project:default`, `key:*`, `tier:flagship`.
+AccountName = Annotated[
+    str,
+    Field(
+        pattern=r"^(all|tier:(workforce|flagship|\*)|part:(brain|work|\*)"
+        r"|(project|key|session|job):\S{1,200})$"
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What a name stands for in the end."""
@@ -317,6 +343,8 @@ class Catalog(Record):
     panels: dict[Name, Panel] = Field(default_factory=dict)
     roles: Roles
     tools: Tools = Tools()
+    #: What may be spent, by account. An account's own limit comes before that of its kind.
+    limits: dict[AccountName, Budget] = Field(default_factory=dict)
 
     def resolve(self, name: str) -> Target | None:
         """Follow aliases to the end. None if nothing here has that name."""

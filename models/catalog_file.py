@@ -23,6 +23,7 @@ from models.catalog import (
     MAX_PANEL,
     RESERVED_PANELS,
     AnthropicModel,
+    Budget,
     Catalog,
     FakeModelSpec,
     Member,
@@ -115,6 +116,12 @@ def _explain(detail: Any, place: Place) -> tuple[str, str]:
             return f"'{where}' needs an engine that exists", f"set engine to {', '.join(_ENGINES)}"
         case "too_long" if place[-1:] == ("members",):
             return f"'{where}' has more than {MAX_PANEL} members", f"keep at most {MAX_PANEL}"
+    if place[:1] == ("limits",) and detail["type"] == "string_pattern_mismatch":
+        return (
+            f"'{where}' is no account",
+            "write all, or project:NAME, key:NAME, session:NAME, job:NAME (NAME may be *), "
+            "tier:flagship, tier:workforce, part:brain, part:work",
+        )
     message = detail["msg"].removeprefix("Value error, ")
     if place[-1:] == ("api_key_env",):
         # Somebody may have put the key itself here; it must not be printed.
@@ -171,6 +178,8 @@ def _record_at(loc: Place) -> type[BaseModel]:
             return Member
         case ("panels", *_):
             return Panel
+        case ("limits", *_):
+            return Budget
         case ("roles", "subtasks", _):
             return Subtasks
         case ("roles", _):

@@ -14,9 +14,10 @@
     ├── Overloaded            429  come back after `retry_after_s`
     ├── Cancelled             499  the caller went away
     ├── UpstreamError         502  the model answered, and wrongly
-    │   ├── Refused           502  its provider does not accept our key, or wants money
+    │   ├── Refused           502  its provider does not accept our key, or does not know it
     │   └── AllPanelsFailed   502  no panelist answered
     ├── Unavailable           503  nothing reached the model; safe to repeat
+    │   └── StoreUnavailable  503  our own database did not do what was asked
     └── DeadlineExceeded      504
 
 A dialect turns one into its own shape at the door; inside, this is the only currency.
@@ -109,7 +110,11 @@ class UpstreamError(FusionError):
 
 
 class Refused(UpstreamError):
+    """No work was begun, so none is billed."""
+
     code = "provider_refused"
+
+    code = "upstream_refused"
 
 
 class AllPanelsFailed(UpstreamError):
@@ -119,6 +124,12 @@ class AllPanelsFailed(UpstreamError):
 class Unavailable(FusionError):
     status, kind, code = 503, "server_error", "unavailable"
     safe_to_repeat = True
+
+
+class StoreUnavailable(Unavailable):
+    """Down, locked, full. Nothing was changed. It says nothing about any model."""
+
+    code = "store_unavailable"
 
 
 class DeadlineExceeded(FusionError):

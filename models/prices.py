@@ -7,7 +7,7 @@ for every price that has up to three decimal places, and rounded up to a nano-do
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -20,8 +20,14 @@ NANO_PER_USD = 1_000_000_000
 def _exact(value: Any) -> Any:
     # 0.15 in YAML is a float whose digits are what its author wrote; str() gives those back,
     # where Decimal(0.15) would give the nearest binary fraction.
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return Decimal(str(value)) if number else value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Decimal(str(value))
+    if isinstance(value, str):
+        try:
+            return Decimal(value)
+        except InvalidOperation:
+            raise ValueError("amounts are US dollars: write the number alone") from None
+    return value
 
 
 # Nine places are a thousandth of what a token of the cheapest model costs; together with the
@@ -29,6 +35,10 @@ def _exact(value: Any) -> Any:
 UsdPerMillion = Annotated[
     Decimal, BeforeValidator(_exact), Field(ge=0, le=1_000_000, decimal_places=9)
 ]
+
+
+#: An amount of US dollars, small enough for every sum of such amounts to fit a store's integer.
+Usd = Annotated[Decimal, BeforeValidator(_exact), Field(ge=0, le=1_000_000_000, decimal_places=9)]
 
 
 class Price(BaseModel):
@@ -72,6 +82,11 @@ def _or(rate: Decimal | None, otherwise: Decimal) -> Decimal:
 
 def _nano(usd_millionths: Decimal) -> int:
     return int((usd_millionths * 1000).to_integral_value(rounding=ROUND_CEILING))
+
+
+def nano_of(dollars: Decimal) -> int:
+    """US dollars as nano-dollars: exact for amounts of up to nine decimal places."""
+    return int(dollars * NANO_PER_USD)
 
 
 def usd(nano: int) -> str:

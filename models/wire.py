@@ -339,9 +339,9 @@ def error(status: int | None, body: Any, *, model: str, mend: str = "") -> Fusio
         why = "does not accept its key" if status == 401 else "says that its account has no money"
         return Refused(f"The provider of model '{model}' {why} ({status}). {mend}".rstrip())
     if status == 403:
-        return UpstreamError(f"The provider of model '{model}' forbids this (403): {message}")
+        return Refused(f"The provider of model '{model}' forbids this (403): {message}")
     if status == 404:
-        return UpstreamError(f"The provider of model '{model}' does not know it: {message}")
+        return Refused(f"The provider of model '{model}' does not know it: {message}")
     if status in (408, 504):
         return DeadlineExceeded(message)
     if status in (503, 529):

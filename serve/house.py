@@ -1,4 +1,5 @@
-"""What every process of the application has: the store, the secret, the edition in force."""
+"""What every process of the application has: the store, the secret, the till, the edition in
+force."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from models.catalog import Catalog
 from serve.access import secret
 from serve.editions.edition import Edition, Editions
 from serve.editions.history import History
+from serve.money.till import new_till
 from serve.parts import Parts
 from serve.settings import Settings
 from serve.store import migrate
@@ -30,7 +32,8 @@ class House:
         self.secret = secret.read(settings.folder)
         self.database = Database(settings.store)
         self.history = History(self.database, clock)
-        self._parts = Parts(accounts, clock)
+        self.till = new_till(self.database, lambda: self.editions.current.catalog, clock)
+        self._parts = Parts(accounts, clock, self.till)
 
     async def open(self, wiring: Wiring) -> None:
         """Bring the store to this version's schema and take the edition in force."""
@@ -40,5 +43,6 @@ class House:
             return Edition(catalog, models, wiring(catalog, models), version)
 
         await migrate.upgrade(self.database)
+        await self.till.open()
         self.editions = Editions(self.history, make)
         await self.editions.start(self.settings.catalog)

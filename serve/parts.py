@@ -24,22 +24,25 @@ from models.wrappers.fallback import Fallback
 from models.wrappers.fit import Fit
 from models.wrappers.limit import Limit
 from models.wrappers.retry import Retry
-from serve.money.meter import Meter
+from serve.money.charge import Charge, Tariff
+from serve.money.till import Payer
 from serve.pipeline import Models
 
 _HEALTH_KEPT_S = 1.0
 
 
 class Parts:
-    """`accounts` is Serve's handle of the owner of all provider accounts.
+    """`accounts` is Serve's handle of the owner of all provider accounts. All calls are paid from
+    `till`.
 
     Connections, breakers and permits live here, because a change of an alias must not forget
     that a provider is down.
     """
 
-    def __init__(self, accounts: Any, clock: Clock) -> None:
+    def __init__(self, accounts: Any, clock: Clock, till: Payer) -> None:
         self._accounts = accounts
         self._clock = clock
+        self._till = till
         self._client = new_client()
         self._limits: dict[tuple[str, int], AccountLimit] = {}
         self._breakers: dict[tuple[str, str], BreakerState] = {}
@@ -64,7 +67,8 @@ class Parts:
     def _one(self, name: str, spec: ModelSpec, capacities: Mapping[str, int]) -> Answerer:
         clock = self._clock
         if isinstance(spec, ApiModel):
-            inner: Answerer = Meter(Flagship(name, spec, self._client), spec.price, clock)
+            inner: Answerer = Flagship(name, spec, self._client)
+            inner = Charge(inner, _tariff(name, spec), self._till, clock)
             owner = account.account_name(spec)
             inner = Limit(inner, self._limit(owner, capacities[owner]))
             # An entry that changed is another model: what was held against it is forgotten.
@@ -73,7 +77,8 @@ class Parts:
         else:
             # No limit and no breaker: Serve bounds a hosted model's queue and goes round its
             # dead replicas by itself.
-            inner = Meter(Workforce(name, hosting.handle(name, spec), clock), spec.price, clock)
+            inner = Workforce(name, hosting.handle(name, spec), clock)
+            inner = Charge(inner, _tariff(name, spec), self._till, clock)
         return Fit(Retry(inner, clock=clock), name, spec)
 
     def _limit(self, owner: str, capacity: int) -> AccountLimit:
@@ -81,6 +86,10 @@ class Parts:
             handle = AccountHandle(self._accounts, owner, capacity)
             self._limits[owner, capacity] = AccountLimit(owner, handle)
         return self._limits[owner, capacity]
+
+
+def _tariff(name: str, spec: ModelSpec) -> Tariff:
+    return Tariff(name, spec.tier, spec.price, spec.max_output, spec.image_tokens)
 
 
 async def health() -> tuple[int, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 from models.answerer import SystemClock
@@ -13,6 +14,7 @@ from models.workforce.answerer import ray_errors
 from router.actor import Candidate, Decision, cheapest
 from serve.fusion.judge import Case, Finding, ModelJudge
 from serve.house import House
+from serve.money.till import Till
 from serve.settings import Settings
 
 #: How long a request waits for the router's word. Decisions take milliseconds.
@@ -33,12 +35,24 @@ class JudgeReplica:
 
 
 class RemoteJudge:
-    """The judge deployment as a `Judge`."""
+    """The judge deployment as a `Judge`. What it spends for a request with a cost cap counts
+    in this process's `till`."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, till: Till) -> None:
         self._judge = handle.judge
+        self._till = till
 
     async def judge(self, case: Case, call: Call) -> Finding:
+        if (cap := call.cost_cap_nano_usd) is None:
+            return await self._asked(case, call)
+        request = call.request or call.id
+        left = self._till.left(request, cap)
+        finding = await self._asked(case, replace(call, cost_cap_nano_usd=left))
+        cost = sum(stage.nano_usd or 0 for stage in finding.stages)
+        self._till.spent_elsewhere(request, cost)
+        return finding
+
+    async def _asked(self, case: Case, call: Call) -> Finding:
         with ray_errors("the judge"):
             response = self._judge.remote(case, call)
             try:

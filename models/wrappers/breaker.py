@@ -8,7 +8,7 @@ from typing import Literal
 
 from models.answerer import Answerer, Clock, Events, SystemClock
 from models.call import Call
-from models.errors import DeadlineExceeded, Unavailable, UpstreamError
+from models.errors import DeadlineExceeded, StoreUnavailable, Unavailable, UpstreamError
 from models.messages import Completion, Done, Request
 
 #: How a call ended, as far as it says something about the model. `neither`: it says nothing
@@ -111,6 +111,8 @@ class Breaker:
 
 
 def _outcome(error: Exception) -> Outcome:
+    if isinstance(error, StoreUnavailable):
+        return "neither"
     if isinstance(error, Unavailable | UpstreamError):
         return "failure"
     return "timeout" if isinstance(error, DeadlineExceeded) else "neither"

@@ -33,7 +33,7 @@ class Gateway:
     ) -> None:
         clock = SystemClock()
         house = House(Settings.model_validate(settings), accounts, clock)
-        judging, routing = RemoteJudge(judge), RemoteRouter(router)
+        judging, routing = RemoteJudge(judge, house.till), RemoteRouter(router)
 
         def pipeline(catalog: Catalog, models: Answerer) -> Answerer:
             return Pipeline(catalog, models, judging, routing, clock)

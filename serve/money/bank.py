@@ -81,8 +81,9 @@ class Bank:
         async with self._database.write() as connection:
             await self._settle(connection, lease, done)
 
-    async def give_back(self, lease: str, amount: int) -> None:
-        """Return a part of a lease that no call has reserved."""
+    async def give_back(self, lease: str, amount: int | None) -> None:
+        """Return a part of a lease that no call has reserved; all of it with None, which ends
+        the lease."""
         async with self._database.write() as connection:
             await _take(connection, lease, amount)
 
@@ -95,33 +96,33 @@ class Bank:
                 .values(expires_at=self._at(LEASE_S))
             )
 
-    async def recover(self, left: Left) -> None:
+    async def recover(self, holder: str, left: Left, *, whole: bool) -> None:
         """Settle what a dead process's journal tells: calls that ended are booked, calls whose
-        end nobody knows stay held until a person resolves them, the rest is returned."""
+        end nobody knows stay held until a person resolves them, the rest of its leases is
+        returned; where the journal may lack lines, so not `whole`, the rest stays held too."""
         async with self._database.write() as connection:
-            for lease in {*left.ended, *left.open}:
+            own = sa.select(leases.c.id).where(leases.c.holder == holder)
+            named = (await connection.execute(own)).scalars()
+            for lease in sorted({*left.ended, *left.open, *named}):
                 await self._settle(connection, lease, left.ended.get(lease, ()))
                 still_open = left.open.get(lease, ())
                 known = await _known(connection, [entry.id for entry, _ in still_open])
                 for entry, worst in still_open:
                     if worst and entry.id not in known:
                         await self._unknown(connection, lease, entry, worst)
-                await _take(connection, lease, None)
+                if whole:
+                    await _take(connection, lease, None)
+            lost = await connection.execute(sa.select(leases).where(leases.c.holder == holder))
+            await _keep_held(connection, lost.all(), "its machine went down")
 
     async def collect(self) -> int:
         """Hold as unknown what leases of lost processes had. Returns how many there were."""
         async with self._database.write() as connection:
-            lost = sa.select(leases).where(leases.c.expires_at < self._at(-LOST_S))
-            rows = (await connection.execute(lost)).all()
-            for row in rows:
-                await connection.execute(sa.delete(leases).where(leases.c.id == row.id))
-                if row.amount:
-                    fact = {"at": row.expires_at, "amount": row.amount, "accounts": row.accounts}
-                    why = "the process that held it is gone, and so is its journal"
-                    await connection.execute(
-                        sa.insert(unknowns).values(id=row.id, **fact, entry=None, why=why)
-                    )
-            return len(rows)
+            old = sa.select(leases).where(leases.c.expires_at < self._at(-LOST_S))
+            lost = (await connection.execute(old.with_for_update(skip_locked=True))).all()
+            why = "the process that held it is gone, and so is its journal"
+            await _keep_held(connection, lost, why)
+            return len(lost)
 
     async def resolve(self, unknown: str, cost: int) -> bool:
         """Settle an unknown call to what it did cost, by hand. False if there is none so named."""
@@ -139,6 +140,14 @@ class Bank:
             elif cost:
                 await self._charge(connection, Counter(dict.fromkeys(row.accounts, cost)))
             return True
+
+    async def unfreeze(self, account: str) -> bool:
+        """Let this account spend again. False if it was not frozen."""
+        change = sa.update(accounts).where(
+            accounts.c.name == account, accounts.c.frozen.is_not(None)
+        )
+        async with self._database.write() as connection:
+            return bool((await connection.execute(change.values(frozen=None))).rowcount)
 
     async def balances(self, names: tuple[str, ...]) -> dict[str, Balance]:
         """These accounts as they stand today."""
@@ -259,10 +268,24 @@ async def _lease(connection: AsyncConnection, lease: str) -> tuple[sa.Table, Any
     return None
 
 
+async def _keep_held(connection: AsyncConnection, lost: Sequence[Any], why: str) -> None:
+    """Make these leases unknown amounts, which stay held."""
+    for row in lost:
+        await connection.execute(sa.delete(leases).where(leases.c.id == row.id))
+        if row.amount:
+            fact = {"at": row.expires_at, "amount": row.amount, "accounts": row.accounts}
+            await connection.execute(
+                sa.insert(unknowns).values(id=row.id, **fact, entry=None, why=why)
+            )
+
+
 async def _hold(connection: AsyncConnection, names: tuple[str, ...], amount: int) -> None:
+    those = accounts.c.name.in_(names)
+    # An update locks rows in an order of its own, and two of them could wait for each other.
     await connection.execute(
-        sa.update(accounts).where(accounts.c.name.in_(names)).values(held=accounts.c.held + amount)
+        sa.select(accounts.c.name).where(those).order_by(accounts.c.name).with_for_update()
     )
+    await connection.execute(sa.update(accounts).where(those).values(held=accounts.c.held + amount))
 
 
 async def _take(connection: AsyncConnection, lease: str, amount: int | None) -> None:

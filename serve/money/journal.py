@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from models.errors import Unavailable
+from sqlalchemy.engine import URL
+
+from models.call import new_id
+from models.errors import StoreUnavailable
 from models.messages import Usage
 from serve.money.ledger import Entry
 
@@ -48,19 +52,21 @@ class Journal:
         self._torn = False
 
     def opened(self, entry: Entry, lease: str, worst: int) -> None:
-        """A call is about to leave. Raises Unavailable if that cannot be written: it must not."""
-        line = _line({"o": entry.id, "l": lease, "n": worst, "e": asdict(entry)})
+        """A call is about to leave. Raises StoreUnavailable if that cannot be written: the call
+        must not leave."""
+        line = _line({"o": entry.id, "l": lease, "n": worst, "e": _fields(entry)})
         try:
             self._write(line)
         except OSError as error:
-            raise Unavailable(
+            raise StoreUnavailable(
                 f"The ledger's journal cannot be written: {error.strerror}", retry_after_s=1.0
             ) from None
         self._lines[entry.id] = line
 
     def ended(self, entry: Entry) -> None:
         """A call is over and costs what the entry says."""
-        line = _line({"c": entry.id, "e": asdict(entry)})
+        used, cost = _fields(entry.usage), entry.nano_usd
+        line = _line({"c": entry.id, "u": used, "n": cost, "b": entry.basis})
         self._lines[entry.id] = self._lines.get(entry.id, b"") + line
         # A full disk here only means that a crash before the next settlement makes an unknown.
         with suppress(OSError):
@@ -109,8 +115,46 @@ def _create(path: Path) -> int:
     return file
 
 
-def _line(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+def _line(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+
+
+_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (Entry, Usage)}
+
+
+def _fields(record: Entry | Usage) -> dict[str, Any]:
+    # dataclasses.asdict copies every value deeply, which would be most of what a call costs here.
+    content = {name: getattr(record, name) for name in _NAMES[type(record)]}
+    if isinstance(record, Entry):
+        content["usage"] = _fields(record.usage)
+    return content
+
+
+def folder(store: URL) -> Path:
+    """Where the processes of this machine that use this store keep their journals: beside a
+    store in a file, and else in the user's own folder of states."""
+    if store.drivername == "sqlite" and store.database is not None:
+        return Path(store.database).expanduser().absolute().parent / "journals"
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    name = hashlib.sha256(store.render_as_string().encode()).hexdigest()[:12]
+    return Path(base).expanduser() / "fusion" / "journals" / name
+
+
+def new_holder() -> str:
+    """A name for a process, and so for its journal, that says since which start of the machine
+    it runs."""
+    return f"{new_id('till')}-{_boot()}"
+
+
+def outlived_the_machine(holder: str) -> bool:
+    """Whether the machine was started anew since: the last lines may then be lost."""
+    return not holder.endswith(f"-{_boot()}")
+
+
+def _boot() -> str:
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+    return "unknown"
 
 
 def abandoned(folder: Path) -> Iterator[tuple[Path, Left]]:
@@ -140,13 +184,15 @@ def read(raw: bytes) -> Left:
     ended: dict[str, Entry] = {}
     for line in raw.splitlines():
         try:
-            fields = json.loads(line)
-            entry = fields["e"]
-            entry = replace(Entry(**entry), usage=Usage(**entry["usage"]))
-            if "o" in fields:
-                opened[fields["o"]] = (fields["l"], fields["n"], entry)
+            said = json.loads(line)
+            if "o" in said:
+                entry = Entry(**said["e"])
+                entry = replace(entry, usage=Usage(**said["e"]["usage"]))
+                opened[said["o"]] = (said["l"], said["n"], entry)
             else:
-                ended[fields["c"]] = entry
+                _, _, entry = opened[said["c"]]
+                used = Usage(**said["u"])
+                ended[entry.id] = replace(entry, usage=used, nano_usd=said["n"], basis=said["b"])
         except (ValueError, KeyError, TypeError):
             continue
     left = Left()

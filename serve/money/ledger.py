@@ -72,11 +72,11 @@ class Balance:
         """The account after `cost` more was spent. Held amounts are the caller's to change."""
         return Balance(
             name=self.name,
-            settled=self.settled + cost,
+            settled=min(MOST, self.settled + cost),
             day=self.day,
-            settled_day=self.settled_day + cost,
+            settled_day=min(MOST, self.settled_day + cost),
             month=self.month,
-            settled_month=self.settled_month + cost,
+            settled_month=min(MOST, self.settled_month + cost),
             held=self.held,
             frozen=self.frozen,
         )
@@ -198,14 +198,21 @@ def opened(call: Call, entry_id: str, model: str, tier: str, at: float) -> Entry
         id=entry_id,
         at=at,
         request=call.request or call.id,
-        project=call.project,
-        key=call.key,
-        session=call.session,
-        job=call.job,
+        project=_name(call.project),
+        key=call.key and _name(call.key),
+        session=call.session and _name(call.session),
+        job=call.job and _name(call.job),
         tier=tier,
         role=call.role,
         model=model,
     )
+
+
+def _name(given: str) -> str:
+    # Names may come from callers, and every store must be able to hold them.
+    if given.isprintable() and len(given) <= 200:
+        return given
+    return given[:200].encode("ascii", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 @dataclass(slots=True)

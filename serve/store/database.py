@@ -17,17 +17,11 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from models.errors import Unavailable
+from models.errors import StoreUnavailable
 
 #: How long a statement or a lock may take before the store counts as unreachable.
 TIMEOUT_S = 5.0
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
-
-
-class StoreUnavailable(Unavailable):
-    """The database did not do what was asked: down, locked, full. Nothing was changed."""
-
-    code = "store_unavailable"
 
 
 def parse(url: str) -> URL:

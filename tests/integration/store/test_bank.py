@@ -135,7 +135,7 @@ async def test_a_crash_frees_no_money(bank: Bank, database: Database) -> None:
         open={lease.id: [(call("led_open", 0), 200)]},
     )
     for _ in range(2):  # its recovery may itself be cut off after the store knew
-        await bank.recover(left)
+        await bank.recover("me", left, whole=True)
         assert await sums(bank) == (120, 200)
     assert await unknown_ids(database) == ["led_open"]
     assert await bank.resolve("led_open", 30)
@@ -187,6 +187,6 @@ async def test_a_machine_that_comes_back_late_frees_no_money(
         ended={lease.id: [(call("led_ended", 70), 100)]},
         open={lease.id: [(call("led_open", 0), 200)]},
     )
-    await bank.recover(left)
+    await bank.recover("me", left, whole=True)
     assert await sums(bank) == (70, 200)
     assert await unknown_ids(database) == ["led_open"]

@@ -41,6 +41,7 @@ SECTIONS = {
     "WebSearch": "tools.web_search",
     "WebFetch": "tools.web_fetch",
     "Documents": "tools.documents",
+    "Budget": "limits",
 }
 
 LIMITS = (

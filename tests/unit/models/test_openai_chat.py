@@ -236,7 +236,7 @@ async def test_a_redirect_is_not_followed(client: httpx.AsyncClient, stream: boo
     [
         (400, BadRequest),
         (401, Refused),
-        (404, UpstreamError),
+        (404, Refused),
         (429, Overloaded),
         (500, UpstreamError),
         (503, Unavailable),

@@ -39,7 +39,8 @@ from serve.fusion.deliberation import Resources
 from serve.fusion.fusion import Fusion
 from serve.fusion.judge import ModelJudge
 from serve.fusion.plan import make
-from serve.money.meter import Meter
+from serve.money.charge import Charge, Tariff
+from serve.money.fake import FakeTill
 
 EMPTY = {key: [] for key in Analysis.model_fields}
 ASKED = Request("fusion/trio", (user("Is water wet?"),), Sampling(max_tokens=50))
@@ -50,7 +51,10 @@ class ByName:
 
     def __init__(self, *fakes: FakeModel) -> None:
         price = Price.model_validate({"input": 1, "output": 1})
-        self._models = {fake.name: Meter(fake, price, fake.clock) for fake in fakes}
+        self._models = {
+            fake.name: Charge(fake, Tariff(fake.name, "flagship", price), FakeTill(), fake.clock)
+            for fake in fakes
+        }
 
     async def complete(self, request: Request, call: Call) -> Completion:
         return await self._models[request.model].complete(request, call)
@@ -406,7 +410,9 @@ async def test_a_request_chooses_its_own_panel_and_judge_who_also_writes() -> No
 async def test_a_panelist_that_streams_for_ever_is_cut_off_by_the_deadline() -> None:
     clock = FakeClock()
     models = cast(two=" ".join(["more"] * 100_000))
-    models[1].clock, models[1].token_s = clock, 0.05
+    for model in models:
+        model.clock = clock
+    models[1].token_s = 0.05
     task = asyncio.create_task(
         fusion(*models, known=catalog(quorum=2), clock=clock).complete(ASKED, Call(deadline=10.0))
     )

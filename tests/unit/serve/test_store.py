@@ -10,9 +10,9 @@ import pytest
 import sqlalchemy as sa
 import stores
 
-from models.errors import Unavailable
+from models.errors import StoreUnavailable, Unavailable
 from serve.store import migrate, schema
-from serve.store.database import Database, StoreUnavailable, parse
+from serve.store.database import Database, parse
 
 
 @pytest.fixture

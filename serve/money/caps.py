@@ -1,0 +1,64 @@
+"""What single requests may cost in all, by the caller's own word. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.errors import BudgetExceeded
+from models.prices import usd
+
+#: How long after its last call a request's spending is remembered.
+KEPT_S = 3600.0
+
+
+@dataclass(slots=True)
+class _Spent:
+    settled: int = 0
+    reserved: int = 0
+    at: float = 0.0
+
+
+class Caps:
+    """How much each capped request has spent in this process, all calls under it together."""
+
+    def __init__(self) -> None:
+        self._spent: dict[str, _Spent] = {}
+
+    def __len__(self) -> int:
+        return len(self._spent)
+
+    def reserve(self, request: str, cap: int, worst: int, now: float) -> None:
+        """Set a call's worst case aside. Raises BudgetExceeded if the cap does not allow it."""
+        spent = self._spent.get(request, _Spent())
+        if spent.settled + spent.reserved + worst > cap:
+            raise BudgetExceeded(
+                f"This request may cost {usd(cap)} USD, of which {usd(spent.settled)} are spent "
+                f"and {usd(spent.reserved)} set aside. Its next call could cost up to "
+                f"{usd(worst)} USD and was not made."
+            )
+        spent.reserved += worst
+        spent.at = now
+        self._spent[request] = spent
+
+    def settle(self, request: str, worst: int, cost: int) -> None:
+        """A call that had `worst` set aside did cost this. Nothing if the request has no cap."""
+        if (spent := self._spent.get(request)) is not None:
+            spent.reserved -= worst
+            spent.settled += cost
+
+    def add(self, request: str, cost: int, now: float) -> None:
+        """Count what was spent for this request elsewhere."""
+        spent = self._spent.setdefault(request, _Spent())
+        spent.settled += cost
+        spent.at = now
+
+    def left(self, request: str, cap: int) -> int:
+        """What the request may still spend."""
+        spent = self._spent.get(request, _Spent())
+        return max(0, cap - spent.settled - spent.reserved)
+
+    def forget(self, now: float) -> None:
+        """Let go of requests that made no call for long."""
+        for request, spent in list(self._spent.items()):
+            if not spent.reserved and now - spent.at > KEPT_S:
+                del self._spent[request]

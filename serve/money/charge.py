@@ -1,0 +1,178 @@
+"""Pays for each call to a model: reserves its worst case, settles to its true cost. Innermost.
+
+    how a call ends                        what it costs
+    an answer that says what it used       that, exactly
+    an answer that does not                at most what its text can have been (estimated)
+    refused, or it never left              nothing
+    a stream that was cut off              its whole input and what came of its output (estimated)
+    anything else                          all that was reserved (estimated)
+
+A model with a price for `reasoning` thinks out of sight, so of a stream that was cut off nobody
+knows how much it wrote: that costs all that was reserved too.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from models.answerer import Answerer, Clock, Events, SystemClock
+from models.call import Call, new_id
+from models.errors import (
+    BadRequest,
+    FusionError,
+    NotFound,
+    Overloaded,
+    Refused,
+    TooLarge,
+    Unavailable,
+)
+from models.messages import Completion, Done, Request, Stage, Usage
+from models.prices import Price
+from serve.money import bound
+from serve.money.ledger import Entry, opened
+from serve.money.till import Hold, Payer
+
+#: No answer has more; at the dearest price that a catalog takes they fit a store's integer.
+_MOST_TOKENS = 10**9
+#: After these nothing was begun, so nothing is billed.
+_FREE = (BadRequest, NotFound, Overloaded, Refused, TooLarge, Unavailable)
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """What bounds and prices the calls of one model of the catalog."""
+
+    model: str
+    tier: str
+    price: Price | None
+    #: The longest answer, where a request does not say.
+    max_output: int = 1024
+    #: The most tokens that one picture counts for.
+    image_tokens: int = 16384
+
+    @property
+    def thinks_unseen(self) -> bool:
+        return self.price is not None and self.price.reasoning is not None
+
+
+class Charge:
+    """`inner`, each of whose calls is reserved and settled in `till`. Puts a `Stage` on every
+    completion that passes; without a price its cost is unknown."""
+
+    def __init__(
+        self, inner: Answerer, tariff: Tariff, till: Payer, clock: Clock | None = None
+    ) -> None:
+        self._inner = inner
+        self._tariff = tariff
+        self._till = till
+        self._clock = clock or SystemClock()
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        bill = await self._opened(request, call)
+        try:
+            completion = await self._inner.complete(request, call)
+        except BaseException as error:
+            bill.broke(error)
+            raise
+        return bill.paid(completion)
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        bill = await self._opened(request, call)
+        try:
+            async with aclosing(self._inner.stream(request, call)) as events:
+                async for event in events:
+                    if isinstance(event, Done):
+                        event = Done(bill.paid(event.completion))
+                    else:
+                        bill.received += bound.received_tokens(event)
+                    yield event
+        except BaseException as error:
+            bill.broke(error, streamed=True)
+            raise
+        bill.broke(None, streamed=True)
+
+    async def _opened(self, request: Request, call: Call) -> _Bill:
+        start, tariff = self._clock.now(), self._tariff
+        # What is too late already does not leave, and must not look as if it had.
+        call.remaining_s(start)
+        entered = bound.input_tokens(request, tariff.image_tokens)
+        output = request.sampling.max_tokens or tariff.max_output
+        worst = None if tariff.price is None else tariff.price.worst(entered, output)
+        entry = opened(call, new_id("led"), tariff.model, tariff.tier, start)
+        hold = await self._till.reserve(entry, worst, call.cost_cap_nano_usd)
+        return _Bill(tariff, self._till, hold, self._clock, entered, output)
+
+
+@dataclass(slots=True)
+class _Bill:
+    """One call on its way. The first thing that is said about its end counts."""
+
+    tariff: Tariff
+    till: Payer
+    hold: Hold
+    clock: Clock
+    #: The most tokens that it sends, and may get.
+    entered: int
+    output: int
+    #: The most tokens that came so far.
+    received: int = 0
+    _over: bool = False
+
+    def paid(self, completion: Completion) -> Completion:
+        """The completion with its stage on it."""
+        used = _sane(completion.usage)
+        said = bool(completion.message.content or completion.message.tool_calls)
+        exact = used.input > 0 and (used.output > 0 or not said)
+        if not exact:
+            most = bound.answered(completion, self.entered, self.output)
+            used = replace(used, input=used.input or most.input, output=used.output or most.output)
+        completion = replace(completion, usage=used)
+        entry = self._settled(used, exact=exact)
+        stage = Stage(
+            role=entry.role,
+            model=completion.model,
+            usage=used,
+            seconds=self.clock.now() - entry.at,
+            nano_usd=entry.nano_usd,
+        )
+        return replace(completion, stages=(*completion.stages, stage))
+
+    def broke(self, error: BaseException | None, *, streamed: bool = False) -> None:
+        """No answer came, or not all of it."""
+        if self._over:
+            return
+        if isinstance(error, FusionError) and isinstance(error, _FREE) and not self.received:
+            self._settled(Usage(), exact=True)
+        elif streamed and not self.tariff.thinks_unseen:
+            written = min(self.received + bound.SLACK_TOKENS, self.output)
+            self._settled(Usage(self.entered, written), exact=False)
+        else:
+            self._settled(Usage(self.entered, self.output), exact=False)
+
+    def _settled(self, used: Usage, *, exact: bool) -> Entry:
+        price, cost = self.tariff.price, None
+        if price is not None:
+            # Of an estimate not even the kinds of its tokens are known.
+            cost = price.cost(used) if exact else price.worst(used.input, used.output)
+        entry = replace(
+            self.hold.entry, usage=used, nano_usd=cost, basis="exact" if exact else "estimated"
+        )
+        if not self._over:
+            self._over = True
+            self.till.settle(self.hold, entry)
+        return entry
+
+
+def _sane(used: Usage) -> Usage:
+    """What a provider says that it counted, as far as it can be: no bill is negative, and none
+    passes what a store can hold."""
+    entered, written = (max(0, min(n, _MOST_TOKENS)) for n in (used.input, used.output))
+    cached = max(0, min(used.cached, entered))
+    return Usage(
+        entered,
+        written,
+        cached,
+        max(0, min(used.reasoning, written)),
+        max(0, min(used.cache_written, entered - cached)),
+    )
