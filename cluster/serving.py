@@ -6,8 +6,10 @@ An application is known by its import path only; it is an entry of a Serve confi
 
 from __future__ import annotations
 
+import json
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -71,19 +73,29 @@ def wait_until_running(made: Installation, names: Iterable[str], report: launch.
             time.sleep(_POLL_S)
             continue
         for name in sorted(waited_for):
-            application = applications.get(name) or {}
-            for part, detail in application.get("deployments", {}).items():
-                state = _state(detail)
-                if seen.get(part) != state:
-                    seen[part] = state
-                    report(f"{part}: {state}")
-            match application.get("status"):
-                case "RUNNING":
-                    waited_for.remove(name)
-                case "DEPLOY_FAILED" | "UNHEALTHY":
-                    raise launch.LaunchError(_failure(application))
+            if _followed(made, applications.get(name) or {}, seen, report):
+                waited_for.remove(name)
         if waited_for:
             time.sleep(_POLL_S)
+
+
+def _followed(
+    made: Installation, application: Mapping[str, Any], seen: dict[str, str], report: launch.Report
+) -> bool:
+    """Report what is new about this application; whether it runs. Raises LaunchError."""
+    for part, detail in application.get("deployments", {}).items():
+        state = _state(detail)
+        if seen.get(part) != state:
+            seen[part] = state
+            report(f"{part}: {state}")
+        # A machine of our own gets no new resources by waiting for them.
+        needed = required(detail.get("message", ""))
+        why = lacking(needed, _all_resources(made)) if needed else None
+        if why:
+            raise launch.LaunchError(f"{part} cannot start here: {why}")
+    if application.get("status") in ("DEPLOY_FAILED", "UNHEALTHY"):
+        raise launch.LaunchError(_failure(application))
+    return application.get("status") == "RUNNING"
 
 
 def wait_until_answering(made: Installation) -> None:
@@ -103,6 +115,40 @@ def wait_until_answering(made: Installation) -> None:
 def _state(detail: dict[str, Any]) -> str:
     state = str(detail["status"])
     return {"HEALTHY": "ready", "UPDATING": "starting"}.get(state, state.lower().replace("_", " "))
+
+
+def required(message: str) -> dict[str, float]:
+    """What a replica reserves that Serve could not place for half a minute; else empty."""
+    told = re.search(r"Resources required for each replica: (.+), total resources avail", message)
+    try:
+        found = json.loads(told[1]) if told else {}
+    except ValueError:
+        return {}
+    needed: Counter[str] = Counter()
+    for bundle in found if isinstance(found, list) else [found]:
+        needed.update(bundle)
+    return dict(needed)
+
+
+def lacking(needed: Mapping[str, float], there_is: Mapping[str, float]) -> str | None:
+    """Why a replica that needs this never starts where there is only that. None: it may."""
+    words = [
+        f"{amount:g} {name} (there is {there_is.get(name, 0):g})"
+        for name, amount in needed.items()
+        if amount > there_is.get(name, 0)
+    ]
+    return f"a replica needs {', '.join(words)}" if words else None
+
+
+def _all_resources(made: Installation) -> Counter[str]:
+    with launch.api(made) as client:
+        response = client.get("/api/v0/nodes", params={"detail": 1, "limit": 1000})
+    response.raise_for_status()
+    total: Counter[str] = Counter()
+    for node in response.json()["data"]["result"]["result"]:
+        if node["state"] == "ALIVE":
+            total.update(node["resources_total"])
+    return total
 
 
 def _failure(application: dict[str, Any]) -> str:

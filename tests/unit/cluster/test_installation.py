@@ -134,3 +134,19 @@ def test_the_guardian_acts_when_its_pipe_closes_and_ignores_ctrl_c() -> None:
 )
 def test_one_readable_cause(text: str, cause: str) -> None:
     assert serving.readable_cause(text) == cause
+
+
+def test_a_replica_that_fits_nowhere_is_told_from_one_that_is_slow() -> None:
+    def message(needed: str) -> str:
+        return (
+            "Deployment 'x' has 1 replicas that have taken more than 30s to be scheduled. "
+            f"Resources required for each replica: {needed}, total resources available: {{}}. "
+            "Use `ray status` for more details."
+        )
+
+    assert serving.required(message('[{"GPU": 1, "CPU": 1.0}, {"GPU": 1}]')) == {"GPU": 2, "CPU": 1}
+    assert serving.required(message('{"CPU": 1.0}')) == {"CPU": 1}
+    assert serving.required("Replica is initializing.") == {}
+    there_is = {"CPU": 4.0, "memory": 1e9}
+    assert serving.lacking({"CPU": 1}, there_is) is None
+    assert serving.lacking({"CPU": 1, "GPU": 2}, there_is) == "a replica needs 2 GPU (there is 0)"
