@@ -151,7 +151,7 @@ def _all_resources(made: Installation) -> Counter[str]:
     return total
 
 
-def _failure(application: dict[str, Any]) -> str:
+def _failure(application: Mapping[str, Any]) -> str:
     for part, detail in application.get("deployments", {}).items():
         if detail["status"] not in ("HEALTHY", "UPDATING"):
             return f"{part} did not start: {readable_cause(detail.get('message', ''))}"
