@@ -15,6 +15,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from models.messages import Sampling
 from models.prices import Price, Usd
+from models.policies import Approvals, PolicySpec
+from models.prices import Price
 from models.record import Record
 from models.tools.settings import Tools
 
@@ -345,6 +347,8 @@ class Catalog(Record):
     tools: Tools = Tools()
     #: What may be spent, by account. An account's own limit comes before that of its kind.
     limits: dict[AccountName, Budget] = Field(default_factory=dict)
+    policies: dict[Name, PolicySpec] = Field(default_factory=dict)
+    approvals: Approvals = Approvals()
 
     def resolve(self, name: str) -> Target | None:
         """Follow aliases to the end. None if nothing here has that name."""

@@ -36,6 +36,18 @@ from models.catalog import (
     Subtasks,
     VllmModel,
 )
+from models.policies import (
+    Allow,
+    Approvals,
+    Loop,
+    Own,
+    Privacy,
+    Rate,
+    Size,
+    Spend,
+    ToolCalls,
+    WallTime,
+)
 from models.prices import Price
 from models.tools.settings import Documents, Tools, WebFetch, WebSearch
 from models.yaml_lines import Document, Place, Problem
@@ -112,6 +124,8 @@ def _explain(detail: Any, place: Place) -> tuple[str, str]:
             return f"unknown key '{where}'", _nearest_key(tuple(detail["loc"]))
         case "missing":
             return f"'{where}' is missing", "add it"
+        case "union_tag_invalid" | "union_tag_not_found" if place[:1] == ("policies",):
+            return f"'{where}' needs a kind that exists", f"set kind to {', '.join(_POLICIES)}"
         case "union_tag_invalid" | "union_tag_not_found":
             return f"'{where}' needs an engine that exists", f"set engine to {', '.join(_ENGINES)}"
         case "too_long" if place[-1:] == ("members",):
@@ -123,7 +137,7 @@ def _explain(detail: Any, place: Place) -> tuple[str, str]:
             "tier:flagship, tier:workforce, part:brain, part:work",
         )
     message = detail["msg"].removeprefix("Value error, ")
-    if place[-1:] == ("api_key_env",):
+    if place[-1:] in (("api_key_env",), ("webhook_key_env",)):
         # Somebody may have put the key itself here; it must not be printed.
         return f"'{where}': not the name of an environment variable", "name it, as OPENAI_API_KEY"
     if place[-1:] == ("base_url",):
@@ -156,6 +170,17 @@ _ENGINES: Mapping[str, type[BaseModel]] = {
 }
 
 
+_POLICIES: Mapping[str, type[BaseModel]] = {
+    "spend": Spend,
+    "time": WallTime,
+    "rate": Rate,
+    "allow": Allow,
+    "loop": Loop,
+    "tool_calls": ToolCalls,
+    "privacy": Privacy,
+    "size": Size,
+    "python": Own,
+}
 _TOOLS: Mapping[str, type[BaseModel]] = {
     "web_search": WebSearch,
     "web_fetch": WebFetch,
@@ -184,6 +209,10 @@ def _record_at(loc: Place) -> type[BaseModel]:
             return Subtasks
         case ("roles", _):
             return Roles
+        case ("policies", _, kind, _):
+            return _POLICIES[str(kind)]
+        case ("approvals", _):
+            return Approvals
         case ("tools", tool, _):
             return _TOOLS[str(tool)]
         case ("tools", _):
@@ -223,6 +252,10 @@ def _references(data: Any) -> Iterator[tuple[Place, str, str]]:
     for role in ("judge", "synthesis", "plan", "reduce"):
         if roles.get(role) is not None:
             yield from names.check(("roles", role), roles[role], model_only=role != "plan")
+    for name, policy in _mapping(data, "policies").items():
+        if isinstance(policy, dict) and policy.get("downgrade_to") is not None:
+            place = ("policies", name, "downgrade_to")
+            yield from names.check(place, policy["downgrade_to"], model_only=True)
     for kind, target in _mapping(roles, "subtasks").items():
         yield from names.check(("roles", "subtasks", kind), target)
 
@@ -294,6 +327,21 @@ def _environment(data: Any, environ: Mapping[str, str]) -> Iterator[tuple[Place,
                 (section, name, "api_key_env"),
                 f"{what} '{name}' needs the environment variable {variable}, which is not set",
                 f"export {variable}=... or remove the {what}",
+            )
+    secret = _mapping(data, "approvals").get("webhook_key_env")
+    if isinstance(secret, str) and secret.isidentifier() and not environ.get(secret):
+        yield (
+            ("approvals", "webhook_key_env"),
+            f"the webhook needs the environment variable {secret}, which is not set",
+            f"export {secret}=... or remove the webhook",
+        )
+    missing = [name for name in ("detect_secrets", "stdnum") if find_spec(name) is None]
+    for name, policy in _mapping(data, "policies").items():
+        if isinstance(policy, dict) and policy.get("kind") == "privacy" and missing:
+            yield (
+                ("policies", name),
+                f"'{name}' needs packages that are not installed ({', '.join(missing)})",
+                "pip install 'fusion-cluster[privacy]', or remove the policy",
             )
     if tools.get("web_fetch") is not None and find_spec("trafilatura") is None:
         yield (

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from models import catalog
+from models import catalog, policies
 from models.catalog_file import CatalogError, parse
 from models.record import Record
 from models.tools import settings
@@ -37,6 +37,17 @@ SECTIONS = {
     "Member": "members",
     "Roles": "roles",
     "Subtasks": "roles.subtasks",
+    "_Policy": "policies",
+    "Spend": "kind: spend",
+    "WallTime": "kind: time",
+    "Rate": "kind: rate",
+    "Allow": "kind: allow",
+    "Loop": "kind: loop",
+    "ToolCalls": "kind: tool_calls",
+    "Privacy": "kind: privacy",
+    "Size": "kind: size",
+    "Own": "kind: python",
+    "Approvals": "approvals",
     "Tools": "tools",
     "WebSearch": "tools.web_search",
     "WebFetch": "tools.web_fetch",
@@ -57,7 +68,7 @@ LIMITS = (
 
 RECORDS = {
     name: value
-    for name, value in {**vars(settings), **vars(catalog)}.items()
+    for name, value in {**vars(settings), **vars(policies), **vars(catalog)}.items()
     if inspect.isclass(value) and issubclass(value, BaseModel)
     if value not in (BaseModel, Record)
 }
