@@ -14,9 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from models.messages import Sampling
-from models.prices import Price, Usd
 from models.policies import Approvals, PolicySpec
-from models.prices import Price
+from models.prices import Price, Usd
 from models.record import Record
 from models.tools.settings import Tools
 

@@ -6,7 +6,9 @@
     │   └── Unsupported       400  understood, and this model or server does not do it
     ├── Unauthorized          401  no key, or one that is not known
     ├── BudgetExceeded        402  a limit on money would be passed; nothing was spent
+    ├── ApprovalNeeded        402  a person must allow it; `approval` is where that is asked
     ├── Forbidden             403  the key is known and may not do this
+    │   └── PolicyDenied      403  a rule of this installation says no
     ├── NotFound              404
     │   └── ModelNotFound     404
     ├── Conflict              409  it changed meanwhile; look again
@@ -79,6 +81,27 @@ class BudgetExceeded(FusionError):
 
 class Forbidden(FusionError):
     status, kind, code = 403, "permission_error", "forbidden"
+
+
+class PolicyDenied(Forbidden):
+    code = "policy_denied"
+
+
+class ApprovalNeeded(FusionError):
+    """`approval` is the id of the durable record of what is asked."""
+
+    status, kind, code = 402, "approval_required", "approval_required"
+
+    def __init__(self, message: str, *, approval: str = "") -> None:
+        super().__init__(message)
+        self.approval = approval
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_ask_again, (self.message, self.approval))
+
+
+def _ask_again(message: str, approval: str) -> ApprovalNeeded:
+    return ApprovalNeeded(message, approval=approval)
 
 
 class NotFound(FusionError):

@@ -125,4 +125,44 @@ fusions = sa.Table(
     sa.Column("project", sa.Text, nullable=False),
     sa.Column("request", sa.Text, nullable=False, index=True),
     sa.Column("told", sa.JSON, nullable=False),
+#: What policies count, by the policy's name and whose it is (`budget/session:ses_…`).
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+)
+
+#: What calls under way hold beside a counter's value.
+counter_holds = sa.Table(
+    "counter_holds",
+    metadata,
+    #: `phase:call`, so that a request and the model call in it are two.
+    sa.Column("holder", sa.Text, primary_key=True),
+    sa.Column("counter", sa.Text, primary_key=True),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    #: A holder whose process died holds no longer than this.
+    sa.Column("until", sa.BigInteger, nullable=False),
+    sa.Index(None, "counter"),
+)
+
+#: Every verdict of every policy. Rows are added and never changed.
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column(
+        "id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True
+    ),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("call", sa.Text, nullable=False),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("key", sa.Text),
+    sa.Column("session", sa.Text),
+    sa.Column("phase", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("policy", sa.Text, nullable=False),
+    sa.Column("decision", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Index(None, "project", "id"),
 )

@@ -1,0 +1,137 @@
+"""The rules in the way of every call to a model, by whatever way it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from models.answerer import Answerer, Events
+from models.call import Call
+from models.catalog import Catalog
+from models.errors import (
+    ApprovalNeeded,
+    BadRequest,
+    FusionError,
+    NotFound,
+    Overloaded,
+    TooLarge,
+    Unavailable,
+)
+from models.messages import Completion, Done, Request, ToolCallDelta
+from serve.control.control import Control, refusal
+from serve.control.policy.catalog import Rule
+from serve.control.policy.engine import Ruling
+from serve.control.policy.values import Event
+from serve.money import bound
+
+#: After these nothing was begun, so nothing was spent.
+_FREE = (BadRequest, NotFound, Overloaded, TooLarge, Unavailable)
+
+
+class Policed:
+    """`inner` answers for concrete models and their aliases, fallbacks included."""
+
+    def __init__(
+        self, inner: Answerer, catalog: Catalog, rules: Sequence[Rule], control: Control
+    ) -> None:
+        self._inner = inner
+        self._catalog = catalog
+        self._rules = rules
+        self._control = control
+        #: A stream's tool calls wait for their verdicts if anybody may object.
+        self._judges_tools = any("tool_call" in rule.policy.phases for rule in rules)
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        event = await self._admitted(request, call)
+        try:
+            completion = await self._inner.complete(event.request, call)
+        except BaseException as error:
+            self._broke(event, error)
+            raise
+        return await self._answered(event, completion)
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        event = await self._admitted(request, call)
+        waiting: list[ToolCallDelta] = []
+        over = False
+        try:
+            async with aclosing(self._inner.stream(event.request, call)) as events:
+                async for one in events:
+                    if isinstance(one, ToolCallDelta) and self._judges_tools:
+                        waiting.append(one)
+                        continue
+                    if isinstance(one, Done):
+                        over = True
+                        one = Done(await self._answered(event, one.completion))
+                        for delta in waiting:
+                            yield delta
+                    yield one
+        except BaseException as error:
+            if not over:
+                self._broke(event, error)
+            raise
+
+    async def _admitted(self, request: Request, call: Call) -> Event:
+        """The call as the rules let it go out. Raises what they say against it."""
+        model = self._catalog.model_behind(request.model)
+        event = Event(
+            "model_call",
+            self._control.clock.now(),
+            call,
+            replace(request, model=model),
+            model=model,
+            worst_nano_usd=self._worst(model, request),
+            approved=call.approved,
+        )
+        ruling = await self._control.rule(self._rules, event)
+        return _passed(ruling).event
+
+    async def _answered(self, event: Event, completion: Completion) -> Completion:
+        """The answer, counted, and its tool calls judged. Raises what rules say against them."""
+        now = self._control.clock.now()
+        said = replace(event, phase="response", at=now, completion=completion, worst_nano_usd=0)
+        ruling = await self._control.rule(self._rules, said)
+        _passed(ruling)
+        for tool in completion.message.tool_calls:
+            called = replace(said, phase="tool_call", tool=tool, completion=None)
+            _passed(await self._control.rule(self._rules, called))
+        return completion
+
+    def _broke(self, event: Event, error: BaseException) -> None:
+        """No answer came. What it may have cost counts, unless nothing was begun."""
+        free = isinstance(error, _FREE) and isinstance(error, FusionError)
+        self._control.release(event, settle=not free)
+
+    def _worst(self, model: str, request: Request) -> int:
+        """The most that the call can cost, whichever of the model's stand-ins answers."""
+        spec = self._catalog.models[model]
+        chain = (model, *map(self._catalog.model_behind, spec.fallbacks))
+        worst = 0
+        for name in dict.fromkeys(chain):
+            one = self._catalog.models[name]
+            if one.price is not None:
+                entered = bound.input_tokens(request, one.image_tokens)
+                output = request.sampling.max_tokens or one.max_output
+                worst = max(worst, one.price.worst(entered, output))
+        return worst
+
+
+def _passed(ruling: Ruling) -> Ruling:
+    if ruling.decision == "deny":
+        raise refusal(ruling)
+    if ruling.decision == "ask":
+        raise Asked(ruling)
+    return ruling
+
+
+class Asked(ApprovalNeeded):
+    """An ask on its way to where the request can be parked. Keeps what was asked."""
+
+    def __init__(self, ruling: Ruling) -> None:
+        super().__init__(f"{ruling.reason} A person must allow it.")
+        self.ruling = ruling
+
+    def __reduce__(self) -> tuple[type[ApprovalNeeded], tuple[str]]:
+        # Another process cannot park the request, and needs no ruling.
+        return (ApprovalNeeded, (self.message,))
