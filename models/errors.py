@@ -92,16 +92,19 @@ class ApprovalNeeded(FusionError):
 
     status, kind, code = 402, "approval_required", "approval_required"
 
-    def __init__(self, message: str, *, approval: str = "") -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        approval: str = "",
+    ) -> None:
+        super().__init__(message, param=param, retry_after_s=retry_after_s)
         self.approval = approval
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_ask_again, (self.message, self.approval))
-
-
-def _ask_again(message: str, approval: str) -> ApprovalNeeded:
-    return ApprovalNeeded(message, approval=approval)
+        return (_revive, (type(self), self.message, self.param, self.retry_after_s), self.__dict__)
 
 
 class NotFound(FusionError):

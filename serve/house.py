@@ -9,6 +9,10 @@ from typing import Any
 from models.answerer import Answerer, Clock
 from models.catalog import Catalog
 from serve.access import secret
+from serve.control.control import Control
+from serve.control.entrance import Entrance
+from serve.control.policed import Policed
+from serve.control.policy import catalog as policies
 from serve.editions.edition import Edition, Editions
 from serve.editions.history import History
 from serve.money.till import new_till
@@ -33,14 +37,17 @@ class House:
         self.database = Database(settings.store)
         self.history = History(self.database, clock)
         self.till = new_till(self.database, lambda: self.editions.current.catalog, clock)
+        self.control = Control(self.database, clock)
         self._parts = Parts(accounts, clock, self.till)
 
     async def open(self, wiring: Wiring) -> None:
         """Bring the store to this version's schema and take the edition in force."""
 
         def make(catalog: Catalog, version: int) -> Edition:
-            models = self._parts.models(catalog)
-            return Edition(catalog, models, wiring(catalog, models), version)
+            rules = policies.rules(catalog.policies)
+            models = Policed(self._parts.models(catalog), catalog, rules, self.control)
+            pipeline = Entrance(wiring(catalog, models), rules, self.control)
+            return Edition(catalog, models, pipeline, version)
 
         await migrate.upgrade(self.database)
         await self.till.open()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 from models.answerer import Answerer, Events
 from models.call import Call
@@ -85,21 +86,23 @@ class Policed:
             approved=call.approved,
         )
         ruling = await self._control.rule(self._rules, event)
-        return _passed(ruling).event
+        return passed(ruling).event
 
     async def _answered(self, event: Event, completion: Completion) -> Completion:
         """The answer, counted, and its tool calls judged. Raises what rules say against them."""
         now = self._control.clock.now()
         said = replace(event, phase="response", at=now, completion=completion, worst_nano_usd=0)
         ruling = await self._control.rule(self._rules, said)
-        _passed(ruling)
+        passed(ruling)
         for tool in completion.message.tool_calls:
             called = replace(said, phase="tool_call", tool=tool, completion=None)
-            _passed(await self._control.rule(self._rules, called))
+            passed(await self._control.rule(self._rules, called))
         return completion
 
     def _broke(self, event: Event, error: BaseException) -> None:
         """No answer came. What it may have cost counts, unless nothing was begun."""
+        if not any(rule.concerns(event) for rule in self._rules):
+            return
         free = isinstance(error, _FREE) and isinstance(error, FusionError)
         self._control.release(event, settle=not free)
 
@@ -117,7 +120,8 @@ class Policed:
         return worst
 
 
-def _passed(ruling: Ruling) -> Ruling:
+def passed(ruling: Ruling) -> Ruling:
+    """A ruling that lets its event pass. Raises what it says otherwise."""
     if ruling.decision == "deny":
         raise refusal(ruling)
     if ruling.decision == "ask":
@@ -132,6 +136,6 @@ class Asked(ApprovalNeeded):
         super().__init__(f"{ruling.reason} A person must allow it.")
         self.ruling = ruling
 
-    def __reduce__(self) -> tuple[type[ApprovalNeeded], tuple[str]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         # Another process cannot park the request, and needs no ruling.
         return (ApprovalNeeded, (self.message,))

@@ -125,6 +125,8 @@ fusions = sa.Table(
     sa.Column("project", sa.Text, nullable=False),
     sa.Column("request", sa.Text, nullable=False, index=True),
     sa.Column("told", sa.JSON, nullable=False),
+)
+
 #: What policies count, by the policy's name and whose it is (`budget/session:ses_…`).
 counters = sa.Table(
     "counters",
@@ -150,9 +152,7 @@ counter_holds = sa.Table(
 audit = sa.Table(
     "audit",
     metadata,
-    sa.Column(
-        "id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True
-    ),
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.Column("request", sa.Text, nullable=False),
     sa.Column("call", sa.Text, nullable=False),

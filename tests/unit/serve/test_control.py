@@ -1,0 +1,296 @@
+"""The rules in the way of calls, on a real store, with a fake model behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stores
+
+from models.answerer import Events
+from models.call import Call
+from models.catalog import Catalog
+from models.errors import (
+    ApprovalNeeded,
+    FusionError,
+    Overloaded,
+    PolicyDenied,
+    StoreUnavailable,
+    Unavailable,
+    UpstreamError,
+)
+from models.fake import FakeClock, FakeModel, settle
+from models.messages import (
+    Completion,
+    Done,
+    Request,
+    Sampling,
+    Stage,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    user,
+)
+from models.prices import NANO_PER_USD
+from serve.control.control import Control
+from serve.control.entrance import Entrance
+from serve.control.policed import Policed
+from serve.control.policy.catalog import rules
+from serve.store.database import Database
+
+#: A dollar for each word written, nothing for what is read.
+PRICE = {"input": 0, "output": 1_000_000}
+HELLO = Request("m", (user("hello"),), Sampling(max_tokens=1))
+IN_SESSION = Call(session="ses_1")
+
+
+class Paid:
+    """A fake model whose answers carry their price, or that fails."""
+
+    def __init__(self, model: FakeModel, usd: int = 1) -> None:
+        self.model = model
+        self.usd = usd
+        self.tools: tuple[ToolCall, ...] = ()
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        completion = await self.model.complete(request, call)
+        return self._billed(completion)
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        async with aclosing(self.model.stream(request, call)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    for at, tool in enumerate(self.tools):
+                        yield ToolCallDelta(at, tool.arguments, tool.id, tool.name)
+                    event = Done(self._billed(event.completion))
+                yield event
+
+    def _billed(self, completion: Completion) -> Completion:
+        stage = Stage("answer", "m", nano_usd=self.usd * NANO_PER_USD)
+        message = replace(completion.message, tool_calls=self.tools)
+        return replace(completion, stages=(stage,), message=message)
+
+
+class Guarded:
+    """One process: its own control on the store, and a model behind it."""
+
+    def __init__(self, database: Database, policies: dict[str, Any], **model: Any) -> None:
+        self.clock = FakeClock(1000.0)
+        catalog = Catalog.model_validate(
+            {
+                "models": {
+                    "m": {"engine": "fake", "price": PRICE},
+                    "small": {"engine": "fake", "price": {"input": 0, "output": 0}},
+                },
+                "aliases": {"a": "m"},
+                "roles": {"judge": "m"},
+                "policies": policies,
+            }
+        )
+        self.model = FakeModel("m", **model)
+        self.paid = Paid(self.model)
+        self.control = Control(database, self.clock)
+        made = rules(catalog.policies)
+        self.models = Policed(self.paid, catalog, made, self.control)
+        self.entrance = Entrance(self.models, made, self.control)
+
+    async def spent(self, counter: str) -> int:
+        await self.control.close()
+        count = (await self.control.counters.read([counter], self.clock.now())).of(counter)
+        return (count.value + count.held) // NANO_PER_USD
+
+    async def audited(self) -> list[tuple[str, str, str]]:
+        await self.control.close()
+        rows = [row async for row in self.control.audit.export()]
+        return [(row["phase"], row["policy"], row["decision"]) for row in rows]
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    """Wait for something in real time, as the store takes some."""
+    for _ in range(5000):
+        if reached():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not happen")
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with stores.empty(f"sqlite:///{tmp_path}/fusion.db") as made:
+        yield made
+
+
+BUDGET = {"budget": {"kind": "spend", "limit_usd": 3}}
+HARD = {"budget": {"kind": "spend", "limit_usd": 3, "then": "deny"}}
+
+
+async def test_at_its_limit_a_session_is_frozen(database: Database) -> None:
+    process = Guarded(database, BUDGET)
+    for _ in range(3):
+        await process.entrance.complete(HELLO, IN_SESSION)
+    with pytest.raises(ApprovalNeeded, match="has spent 3 dollars"):
+        await process.entrance.complete(HELLO, IN_SESSION)
+    await process.entrance.complete(HELLO, Call(session="ses_2"))
+    assert len(process.model.calls) == 4
+
+
+async def test_no_two_processes_pass_a_limit_together(database: Database) -> None:
+    """Twenty calls at once through two processes, three of which can be paid."""
+    processes = [Guarded(database, HARD, first_token_s=1) for _ in range(2)]
+    calls = [
+        asyncio.create_task(processes[at % 2].models.complete(HELLO, Call(session="ses_1")))
+        for at in range(20)
+    ]
+    await until(lambda: sum(call.done() for call in calls) >= 17)
+    for process in processes:
+        await process.clock.advance(2)
+    said = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(one, Completion) for one in said) == 3
+    assert sum(isinstance(one, PolicyDenied) for one in said) == 17
+    assert await processes[0].spent("budget/session:ses_1") == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "usd"),
+    [(Unavailable("down"), 0), (Overloaded("later"), 0), (UpstreamError("bad"), 1)],
+)
+async def test_a_failed_call_counts_if_it_may_have_cost(
+    database: Database, error: FusionError, usd: int
+) -> None:
+    process = Guarded(database, BUDGET, reply=error)
+    with pytest.raises(type(error)):
+        await process.models.complete(HELLO, IN_SESSION)
+    assert await process.spent("budget/session:ses_1") == usd
+
+
+async def test_a_cancelled_stream_counts_as_all_that_it_may_have_cost(database: Database) -> None:
+    process = Guarded(database, BUDGET, reply="one two three")
+    stream = process.models.stream(replace(HELLO, sampling=Sampling(max_tokens=2)), IN_SESSION)
+    async for _ in stream:
+        break
+    await stream.aclose()
+    assert await process.spent("budget/session:ses_1") == 2
+
+
+async def test_a_hold_of_a_dead_process_ends_with_its_deadline(database: Database) -> None:
+    dead = Guarded(database, HARD, first_token_s=100)
+    call = Call(session="ses_1", deadline=1060.0)
+    task = asyncio.create_task(
+        dead.models.complete(replace(HELLO, sampling=Sampling(max_tokens=3)), call)
+    )
+    await until(lambda: bool(dead.model.calls))
+    process = Guarded(database, HARD)
+    with pytest.raises(PolicyDenied):
+        await process.models.complete(HELLO, IN_SESSION)
+    await process.clock.advance(61)
+    await process.models.complete(HELLO, IN_SESSION)
+    task.cancel()
+
+
+async def test_from_the_limit_on_the_cheaper_model_answers(database: Database) -> None:
+    spend = {"kind": "spend", "limit_usd": 1, "then": "downgrade", "downgrade_to": "small"}
+    process = Guarded(database, {"budget": spend})
+    for _ in range(2):
+        await process.entrance.complete(HELLO, IN_SESSION)
+    assert [request.model for request, _ in process.model.calls] == ["m", "small"]
+
+
+async def test_an_alias_leads_round_no_rule(database: Database) -> None:
+    process = Guarded(database, {"only": {"kind": "allow", "models": ["small"]}})
+    with pytest.raises(PolicyDenied, match="'m' is not allowed"):
+        await process.entrance.complete(replace(HELLO, model="a"), Call())
+
+
+async def test_too_many_requests_are_told_when_to_come_back(database: Database) -> None:
+    process = Guarded(database, {"slow": {"kind": "rate", "per_minute": 6}})
+    await process.entrance.complete(HELLO, Call())
+    with pytest.raises(Overloaded) as caught:
+        await process.entrance.complete(HELLO, Call())
+    assert caught.value.retry_after_s == pytest.approx(10)
+
+
+async def test_a_place_is_free_again_when_its_request_is_over(database: Database) -> None:
+    process = Guarded(database, {"one": {"kind": "rate", "concurrent": 1}})
+    for _ in range(3):
+        await process.entrance.complete(HELLO, Call())
+        await process.control.close()
+    stream = process.entrance.stream(HELLO, Call())
+    await anext(stream)
+    with pytest.raises(Overloaded):
+        await process.entrance.complete(HELLO, Call())
+    await stream.aclose()
+    await process.control.close()
+    await process.entrance.complete(HELLO, Call())
+
+
+async def test_a_forbidden_tool_call_is_not_streamed(database: Database) -> None:
+    process = Guarded(database, {"tools": {"kind": "allow", "tools": ["search"]}})
+    process.paid.tools = (ToolCall("1", "shell", "{}"),)
+    stream = process.entrance.stream(HELLO, Call())
+    assert await anext(stream) == TextDelta("ok")
+    with pytest.raises(PolicyDenied, match="'shell'"):
+        await anext(stream)
+
+
+async def test_an_allowed_tool_call_is(database: Database) -> None:
+    process = Guarded(database, {"tools": {"kind": "allow", "tools": ["shell"]}})
+    process.paid.tools = (ToolCall("1", "shell", "{}"),)
+    seen = [type(event) async for event in process.entrance.stream(HELLO, Call())]
+    assert seen == [TextDelta, ToolCallDelta, Done]
+
+
+async def test_secrets_do_not_reach_the_model(database: Database) -> None:
+    process = Guarded(database, {"private": {"kind": "privacy"}})
+    asked = replace(HELLO, messages=(user("key AKIAIOSFODNN7EXAMPLE"),))
+    await process.entrance.complete(asked, Call())
+    assert process.model.calls[0][0].messages[0].text == "key [secrets removed]"
+
+
+async def test_every_verdict_is_on_record_and_denials_before_they_are_heard(
+    database: Database,
+) -> None:
+    process = Guarded(database, {"a": {"kind": "size", "max_prompt_chars": 5}, **HARD})
+    await process.entrance.complete(HELLO, IN_SESSION)
+    with pytest.raises(PolicyDenied):
+        await process.models.complete(replace(HELLO, messages=(user("longer"),)), IN_SESSION)
+    rows = [row async for row in process.control.audit.export()]
+    assert ("a", "deny") in [(row["policy"], row["decision"]) for row in rows]
+    assert sorted(await process.audited()) == [
+        ("model_call", "a", "allow"),
+        ("model_call", "a", "deny"),
+        ("model_call", "budget", "allow"),
+        ("request", "budget", "allow"),
+        ("response", "budget", "allow"),
+    ]
+
+
+async def test_the_log_is_exported_by_project_and_from_a_place(database: Database) -> None:
+    process = Guarded(database, {"a": {"kind": "size", "max_prompt_chars": 5}})
+    for project in ("one", "two", "one"):
+        await process.entrance.complete(HELLO, Call(project=project))
+    await process.control.close()
+    of_one = [row["id"] async for row in process.control.audit.export("one")]
+    assert len(of_one) == 2
+    behind = [row["id"] async for row in process.control.audit.export("one", after=of_one[0])]
+    assert behind == of_one[1:]
+
+
+async def test_without_their_counters_policies_let_nothing_pass(database: Database) -> None:
+    process = Guarded(database, BUDGET)
+    async with database.write() as connection:
+        await connection.exec_driver_sql("drop table counters")
+    with pytest.raises(StoreUnavailable):
+        await process.entrance.complete(HELLO, IN_SESSION)
+    assert process.model.calls == []
+
+
+async def test_without_policies_nothing_is_written(database: Database) -> None:
+    process = Guarded(database, {})
+    await process.entrance.complete(HELLO, IN_SESSION)
+    await settle()
+    assert await process.audited() == []
