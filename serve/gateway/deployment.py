@@ -16,7 +16,10 @@ from serve.access.room import KeysRoom
 from serve.editions.room import CatalogRoom
 from serve.gateway.door import Door
 from serve.gateway.metrics import ClusterMetrics, RayRecorder
+from serve.gateway.names import Names
 from serve.gateway.site import Room, site
+from serve.gateway.vitals import Vitals
+from serve.gateway.watch import Watch
 from serve.house import House
 from serve.pipeline import Pipeline
 from serve.remote import RemoteJudge, RemoteRouter
@@ -46,10 +49,10 @@ class Gateway:
                 editions=house.editions,
                 recorder=RayRecorder(),
                 clock=clock,
-                healthz=parts.health,
-                metrics=ClusterMetrics().text,
-                still=guard.still,
+                watch=Watch(guard.still),
             ),
+            Names(house.editions),
+            Vitals(parts.health, ClusterMetrics().text),
             CatalogRoom(house.editions, house.history, parts.not_running),
             KeysRoom(book, clock),
         ]

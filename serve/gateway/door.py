@@ -1,46 +1,48 @@
-"""What happens to an HTTP request at the door, whatever server carries it."""
+"""What happens at the door to a request for an answer, whatever dialect it speaks."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from models.answerer import Answerer, Clock
+from models.answerer import Clock
 from models.call import Call, new_id
-from models.catalog import Catalog, Server
+from models.catalog import Server
 from models.errors import (
+    BadRequest,
     Cancelled,
     DeadlineExceeded,
     FusionError,
-    NotFound,
     Overloaded,
     TooLarge,
-    Unauthorized,
+    Unsupported,
 )
 from models.messages import (
     Completion,
     Done,
-    Event,
     ReasoningDelta,
     Request,
     TextDelta,
     ToolCallDelta,
 )
 from serve.access.caller import Caller, caller
-from serve.editions.edition import Current
-from serve.gateway import chat, errors
+from serve.editions.edition import Current, Edition
+from serve.gateway.dialect import Asked, Dialect, Encoder, to_json
+from serve.gateway.dialects import DIALECTS
+from serve.gateway.memory import Memory
 from serve.gateway.metrics import Recorder
 from serve.gateway.streams import EventStream, Feed
+from serve.gateway.watch import Watch
 
 #: Seconds of silence after which a stream says that it lives.
 HEARTBEAT_S = 10.0
@@ -48,64 +50,51 @@ HEARTBEAT_S = 10.0
 RETRY_AFTER_S = 1.0
 #: How deep in fusions the caller is: a fusion server may be the upstream of another.
 DEPTH_HEADER = "x-openrouter-fusion-depth"
-#: How often an open stream asks whether its caller would still be let in.
-STILL_S = 1.0
-_HEARTBEAT = b": still working\n\n"
 
 
 @dataclass(slots=True)
 class Door:
-    """The routes' work. `healthz` and `metrics` say what the cluster says."""
+    """The routes where models answer."""
 
     editions: Current
     recorder: Recorder
     clock: Clock
-    healthz: Callable[[], Awaitable[tuple[int, dict[str, Any]]]]
-    metrics: Callable[[], Awaitable[str]]
-    #: Whether a caller would still be let in.
-    still: Callable[[Caller], Awaitable[bool]]
+    watch: Watch
+    #: Who keeps answers that a request may go on from.
+    memory: Memory | None = None
     #: Requests at work in this gateway now.
     open: int = 0
 
-    @property
-    def catalog(self) -> Catalog:
-        return self.editions.current.catalog
-
-    @property
-    def pipeline(self) -> Answerer:
-        return self.editions.current.pipeline
-
     def routes(self) -> list[BaseRoute]:
         return [
-            Route("/v1/chat/completions", self.chat_completions, methods=["POST"]),
-            Route("/v1/models", self.list_models),
-            Route("/v1/models/{name:path}", self.show_model),
-            Route("/healthz", self.health),
-            Route("/metrics", self.show_metrics),
+            Route(path, partial(self.answer, dialect), methods=["POST"])
+            for path, dialect in DIALECTS.items()
         ]
 
-    async def chat_completions(self, http: HttpRequest) -> Response:
-        """POST /v1/chat/completions"""
-        visit = _Visit(self.clock.now())
+    async def answer(self, dialect: Dialect, http: HttpRequest) -> Response:
+        """POST to a path where this dialect is spoken. Raises FusionError."""
+        visit = _Visit(self.clock.now(), self.editions.current, caller(http))
         self.open += 1
         streaming = False
         try:
-            self._admit()
-            asked = chat.parse(await _body(http, self.catalog.server))
+            self._admit(visit.server)
+            asked = dialect.parse(await read_body(http, visit.server))
             visit.model = asked.request.model
-            visit.caller = caller(http)
-            visit.call = self._call(http, asked, visit.start)
+            visit.caller.may_ask(_names(asked.request))
+            visit.call = _call(http, asked, visit)
+            asked = await self._remembering(asked, visit)
             if asked.stream:
-                response = await self._streamed(asked, visit)
+                response = await self._streamed(dialect, asked, visit)
                 streaming = True
                 return response
             answer = await self._whole(http, asked, visit)
+            await self._answered(answer, asked, visit)
+            body = to_json(dialect.whole(answer, asked, visit.call.id))
             visit.status = 200
-            self.recorder.answered(answer)
-            return _json(chat.completion(answer, asked, f"chatcmpl-{visit.call.id}"))
+            return Response(body, media_type="application/json")
         except FusionError as error:
             visit.status = error.status
-            return _json(errors.body(error), status=error.status, headers=errors.headers(error))
+            raise
         except asyncio.CancelledError:
             # Serve cancels a request whose client hung up.
             visit.status = Cancelled.status
@@ -114,171 +103,160 @@ class Door:
             if not streaming:
                 self._served(visit)
 
-    def _admit(self) -> None:
-        limit = self.catalog.server.max_concurrent
-        if self.open > limit:
+    def _admit(self, server: Server) -> None:
+        if self.open > server.max_concurrent:
             raise Overloaded(
-                f"This gateway works on {limit} requests already (server.max_concurrent).",
+                f"This gateway works on {server.max_concurrent} requests already "
+                "(server.max_concurrent).",
                 retry_after_s=RETRY_AFTER_S,
             )
 
-    async def _whole(self, http: HttpRequest, asked: chat.ChatRequest, visit: _Visit) -> Completion:
+    async def _remembering(self, asked: Asked, visit: _Visit) -> Asked:
+        """The same with the conversation before it, and not stored where nothing is kept."""
+        if self.memory is None:
+            if asked.previous is not None:
+                raise Unsupported(
+                    "This server keeps no answers: send the whole conversation as 'input'.",
+                    param="previous_response_id",
+                )
+            return replace(asked, store=False)
+        if asked.previous is None:
+            return asked
+        before = await self.memory.recall(asked.previous, visit.caller)
+        own, said = asked.own_and_said
+        return replace(
+            asked,
+            request=replace(asked.request, messages=(*own, *before, *said)),
+        )
+
+    async def _whole(self, http: HttpRequest, asked: Asked, visit: _Visit) -> Completion:
         try:
             async with asyncio.timeout(visit.call.remaining_s(self.clock.now())):
-                return await _unless_gone(http, self.pipeline.complete(asked.request, visit.call))
+                work = visit.edition.pipeline.complete(asked.request, visit.call)
+                return await _unless_gone(http, work)
         except TimeoutError:
             raise DeadlineExceeded("The deadline of this request has passed.") from None
 
-    async def list_models(self, _: HttpRequest) -> Response:
-        """GET /v1/models"""
-        listed = [self._card(name, target.kind) for name, target in self.catalog.names()]
-        return _json({"object": "list", "data": listed})
-
-    async def show_model(self, http: HttpRequest) -> Response:
-        """GET /v1/models/{name}"""
-        name = http.path_params["name"]
-        for known, target in self.catalog.names():
-            if known == name:
-                return _json(self._card(name, target.kind))
-        raise NotFound(f"No model is called '{name}'. GET /v1/models lists them.", param="model")
-
-    async def health(self, _: HttpRequest) -> Response:
-        """GET /healthz"""
-        status, parts = await self.healthz()
-        return _json(parts, status=status)
-
-    async def show_metrics(self, _: HttpRequest) -> Response:
-        """GET /metrics"""
-        return PlainTextResponse(await self.metrics(), media_type="text/plain; version=0.0.4")
-
-    def _card(self, name: str, kind: str) -> dict[str, Any]:
-        card = {"id": name, "object": "model", "created": 0, "owned_by": "fusion", "kind": kind}
-        target = self.catalog.resolve(name)
-        if target is not None and target.kind == "model":
-            spec = self.catalog.models[target.name]
-            card |= {
-                "kind": "model" if target.name == name else "alias",
-                "model": target.name,
-                "tier": spec.tier,
-                "context": spec.context,
-                "max_output": spec.max_output,
-            }
-        elif target is not None and name in self.catalog.aliases:
-            card |= {"kind": "alias", "model": self.catalog.aliases[name]}
-        return card
-
-    def _call(self, http: HttpRequest, asked: chat.ChatRequest, now: float) -> Call:
-        who = caller(http)
-        who.may_ask(_names(asked.request))
-        limit = asked.extension.deadline_s or self.catalog.server.request_timeout_s
-        # Serve gives every request an id, logs it and returns it as x-request-id. Ours is the
-        # same, so that a client's report leads to the right lines.
-        given = http.headers.get("x-request-id", "")
-        identity = given if re.fullmatch(r"[\w-]{8,64}", given) else new_id("req")
-        depth = http.headers.get(DEPTH_HEADER, "")
-        return Call(
-            id=identity,
-            project=who.project,
-            key=who.key,
-            deadline=now + limit,
-            fusion_depth=int(depth) if depth.isdecimal() else 0,
-            metadata=asked.metadata,
-        )
-
-    async def _streamed(self, asked: chat.ChatRequest, visit: _Visit) -> Response:
-        chunks = chat.Chunks(asked, self._model_of(asked), f"chatcmpl-{visit.call.id}")
-        left = visit.call.remaining_s(self.clock.now())
-        feed = Feed(self.pipeline.stream(asked.request, visit.call), left)
+    async def _streamed(self, dialect: Dialect, asked: Asked, visit: _Visit) -> Response:
+        encoder = dialect.encoder(asked, _model_of(asked.request, visit), visit.call.id)
+        events = visit.edition.pipeline.stream(asked.request, visit.call)
+        feed = Feed(events, visit.call.remaining_s(self.clock.now()))
+        pieces = self._pieces(feed, encoder, asked, visit)
+        head = encoder.start()
         try:
             # A failure before anything was said can still be an HTTP status of its own.
-            first = await self._first_visible(feed, chunks)
+            head += await anext(pieces)
         except BaseException:
             await feed.close()
             raise
+        visit.status = Cancelled.status  # unless something says better, the client went away
+        self.watch.add(feed, visit.caller)
 
         async def ended() -> None:
+            self.watch.drop(feed, visit.caller)
+            await pieces.aclose()
             await feed.close()
             self._served(visit)
 
-        return EventStream(self._sse(feed, chunks, first, visit), ended)
+        return EventStream(self._body(head, pieces, encoder, visit), ended)
 
-    def _model_of(self, asked: chat.ChatRequest) -> str:
-        """The concrete model that will answer, as far as it is known before it does."""
-        target = self.catalog.resolve(asked.request.model)
-        if target is not None and target.kind == "panel":
-            return self.catalog.writer_of(target.name)
-        return asked.request.model if target is None else target.name
-
-    async def _first_visible(self, feed: Feed, chunks: chat.Chunks) -> Event | None:
-        """The first event that the client would see, or None if none comes for a heartbeat."""
-        until = time.monotonic() + HEARTBEAT_S
-        while (left := until - time.monotonic()) > 0:
-            event = await feed.next(left)
-            if event is None or any(True for _ in chunks.of(event)):
-                return event
-        return None
-
-    async def _sse(
-        self, feed: Feed, chunks: chat.Chunks, first: Event | None, visit: _Visit
+    async def _pieces(
+        self, feed: Feed, encoder: Encoder, asked: Asked, visit: _Visit
     ) -> AsyncGenerator[bytes, None]:
-        visit.status = Cancelled.status  # unless something says better, the client went away
+        """What the client sees of each event, and a heartbeat in every silence."""
+        until = time.monotonic() + HEARTBEAT_S
+        while True:
+            event = await feed.next(max(0.0, until - time.monotonic()))
+            if isinstance(event, Done):
+                await self._answered(event.completion, asked, visit)
+            elif isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta):
+                self._note_first_token(visit)
+            piece = b"" if event is None else encoder.of(event)
+            if not piece and time.monotonic() >= until:
+                piece = encoder.heartbeat
+            if piece:
+                yield piece
+                until = time.monotonic() + HEARTBEAT_S
+            if isinstance(event, Done):
+                return
+
+    async def _body(
+        self, head: bytes, pieces: AsyncGenerator[bytes, None], encoder: Encoder, visit: _Visit
+    ) -> AsyncGenerator[bytes, None]:
         try:
-            yield _event(chunks.start())
-            said_at, event = time.monotonic(), first
-            asked_at = said_at
-            while True:
-                if time.monotonic() - asked_at >= STILL_S:
-                    asked_at = time.monotonic()
-                    if not await self.still(visit.caller):
-                        raise Unauthorized("The API key of this stream is not good any more.")
-                pieces = [] if event is None else [_event(chunk) for chunk in chunks.of(event)]
-                if not pieces and time.monotonic() - said_at >= HEARTBEAT_S:
-                    pieces = [_HEARTBEAT]
-                if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta):
-                    self._note_first_token(visit)
-                if isinstance(event, Done):
-                    self.recorder.answered(event.completion)
-                    visit.status = 200
-                    pieces.append(b"data: [DONE]\n\n")
-                for piece in pieces:
-                    yield piece
-                if isinstance(event, Done):
-                    return
-                if pieces:
-                    said_at = time.monotonic()
-                wake_at = min(said_at + HEARTBEAT_S, asked_at + STILL_S)
-                event = await feed.next(max(0.0, wake_at - time.monotonic()))
+            yield head
+            async for piece in pieces:
+                yield piece
+            visit.status = 200
         except FusionError as error:
             # The status line is out; an error event is all that can still be said.
             visit.status = error.status
-            yield _event(errors.body(error))
+            yield encoder.failed(error)
+
+    async def _answered(self, answer: Completion, asked: Asked, visit: _Visit) -> None:
+        self.recorder.answered(answer)
+        if self.memory is not None and asked.store:
+            _, said = asked.own_and_said
+            await self.memory.keep(visit.call.id, said, answer, visit.caller)
 
     def _note_first_token(self, visit: _Visit) -> None:
         if not visit.first_token_seen:
             visit.first_token_seen = True
-            self.recorder.first_token(self._label(visit), self.clock.now() - visit.start)
+            self.recorder.first_token(visit.label, self.clock.now() - visit.start)
 
     def _served(self, visit: _Visit) -> None:
         self.open -= 1
-        seconds = self.clock.now() - visit.start
-        self.recorder.served(self._label(visit), visit.status, seconds)
-
-    def _label(self, visit: _Visit) -> str:
-        # A name that nobody defined must not become a time series of its own.
-        return visit.model if self.catalog.resolve(visit.model) else "unknown"
+        self.recorder.served(visit.label, visit.status, self.clock.now() - visit.start)
 
 
 @dataclass(slots=True)
 class _Visit:
-    """One HTTP request's own facts, for its metrics."""
+    """One HTTP request's own facts. What it began with, it ends with."""
 
     start: float
+    edition: Edition
+    caller: Caller
     model: str = ""
-    caller: Caller = field(default_factory=Caller)
     call: Call = field(default_factory=Call)
     #: What it ended with; 500 as long as nothing better is known.
     status: int = 500
     first_token_seen: bool = False
+
+    @property
+    def server(self) -> Server:
+        return self.edition.catalog.server
+
+    @property
+    def label(self) -> str:
+        # A name that nobody defined must not become a time series of its own.
+        return self.model if self.edition.catalog.resolve(self.model) else "unknown"
+
+
+def _call(http: HttpRequest, asked: Asked, visit: _Visit) -> Call:
+    limit = asked.extension.deadline_s or visit.server.request_timeout_s
+    # Serve gives every request an id, logs it and returns it as x-request-id. Ours is the
+    # same, so that a client's report leads to the right lines.
+    given = http.headers.get("x-request-id", "")
+    identity = given if re.fullmatch(r"[\w-]{8,64}", given) else new_id("req")
+    depth = http.headers.get(DEPTH_HEADER, "0")
+    if not re.fullmatch(r"[0-9]{1,3}", depth):
+        raise BadRequest(f"'{DEPTH_HEADER}' must be a small number.", param=DEPTH_HEADER)
+    return Call(
+        id=identity,
+        project=visit.caller.project,
+        key=visit.caller.key,
+        deadline=visit.start + limit,
+        fusion_depth=int(depth),
+        metadata=asked.metadata,
+    )
+
+
+def _model_of(request: Request, visit: _Visit) -> str:
+    """The concrete model that will answer, as far as it is known before it does."""
+    target = visit.edition.catalog.resolve(request.model)
+    if target is not None and target.kind == "panel":
+        return visit.edition.catalog.writer_of(target.name)
+    return request.model if target is None else target.name
 
 
 def _names(request: Request) -> Iterator[str]:
@@ -290,7 +268,8 @@ def _names(request: Request) -> Iterator[str]:
             yield request.fusion.judge
 
 
-async def _body(http: HttpRequest, server: Server) -> bytes:
+async def read_body(http: HttpRequest, server: Server) -> bytes:
+    """The whole body. Raises TooLarge, and Cancelled when the client goes away."""
     limit = int(server.max_body_mb * 1_000_000)
     read = bytearray()
     try:
@@ -325,13 +304,3 @@ async def _unless_gone(http: HttpRequest, work: Any) -> Completion:
 async def _disconnected(http: HttpRequest) -> None:
     while (await http.receive())["type"] != "http.disconnect":
         pass
-
-
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse(body, status_code=status, headers=headers)
-
-
-def _event(body: dict[str, Any]) -> bytes:
-    return (
-        b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
-    )

@@ -2,6 +2,9 @@
 
 Strict: "0.5" is not a number and true is not 1. An unknown field is refused, never ignored, and
 every refusal names the field as the client wrote it.
+
+Rows are lists where something is put in order before it is checked (`BeforeValidator`), since
+what has passed through Python is no JSON any more, and a list then no tuple.
 """
 
 from __future__ import annotations

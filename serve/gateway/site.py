@@ -8,13 +8,15 @@ from typing import Protocol
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.errors import BadRequest, FusionError, NotFound
 from serve.access.caller import Caller
 from serve.gateway import errors
+from serve.gateway.dialect import to_json
+from serve.gateway.dialects import spoken_at
 
 #: Tells who asks, by the headers of the request; raises Unauthorized or StoreUnavailable.
 Guard = Callable[[HTTPConnection], Awaitable[Caller]]
@@ -52,30 +54,33 @@ class _Guarded:
             try:
                 scope.setdefault("state", {})["caller"] = await self._guard(request)
             except FusionError as error:
-                await respond(error)(scope, receive, send)
+                await respond(error, scope["path"])(scope, receive, send)
                 return
         await self._inner(scope, receive, send)
 
 
-def respond(error: FusionError) -> Response:
-    """This error as the caller's dialect says it."""
-    return JSONResponse(errors.body(error), error.status, errors.headers(error))
+def respond(error: FusionError, path: str) -> Response:
+    """This error as the dialect of this path says it."""
+    body = to_json(spoken_at(path).error(error))
+    headers = {"content-type": "application/json", **errors.headers(error)}
+    return Response(body, error.status, headers)
 
 
-async def _told(_: Request, error: Exception) -> Response:
+async def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, FusionError)
-    return respond(error)
+    return respond(error, request.url.path)
 
 
-async def _wrong_address(_: Request, error: Exception) -> Response:
+async def _wrong_address(request: Request, error: Exception) -> Response:
     """Wrong paths and methods."""
     assert isinstance(error, HTTPException)
     made = NotFound if error.status_code == 404 else BadRequest
-    response = respond(made(str(error.detail)))
+    response = respond(made(str(error.detail)), request.url.path)
     response.status_code = error.status_code
     return response
 
 
-async def _bug(_: Request, error: Exception) -> Response:
+async def _bug(request: Request, error: Exception) -> Response:
     """A bug of ours. Its text may hold anything, so only its kind is told; the log has all."""
-    return respond(FusionError(f"Internal error: {type(error).__name__}."))
+    bug = FusionError(f"Internal error: {type(error).__name__}.")
+    return respond(bug, request.url.path)

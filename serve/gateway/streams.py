@@ -66,8 +66,12 @@ class Feed:
                 self._queue.put_nowait(None)  # wakes a reader that waits
 
     def _expire(self) -> None:
+        self.end(DeadlineExceeded("The deadline of this request has passed."))
+
+    def end(self, why: FusionError) -> None:
+        """Close the stream now; its reader hears why."""
         if not self._task.done():
-            self._end = DeadlineExceeded("The deadline of this request has passed.")
+            self._end = why
             self._task.cancel()
 
     async def next(self, timeout_s: float) -> Event | None:

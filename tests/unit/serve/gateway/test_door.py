@@ -18,9 +18,14 @@ from models.fake import FakeModel
 from models.messages import Completion
 from serve.access.caller import Caller
 from serve.editions.edition import Edition, Fixed
+from serve.gateway import chat
 from serve.gateway import door as doors
+from serve.gateway import watch as watches
 from serve.gateway.door import Door
+from serve.gateway.names import Names
 from serve.gateway.site import site
+from serve.gateway.vitals import Vitals
+from serve.gateway.watch import Watch
 
 CATALOG = Catalog.model_validate(
     {
@@ -46,10 +51,6 @@ class Recorder:
     def answered(self, completion: Completion) -> None: ...
 
 
-async def still(_: Caller) -> bool:
-    return True
-
-
 async def everybody(_: HTTPConnection) -> Caller:
     return Caller()
 
@@ -65,16 +66,17 @@ class House:
             return "numbers 1\n"
 
         self.recorder = Recorder()
+        self.model = model
         self.door = Door(
-            Fixed(Edition(CATALOG, model, model)),
-            self.recorder,
-            SystemClock(),
-            health,
-            metrics,
-            still,
+            Fixed(Edition(CATALOG, model, model)), self.recorder, SystemClock(), Watch(self.still)
         )
-        transport = httpx.ASGITransport(app=site([self.door], everybody))
+        rooms = [self.door, Names(self.door.editions), Vitals(health, metrics)]
+        self.welcome = True
+        transport = httpx.ASGITransport(app=site(rooms, everybody))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://door")
+
+    async def still(self, _: Caller) -> bool:
+        return self.welcome
 
     def answer_with(self, model: FakeModel) -> None:
         self.door.editions = Fixed(Edition(CATALOG, model, model))
@@ -179,7 +181,7 @@ async def test_a_whole_request_is_cancelled_when_its_task_is(house: Any) -> None
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await asyncio.sleep(0.05)
-    assert here.door.pipeline.cancelled == 1
+    assert here.model.cancelled == 1
     assert here.recorder.statuses == [("m", 499)]
 
 
@@ -202,10 +204,10 @@ async def test_a_stream_whose_client_leaves_before_the_first_byte_is_closed(hous
         "asgi": {"spec_version": "2.4"},
     }
     http = Request(scope, receive)
-    response = await here.door.chat_completions(http)
+    response = await here.door.answer(chat, http)
     with pytest.raises(ClientDisconnect):
         await response(scope, receive, send)
-    assert here.door.pipeline.cancelled == 1
+    assert here.model.cancelled == 1
     assert here.door.open == 0
 
 
@@ -216,7 +218,7 @@ async def test_the_deadline_stands_around_everything(house: Any, stream: bool) -
     response = await here.client.post("/v1/chat/completions", json=asked)
     assert response.status_code == 504
     assert response.json()["error"]["code"] == "deadline_exceeded"
-    assert here.door.pipeline.cancelled == 1
+    assert here.model.cancelled == 1
 
 
 async def test_a_stream_that_breaks_off_says_so(house: Any) -> None:
@@ -243,5 +245,46 @@ async def test_a_fusion_of_another_server_counts_as_one(house: Any) -> None:
     await here.client.post(
         "/v1/chat/completions", json=HELLO, headers={"x-openrouter-fusion-depth": "1"}
     )
-    [(_, call)] = here.door.pipeline.calls
+    [(_, call)] = here.model.calls
     assert call.fusion_depth == 1
+
+
+@pytest.mark.parametrize("depth", ["9" * 5000, "-1", "1.5", "²", "", "one"])
+async def test_a_depth_that_is_no_small_number_is_a_400(house: Any, depth: str) -> None:
+    here = house()
+    response = await here.client.post(
+        "/v1/chat/completions",
+        json=HELLO,
+        headers={"x-openrouter-fusion-depth": depth.encode("latin-1")},
+    )
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "x-openrouter-fusion-depth"
+
+
+async def test_a_stream_ends_when_its_key_does(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watches, "STILL_S", 0.02)
+    here = house(reply="one two three", token_s=0.2)
+    asking = asyncio.create_task(
+        here.client.post("/v1/chat/completions", json=HELLO | {"stream": True})
+    )
+    await asyncio.sleep(0.1)
+    here.welcome = False
+    told = events((await asking).text)
+    assert told[-1]["error"]["code"] == "invalid_api_key"
+    assert here.recorder.statuses == [("m", 401)]
+    assert (here.model.cancelled, here.door.open) == (1, 0)
+
+
+async def test_one_watch_for_all_streams_and_none_without(house: Any) -> None:
+    here = house(reply="one two", token_s=0.1)
+    before = len(asyncio.all_tasks())
+    asked = HELLO | {"stream": True}
+    asking = [
+        asyncio.create_task(here.client.post("/v1/chat/completions", json=asked)) for _ in range(20)
+    ]
+    await asyncio.sleep(0.05)
+    # The server's own: the request, its stream, who listens for the end, and one feed.
+    assert len(asyncio.all_tasks()) - before <= 20 * 4 + 1
+    await asyncio.gather(*asking)
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == before

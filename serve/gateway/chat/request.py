@@ -1,4 +1,4 @@
-"""OpenAI's chat dialect: their JSON to our messages, our answers to their JSON. Pure.
+"""A chat completion's request: OpenAI's JSON to our messages. Pure.
 
 What would change the answer and is not supported is refused by name, never ignored. `user`,
 `metadata`, `store` and `service_tier` do not change the answer: they are accepted, and only
@@ -7,40 +7,29 @@ What would change the answer and is not supported is refused by name, never igno
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from models import prices
 from models.errors import BadRequest, Unsupported
 from models.messages import (
-    Completion,
-    Done,
     Effort,
-    Event,
     Image,
     Message,
     Named,
-    Progress,
     Reasoning,
-    ReasoningDelta,
     Request,
     ResponseFormat,
     Sampling,
-    Stage,
     Text,
-    TextDelta,
     Tool,
     ToolCall,
-    ToolCallDelta,
     ToolChoice,
     ToolMode,
-    Usage,
 )
+from serve.gateway.dialect import Asked
 from serve.gateway.entries import FusionChoice, FusionTool, Plugins, chosen, options
+from serve.gateway.extension import Extension
 from serve.gateway.shape import Loose, Shape, read
 
 
@@ -126,17 +115,6 @@ class _StreamOptions(Shape):
     include_obfuscation: bool | None = None
 
 
-class Extension(Shape):
-    """What this server adds to the dialect, under the request's key `fusion`."""
-
-    #: Put each panelist's answer into the response.
-    expose_panel: bool = False
-    #: Send what happens on the way as chunks without choices.
-    events: bool = False
-    #: Seconds until the whole request is given up.
-    deadline_s: float | None = Field(None, gt=0, le=86_400)
-
-
 class Body(Shape):
     model: str = Field(min_length=1)
     messages: tuple[_Message, ...] = Field(min_length=1)
@@ -169,27 +147,16 @@ class Body(Shape):
     logit_bias: dict[str, float] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """A request at the door: what is asked, and how it wants to be answered."""
-
-    request: Request
-    stream: bool
-    include_usage: bool
-    extension: Extension
-    metadata: tuple[tuple[str, str], ...] = ()
-
-
-def parse(raw: bytes) -> ChatRequest:
+def parse(raw: bytes) -> Asked:
     """The request in this HTTP body. Raises BadRequest that names the field."""
     body = read(raw, Body)
     _refuse_unsupported(body)
-    return ChatRequest(
+    return Asked(
         request=_request(body),
         stream=bool(body.stream),
-        include_usage=bool(body.stream_options and body.stream_options.include_usage),
         extension=body.fusion or Extension(),
         metadata=tuple((body.metadata or {}).items()),
+        echo={"usage": bool(body.stream_options and body.stream_options.include_usage)},
     )
 
 
@@ -303,149 +270,3 @@ def _format(raw: _Format | None) -> ResponseFormat | None:
         return ResponseFormat(raw.type)
     schema = raw.json_schema
     return ResponseFormat(raw.type, schema.name, schema.schema_, schema.strict, schema.description)
-
-
-def completion(answer: Completion, asked: ChatRequest, identity: str) -> dict[str, Any]:
-    """A whole `chat.completion`."""
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": answer.text if answer.message.content or not answer.message.tool_calls else None,
-        "refusal": None,
-    }
-    if answer.message.thought:
-        message["reasoning_content"] = answer.message.thought
-    if answer.message.tool_calls:
-        message["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in answer.message.tool_calls
-        ]
-    return {
-        "id": identity,
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": answer.model,
-        "choices": [
-            {
-                "index": 0,
-                "message": message,
-                "logprobs": None,
-                "finish_reason": answer.finish_reason,
-            }
-        ],
-        "usage": usage(answer.usage),
-        "fusion": extension(answer, asked.extension),
-    }
-
-
-def usage(used: Usage) -> dict[str, Any]:
-    return {
-        "prompt_tokens": used.input,
-        "completion_tokens": used.output,
-        "total_tokens": used.input + used.output,
-        "prompt_tokens_details": {"cached_tokens": used.cached},
-        "completion_tokens_details": {"reasoning_tokens": used.reasoning},
-    }
-
-
-def extension(answer: Completion, wanted: Extension) -> dict[str, Any]:
-    """What we add to an answer under the key `fusion`: cost and tokens by stage, and what a
-    fusion or a route tells. Costs are decimal strings of US dollars, null where unpriced."""
-    told = {
-        key: value
-        for key, value in answer.extension.items()
-        if key != "responses" or wanted.expose_panel
-    }
-    return {
-        "cost_usd": cost(answer.stages),
-        "stages": [_stage(stage) for stage in answer.stages],
-        **told,
-    }
-
-
-def cost(stages: tuple[Stage, ...]) -> str | None:
-    """The sum of the stages, or None if one that ran has no price."""
-    total = 0
-    for stage in stages:
-        if stage.nano_usd is None:
-            if stage.error is None:
-                return None
-            continue
-        total += stage.nano_usd
-    return prices.usd(total)
-
-
-def _stage(stage: Stage) -> dict[str, Any]:
-    out: dict[str, Any] = {
-        "role": stage.role,
-        "model": stage.model,
-        "input_tokens": stage.usage.input,
-        "output_tokens": stage.usage.output,
-        "cached_tokens": stage.usage.cached,
-        "seconds": round(stage.seconds, 4),
-        "cost_usd": None if stage.nano_usd is None else prices.usd(stage.nano_usd),
-    }
-    if stage.member is not None:
-        out["member"] = stage.member
-    if stage.error is not None:
-        out["error"] = stage.error
-    return out
-
-
-@dataclass(slots=True)
-class Chunks:
-    """Turns the events of one answer into `chat.completion.chunk`s."""
-
-    asked: ChatRequest
-    #: Whose name stands on chunks that come before the writer is known.
-    model: str
-    id: str
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    def start(self) -> dict[str, Any]:
-        """The first chunk says who speaks."""
-        return self._chunk({"role": "assistant", "content": "", "refusal": None})
-
-    def of(self, event: Event) -> Iterator[dict[str, Any]]:
-        match event:
-            case TextDelta(text):
-                yield self._chunk({"content": text})
-            case ReasoningDelta(text):
-                if text:  # a seal is nothing that this dialect can say
-                    yield self._chunk({"reasoning_content": text})
-            case ToolCallDelta():
-                yield self._chunk({"tool_calls": [_tool_delta(event)]})
-            case Progress(kind, data):
-                if self.asked.extension.events:
-                    yield self._bare({"fusion": {"event": kind, **data}})
-            case Done(answer):
-                self.model = answer.model
-                last = self._chunk({}, answer.finish_reason)
-                yield last | {"fusion": extension(answer, self.asked.extension)}
-                if self.asked.include_usage:
-                    yield self._bare({"usage": usage(answer.usage)})
-
-    def _chunk(self, delta: Mapping[str, Any], finish: str | None = None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return self._bare({"choices": [choice]})
-
-    def _bare(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": "chat.completion.chunk",
-            "created": self.created,
-            "model": self.model,
-            "choices": [],
-            **fields,
-        }
-
-
-def _tool_delta(event: ToolCallDelta) -> dict[str, Any]:
-    out: dict[str, Any] = {"index": event.index, "function": {"arguments": event.arguments}}
-    if event.id is not None:
-        out |= {"id": event.id, "type": "function"}
-        out["function"]["name"] = event.name
-    return out

@@ -28,11 +28,14 @@ from models.messages import (
     assistant,
 )
 from serve.gateway import chat
+from serve.gateway.chat.request import Body
+from serve.gateway.dialect import Asked
+from serve.gateway.extension import cost
 
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
-def parse(**changes: Any) -> chat.ChatRequest:
+def parse(**changes: Any) -> Asked:
     return chat.parse(json.dumps(HELLO | changes).encode())
 
 
@@ -68,7 +71,7 @@ def test_every_role_and_part_arrives() -> None:
 
 def test_an_answer_sent_back_as_history_is_understood() -> None:
     answer = Completion("m", assistant("hi"), usage=Usage(1, 1))
-    sent = chat.completion(answer, parse(), "id")["choices"][0]["message"]
+    sent = chat.whole(answer, parse(), "id")["choices"][0]["message"]
     again = parse(messages=[HELLO["messages"][0], sent, {"role": "user", "content": "more"}])
     assert again.request.messages[1] == assistant("hi")
 
@@ -136,7 +139,7 @@ def test_any_bytes_are_a_request_or_a_clear_400(raw: bytes) -> None:
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
-        st.sampled_from(sorted(chat.Body.model_fields)),
+        st.sampled_from(sorted(Body.model_fields)),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
             lambda inner: (
@@ -167,7 +170,7 @@ ANSWER = Completion(
 
 
 def test_a_completion_sums_cost_and_hides_the_panel_unless_asked() -> None:
-    body = chat.completion(ANSWER, parse(), "chatcmpl-1")
+    body = chat.whole(ANSWER, parse(), "chatcmpl-1")
     assert body["usage"] == {
         "prompt_tokens": 10,
         "completion_tokens": 2,
@@ -178,21 +181,19 @@ def test_a_completion_sums_cost_and_hides_the_panel_unless_asked() -> None:
     assert body["fusion"]["cost_usd"] == "0.0015"
     assert body["fusion"]["panel"] == "default"
     assert "responses" not in body["fusion"]
-    shown = chat.completion(ANSWER, parse(fusion={"expose_panel": True}), "chatcmpl-1")
+    shown = chat.whole(ANSWER, parse(fusion={"expose_panel": True}), "chatcmpl-1")
     assert shown["fusion"]["responses"] == ANSWER.extension["responses"]
 
 
 def test_the_cost_is_unknown_when_a_stage_that_ran_has_no_price() -> None:
-    assert chat.cost((Stage("answer", "a", nano_usd=5), Stage("answer", "b"))) is None
-    assert (
-        chat.cost((Stage("answer", "a", nano_usd=5), Stage("answer", "b", error="x"))) is not None
-    )
+    assert cost((Stage("answer", "a", nano_usd=5), Stage("answer", "b"))) is None
+    assert cost((Stage("answer", "a", nano_usd=5), Stage("answer", "b", error="x"))) is not None
 
 
 def test_chunks_of_tool_calls_and_the_end() -> None:
-    chunks = chat.Chunks(parse(stream_options={"include_usage": True}), "m", "id")
-    [first] = chunks.of(ToolCallDelta(0, '{"a', id="c1", name="f"))
-    [second] = chunks.of(ToolCallDelta(0, '": 1}'))
+    chunks = chat.encoder(parse(stream_options={"include_usage": True}), "m", "id")
+    [first] = chunks.chunks(ToolCallDelta(0, '{"a', id="c1", name="f"))
+    [second] = chunks.chunks(ToolCallDelta(0, '": 1}'))
     assert first["choices"][0]["delta"]["tool_calls"][0] == {
         "index": 0,
         "id": "c1",
@@ -200,17 +201,17 @@ def test_chunks_of_tool_calls_and_the_end() -> None:
         "function": {"name": "f", "arguments": '{"a'},
     }
     assert "id" not in second["choices"][0]["delta"]["tool_calls"][0]
-    last, usage = chunks.of(Done(ANSWER))
+    last, usage = chunks.chunks(Done(ANSWER))
     assert (last["choices"][0]["finish_reason"], last["model"]) == ("stop", "small")
     assert (usage["choices"], usage["usage"]["total_tokens"]) == ([], 12)
 
 
 def test_progress_is_shown_only_to_those_who_ask() -> None:
     step = Progress("panel.completed", {"model": "a"})
-    assert list(chat.Chunks(parse(), "m", "id").of(step)) == []
-    [chunk] = chat.Chunks(parse(fusion={"events": True}), "m", "id").of(step)
+    assert list(chat.encoder(parse(), "m", "id").chunks(step)) == []
+    [chunk] = chat.encoder(parse(fusion={"events": True}), "m", "id").chunks(step)
     assert chunk["fusion"] == {"event": "panel.completed", "model": "a"}
-    [text] = chat.Chunks(parse(), "m", "id").of(TextDelta("x"))
+    [text] = chat.encoder(parse(), "m", "id").chunks(TextDelta("x"))
     assert text["choices"][0]["delta"] == {"content": "x"}
 
 
@@ -225,9 +226,9 @@ def test_what_a_model_thinks_is_kept_apart_both_ways() -> None:
     assert asked.request.effort == "low"
     assert asked.request.messages[0].thought == "2+2"
     answer = Completion("m", Message("assistant", (Text("4"),), reasoning=(Reasoning("2+2"),)))
-    told = chat.completion(answer, asked, "id")["choices"][0]["message"]
+    told = chat.whole(answer, asked, "id")["choices"][0]["message"]
     assert (told["content"], told["reasoning_content"]) == ("4", "2+2")
-    (chunk,) = chat.Chunks(asked, "m", "id").of(ReasoningDelta("2+"))
+    (chunk,) = chat.encoder(asked, "m", "id").chunks(ReasoningDelta("2+"))
     assert chunk["choices"][0]["delta"] == {"reasoning_content": "2+"}
 
 

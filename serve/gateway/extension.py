@@ -1,0 +1,79 @@
+"""What this server adds to every dialect, under the key `fusion` of request and answer. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from models import prices
+from models.messages import Completion, Source, Stage
+from serve.gateway.shape import Shape
+
+
+class Extension(Shape):
+    """Of a request."""
+
+    #: Put each panelist's answer into the response.
+    expose_panel: bool = False
+    #: Send what happens on the way as events of the stream.
+    events: bool = False
+    #: Seconds until the whole request is given up.
+    deadline_s: float | None = Field(None, gt=0, le=86_400)
+
+
+def told(answer: Completion, wanted: Extension) -> dict[str, Any]:
+    """Of an answer: cost and tokens by stage, its sources, and what a fusion or a route tells.
+    Costs are decimal strings of US dollars, null where unpriced."""
+    found = {
+        key: value
+        for key, value in answer.extension.items()
+        if key != "responses" or wanted.expose_panel
+    }
+    return {
+        "cost_usd": cost(answer.stages),
+        "stages": [_stage(stage) for stage in answer.stages],
+        **sources(answer.sources),
+        **found,
+    }
+
+
+def sources(found: tuple[Source, ...]) -> dict[str, Any]:
+    """`sources` as the Fusion contract lists them, or nothing."""
+    listed = [{"url": source.url, "title": source.title} for source in found]
+    return {"sources": listed} if listed else {}
+
+
+def cited(text: str, found: tuple[Source, ...]) -> list[tuple[Source, int, int]]:
+    """The sources whose address stands in `text`, and where it does, in characters."""
+    places = ((source, text.find(source.url)) for source in found if source.url)
+    return [(source, at, at + len(source.url)) for source, at in places if at >= 0]
+
+
+def cost(stages: tuple[Stage, ...]) -> str | None:
+    """The sum of the stages, or None if one that ran has no price."""
+    total = 0
+    for stage in stages:
+        if stage.nano_usd is None:
+            if stage.error is None:
+                return None
+            continue
+        total += stage.nano_usd
+    return prices.usd(total)
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "role": stage.role,
+        "model": stage.model,
+        "input_tokens": stage.usage.input,
+        "output_tokens": stage.usage.output,
+        "cached_tokens": stage.usage.cached,
+        "seconds": round(stage.seconds, 4),
+        "cost_usd": None if stage.nano_usd is None else prices.usd(stage.nano_usd),
+    }
+    if stage.member is not None:
+        out["member"] = stage.member
+    if stage.error is not None:
+        out["error"] = stage.error
+    return out

@@ -1,0 +1,168 @@
+"""The blocks of a conversation in the messages dialect, and the messages that they make. Pure.
+
+A user's turn may hold results of tools beside its text; inside, each result is a message of its
+own. `cache_control` and `citations` are read and do not travel: neither changes an answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from models.errors import BadRequest
+from models.messages import Image, Message, Reasoning, Text, ToolCall
+from serve.gateway.shape import Loose, Shape
+
+
+class CacheControl(Shape):
+    type: Literal["ephemeral"]
+    ttl: Literal["5m", "1h"] | None = None
+
+
+class _Block(Loose):
+    cache_control: CacheControl | None = None
+
+
+class TextBlock(_Block):
+    type: Literal["text"]
+    text: str
+
+
+class _Base64(Shape):
+    type: Literal["base64"]
+    media_type: Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
+    data: str = Field(min_length=1)
+
+    @property
+    def address(self) -> str:
+        return f"data:{self.media_type};base64,{self.data}"
+
+
+class _Url(Shape):
+    type: Literal["url"]
+    url: str = Field(pattern=r"^https?://")
+
+    @property
+    def address(self) -> str:
+        return self.url
+
+
+class _ImageBlock(_Block):
+    type: Literal["image"]
+    source: Annotated[_Base64 | _Url, Field(discriminator="type")]
+
+
+class _ToolUse(_Block):
+    type: Literal["tool_use"]
+    id: str = Field(min_length=1)
+    name: str = Field(min_length=1)
+    input: dict[str, Any]
+
+
+class _Thinking(_Block):
+    type: Literal["thinking"]
+    thinking: str
+    signature: str | None = None
+
+
+class _Redacted(_Block):
+    type: Literal["redacted_thinking"]
+    data: str
+
+
+def as_blocks(value: Any) -> Any:
+    """A bare text is a row of one text block."""
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+_Shown = Annotated[TextBlock | _ImageBlock, Field(discriminator="type")]
+
+
+class _ToolResult(_Block):
+    type: Literal["tool_result"]
+    tool_use_id: str = Field(min_length=1)
+    content: Annotated[list[_Shown], BeforeValidator(as_blocks)] = Field(default_factory=list)
+    is_error: bool | None = None
+
+
+_UserBlock = Annotated[TextBlock | _ImageBlock | _ToolResult, Field(discriminator="type")]
+_AssistantBlock = Annotated[
+    TextBlock | _ToolUse | _Thinking | _Redacted, Field(discriminator="type")
+]
+
+
+class _UserTurn(Shape):
+    role: Literal["user"]
+    content: Annotated[list[_UserBlock], BeforeValidator(as_blocks)]
+
+
+class _SystemTurn(Shape):
+    role: Literal["system"]
+    content: Annotated[list[TextBlock], BeforeValidator(as_blocks)]
+
+
+class _AssistantTurn(Shape):
+    role: Literal["assistant"]
+    content: Annotated[list[_AssistantBlock], BeforeValidator(as_blocks)]
+
+
+Turn = Annotated[_UserTurn | _AssistantTurn | _SystemTurn, Field(discriminator="role")]
+
+
+def conversation(turns: Iterable[Turn]) -> tuple[Message, ...]:
+    """The messages in these turns."""
+    messages: list[Message] = []
+    for index, turn in enumerate(turns):
+        if not turn.content:
+            raise BadRequest(f"Message {index} is empty.", param=f"messages.{index}.content")
+        match turn:
+            case _UserTurn(content=blocks):
+                messages += _of_user(blocks)
+            case _SystemTurn(content=blocks):
+                messages.append(Message("system", tuple(Text(block.text) for block in blocks)))
+            case _AssistantTurn(content=blocks):
+                messages.append(_of_assistant(blocks))
+    return tuple(messages)
+
+
+def _of_user(blocks: Iterable[_UserBlock]) -> Iterator[Message]:
+    said: list[Text | Image] = []
+    for block in blocks:
+        if not isinstance(block, _ToolResult):
+            said.append(_shown(block))
+            continue
+        if said:
+            yield Message("user", tuple(said))
+            said = []
+        yield Message(
+            "tool",
+            tuple(map(_shown, block.content)),
+            tool_call_id=block.tool_use_id,
+            is_error=bool(block.is_error),
+        )
+    if said:
+        yield Message("user", tuple(said))
+
+
+def _of_assistant(blocks: Iterable[_AssistantBlock]) -> Message:
+    said: list[Text | Image] = []
+    calls: list[ToolCall] = []
+    thoughts: list[Reasoning] = []
+    for block in blocks:
+        match block:
+            case TextBlock(text=text):
+                said.append(Text(text))
+            case _ToolUse(id=identity, name=name, input=given):
+                calls.append(ToolCall(identity, name, json.dumps(given, ensure_ascii=False)))
+            case _Thinking(thinking=text, signature=signature):
+                thoughts.append(Reasoning(text, signature=signature or None))
+            case _Redacted(data=data):
+                thoughts.append(Reasoning(redacted=data))
+    return Message("assistant", tuple(said), tuple(calls), reasoning=tuple(thoughts))
+
+
+def _shown(block: TextBlock | _ImageBlock) -> Text | Image:
+    return Text(block.text) if isinstance(block, TextBlock) else Image(block.source.address)

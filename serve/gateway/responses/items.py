@@ -1,0 +1,147 @@
+"""The items of a conversation in the responses dialect, and the messages that they make. Pure.
+
+What one turn of an assistant is inside (a thought, a text, calls) is here a row of items, so
+neighbours are put together. An item that came out of an answer may go back in as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+
+from models.messages import Image, Message, Reasoning, Text, ToolCall
+from serve.gateway.shape import Loose, Shape
+
+
+class _Text(Loose):
+    type: Literal["input_text", "output_text"]
+    text: str
+
+
+class _Refusal(Loose):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class _Image(Shape):
+    type: Literal["input_image"]
+    image_url: str = Field(pattern=r"^(https?://|data:image/)")
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+def _parts(value: Any) -> Any:
+    """A bare text is a row of one text."""
+    return [{"type": "input_text", "text": value}] if isinstance(value, str) else value
+
+
+_Part = Annotated[_Text | _Refusal | _Image, Field(discriminator="type")]
+_Content = Annotated[list[_Part], BeforeValidator(_parts)]
+
+
+class _Message(Loose):
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: _Content
+
+
+class _Call(Loose):
+    type: Literal["function_call"]
+    call_id: str = Field(min_length=1)
+    name: str = Field(min_length=1)
+    arguments: str
+
+
+class _Output(Loose):
+    type: Literal["function_call_output"]
+    call_id: str = Field(min_length=1)
+    output: _Content
+
+
+class _Thought(Loose):
+    type: Literal["summary_text", "reasoning_text"]
+    text: str
+
+
+class _Reasoning(Loose):
+    type: Literal["reasoning"]
+    summary: list[_Thought] = Field(default_factory=list)
+    content: list[_Thought] | None = None
+    encrypted_content: str | None = None
+
+
+class _Fusion(Loose):
+    """What a fusion found for an answer before. The answer stands behind it, so it is not sent
+    to a model again."""
+
+    type: Literal["openrouter:fusion"]
+
+
+def _kind(value: Any) -> Any:
+    """A message need not say that it is one."""
+    return value.get("type") or "message" if isinstance(value, dict) else None
+
+
+Item = Annotated[
+    Annotated[_Message, Tag("message")]
+    | Annotated[_Call, Tag("function_call")]
+    | Annotated[_Output, Tag("function_call_output")]
+    | Annotated[_Reasoning, Tag("reasoning")]
+    | Annotated[_Fusion, Tag("openrouter:fusion")],
+    Discriminator(_kind),
+]
+
+
+def conversation(items: Iterable[Item]) -> tuple[Message, ...]:
+    """The messages in these items."""
+    messages: list[Message] = []
+    for item in items:
+        match item:
+            case _Message(role="assistant", content=parts):
+                turn = _turn(messages, fresh=_has_spoken)
+                messages.append(replace(turn, content=(*turn.content, *_content(parts))))
+            case _Message(role=role, content=parts):
+                messages.append(Message(role, _content(parts)))
+            case _Call(call_id=identity, name=name, arguments=arguments):
+                turn = _turn(messages)
+                call = ToolCall(identity, name, arguments)
+                messages.append(replace(turn, tool_calls=(*turn.tool_calls, call)))
+            case _Reasoning():
+                turn = _turn(messages, fresh=_has_spoken)
+                messages.append(replace(turn, reasoning=(*turn.reasoning, _thought(item))))
+            case _Output(call_id=identity, output=parts):
+                messages.append(Message("tool", _content(parts), tool_call_id=identity))
+    return tuple(messages)
+
+
+def _has_spoken(turn: Message) -> bool:
+    return bool(turn.content) and not turn.tool_calls
+
+
+def _turn(messages: list[Message], fresh: Any = None) -> Message:
+    """The assistant's turn under way, taken off the list, or a new one."""
+    if messages and messages[-1].role == "assistant" and not (fresh and fresh(messages[-1])):
+        return messages.pop()
+    return Message("assistant")
+
+
+def _content(parts: Iterable[_Text | _Refusal | _Image]) -> tuple[Text | Image, ...]:
+    return tuple(part for part in map(_part, parts) if part != Text(""))
+
+
+def _part(part: _Text | _Refusal | _Image) -> Text | Image:
+    match part:
+        case _Text(text=text) | _Refusal(refusal=text):
+            return Text(text)
+        case _Image(image_url=url, detail=detail):
+            return Image(url, detail)
+
+
+def _thought(item: _Reasoning) -> Reasoning:
+    """A seal with a text is the text's signature; a seal alone is a hidden thought."""
+    text = "".join(one.text for one in item.content or item.summary)
+    if not text:
+        return Reasoning(redacted=item.encrypted_content)
+    return Reasoning(text, signature=item.encrypted_content)
