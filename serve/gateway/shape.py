@@ -48,7 +48,7 @@ def read(raw: bytes, kind: type[Body]) -> Body:
 
 
 def _explain(error: ValidationError, raw: bytes) -> FusionError:
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+    found = error.errors(include_url=False, include_input=False)
     if found[0]["type"] == "json_invalid":
         return BadRequest(f"The body is not valid JSON: {found[0]['msg']}.")
     document = json.loads(raw)
@@ -79,7 +79,9 @@ def _place(document: Any, error: Mapping[str, Any]) -> list[str]:
             continue
         place.append(str(part))
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        place.append("type")
+        # Named in quotes where it is a field, and our function's name where it is worked out.
+        by = error["ctx"]["discriminator"]
+        place.append(by.strip("'") if by.startswith("'") else "type")
     return place
 
 

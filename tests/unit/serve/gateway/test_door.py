@@ -159,7 +159,7 @@ async def test_a_silent_stream_says_that_it_lives(
     house: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doors, "HEARTBEAT_S", 0.05)
-    here = house(reply="late", first_token_s=0.2)
+    here = house(reply="late", first_token_s=0.4)
     response = await here.client.post("/v1/chat/completions", json=HELLO | {"stream": True})
     assert response.text.count(": still working") >= 2
     assert events(response.text)[1]["choices"][0]["delta"]["content"] == "late"
