@@ -31,6 +31,8 @@ from models.messages import Completion, Request
 
 #: What a client is told to wait when every place is taken. Honest estimates come from backlog.
 RETRY_AFTER_S = 2.0
+#: How long a count may take: milliseconds, unless the replica is gone.
+COUNT_S = 10.0
 
 
 class Workforce:
@@ -40,6 +42,7 @@ class Workforce:
         self._name = name
         self._whole = handle.options(method_name="ask")
         self._streamed = handle.options(method_name="ask_stream", stream=True)
+        self._count = handle.options(method_name="count")
         self._clock = clock or SystemClock()
 
     async def complete(self, request: Request, call: Call) -> Completion:
@@ -80,6 +83,13 @@ class Workforce:
                 if not ended:
                     response.cancel()
         yield deltas.done()
+
+    async def count(self, request: Request) -> int:
+        """The tokens of what the model would read, by its own tokenizer."""
+        body = wire.payload(request, model=self._name, stream=False)
+        with ray_errors(self._name):
+            async with asyncio.timeout(COUNT_S):
+                return int(await self._count.remote(body))
 
 
 @contextmanager

@@ -92,7 +92,7 @@ class FakeReplica:
                 text = word if index == 0 else " " + word
                 yield {"choices": [{"delta": {"content": text}, "finish_reason": None}]}
             reason = "stop" if limit >= len(words) else "length"
-            prompt = sum(len(str(m.get("content") or "").split()) for m in body["messages"])
+            prompt = await self.count(body)
             yield {
                 "choices": [{"delta": {}, "finish_reason": reason}],
                 "usage": {
@@ -102,6 +102,10 @@ class FakeReplica:
             }
         finally:
             self._running -= 1
+
+    async def count(self, body: dict[str, Any]) -> int:
+        """The tokens of what this chat completion would read: its words."""
+        return sum(len(str(m.get("content") or "").split()) for m in body["messages"])
 
     async def running(self) -> int:
         """Requests at work in this replica now."""

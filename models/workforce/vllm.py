@@ -46,8 +46,10 @@ class VllmReplica:
     async def __init__(self, name: str, spec: dict[str, Any]) -> None:  # type: ignore[misc]
         from ray.serve.llm.deployment import LLMServer
         from ray.serve.llm.openai_api_models import ChatCompletionRequest
+        from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest
 
         self._request = ChatCompletionRequest
+        self._counted = TokenizeChatRequest
         self._server = LLMServer.sync_init(llm_config(name, VllmModel.model_validate(spec)))
         try:
             await self._server.start()
@@ -74,6 +76,19 @@ class VllmReplica:
                     yield chunk
         finally:
             self._streams -= 1
+
+    async def count(self, body: dict[str, Any]) -> int:
+        """The tokens of what this chat completion would read, by the model's own tokenizer."""
+        asked = {key: body[key] for key in ("model", "messages", "tools") if key in body}
+        try:
+            request = self._counted(**asked)
+        except ValueError as error:
+            raise BadRequest(f"The engine does not accept this request: {error}") from None
+        async for answer in await self._server.tokenize(request):
+            if (error := getattr(answer, "error", None)) is not None:
+                raise BadRequest(f"The engine cannot count this request: {error.message}")
+            return int(answer.count)
+        raise Unavailable("The engine returned nothing.")
 
     def _interval_s(self) -> float:
         return min(LONGEST_INTERVAL_S, self._streams / MESSAGES_A_SECOND)
