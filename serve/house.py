@@ -39,6 +39,7 @@ class House:
         self.till = new_till(self.database, lambda: self.editions.current.catalog, clock)
         self.control = Control(self.database, clock)
         self._parts = Parts(accounts, clock, self.till)
+        self.count = self._parts.count
 
     async def open(self, wiring: Wiring) -> None:
         """Bring the store to this version's schema and take the edition in force."""

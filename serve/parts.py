@@ -11,11 +11,12 @@ from typing import Any
 from ray import serve as ray_serve
 
 from models.answerer import Answerer, Clock
-from models.catalog import ApiModel, Catalog, ModelSpec
+from models.catalog import ApiModel, Catalog, FakeModelSpec, ModelSpec, VllmModel
 from models.flagship import account
 from models.flagship.account import AccountHandle, AccountLimit
 from models.flagship.answerer import Flagship
 from models.flagship.client import new_client
+from models.messages import Request
 from models.workforce import hosting
 from models.workforce.answerer import Workforce
 from models.workforce.names import application_name, hosted
@@ -46,6 +47,7 @@ class Parts:
         self._client = new_client()
         self._limits: dict[tuple[str, int], AccountLimit] = {}
         self._breakers: dict[tuple[str, str], BreakerState] = {}
+        self._hosted: dict[str, Workforce] = {}
 
     def models(self, catalog: Catalog) -> Models:
         """Every model of the catalog behind its wrappers, in the order of `models.wrappers`.
@@ -77,9 +79,25 @@ class Parts:
         else:
             # No limit and no breaker: Serve bounds a hosted model's queue and goes round its
             # dead replicas by itself.
-            inner = Workforce(name, hosting.handle(name, spec), clock)
+            inner = self._workforce(name, spec)
             inner = Charge(inner, _tariff(name, spec), self._till, clock)
         return Fit(Retry(inner, clock=clock), name, spec)
+
+    async def count(self, catalog: Catalog, request: Request) -> int | None:
+        """The tokens of what the request's model would read, by its own tokenizer; None where it
+        has none here."""
+        spec = catalog.models[request.model]
+        if isinstance(spec, ApiModel):
+            return None
+        return await self._workforce(request.model, spec).count(request)
+
+    def _workforce(self, name: str, spec: VllmModel | FakeModelSpec) -> Workforce:
+        # By application: a change of the catalog that replaces no replica needs no new handle.
+        known_as = application_name(name, spec)
+        if known_as not in self._hosted:
+            handle = hosting.handle(name, spec)
+            self._hosted[known_as] = Workforce(name, handle, self._clock)
+        return self._hosted[known_as]
 
     def _limit(self, owner: str, capacity: int) -> AccountLimit:
         if (owner, capacity) not in self._limits:

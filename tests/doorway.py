@@ -22,6 +22,7 @@ from models.fake import FakeModel
 from models.messages import Completion, Done, Event, Request
 from serve.access.caller import Caller
 from serve.editions.edition import Edition, Fixed
+from serve.gateway.count import TokenCount
 from serve.gateway.door import Door
 from serve.gateway.names import Names
 from serve.gateway.site import Room, site
@@ -103,7 +104,11 @@ class Doorway:
 CATALOG = Catalog.model_validate(
     {
         "server": {"max_body_mb": 1},
-        "models": {"m": {"engine": "fake"}},
+        "models": {
+            "m": {"engine": "fake"},
+            "far": {"engine": "openai", "base_url": "http://127.0.0.1:9/v1", "image_tokens": 1000},
+        },
+        "panels": {"p": {"members": ["far"], "judge": "m"}},
         "roles": {"judge": "m"},
     }
 )
@@ -115,6 +120,13 @@ async def _everybody(_: HTTPConnection) -> Caller:
 
 async def _always(_: Caller) -> bool:
     return True
+
+
+async def _count(catalog: Catalog, request: Request) -> int | None:
+    """The hosted model's tokens are words; the other's nobody knows."""
+    if request.model == "far":
+        return None
+    return sum(len(message.text.split()) for message in request.messages)
 
 
 async def _health() -> tuple[int, dict[str, Any]]:
@@ -131,7 +143,12 @@ def doorway() -> Iterator[Doorway]:
     table = Table(models)
     editions = Fixed(Edition(CATALOG, table, table))
     door = Door(editions, Silence(), SystemClock(), Watch(_always))
-    rooms: list[Room] = [door, Names(editions), Vitals(_health, _metrics)]
+    rooms: list[Room] = [
+        door,
+        TokenCount(editions, _count),
+        Names(editions),
+        Vitals(_health, _metrics),
+    ]
     config = uvicorn.Config(site(rooms, _everybody), port=0, log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -85,8 +85,8 @@ class VllmReplica:
         except ValueError as error:
             raise BadRequest(f"The engine does not accept this request: {error}") from None
         async for answer in await self._server.tokenize(request):
-            if (error := getattr(answer, "error", None)) is not None:
-                raise BadRequest(f"The engine cannot count this request: {error.message}")
+            if (refusal := getattr(answer, "error", None)) is not None:
+                raise BadRequest(f"The engine cannot count this request: {refusal.message}")
             return int(answer.count)
         raise Unavailable("The engine returned nothing.")
 

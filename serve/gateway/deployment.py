@@ -14,6 +14,7 @@ from serve.access.book import KeyBook
 from serve.access.guard import Guard
 from serve.access.room import KeysRoom
 from serve.editions.room import CatalogRoom
+from serve.gateway.count import TokenCount
 from serve.gateway.door import Door
 from serve.gateway.metrics import ClusterMetrics, RayRecorder
 from serve.gateway.names import Names
@@ -51,6 +52,7 @@ class Gateway:
                 clock=clock,
                 watch=Watch(guard.still),
             ),
+            TokenCount(house.editions, house.count),
             Names(house.editions),
             Vitals(parts.health, ClusterMetrics().text),
             CatalogRoom(house.editions, house.history, parts.not_running),

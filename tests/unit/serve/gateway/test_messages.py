@@ -448,3 +448,36 @@ def test_arguments_that_are_no_object_are_an_error(doorway: Doorway) -> None:
     doorway.says(Message("assistant", tool_calls=(call,)))
     with pytest.raises(anthropic.APIStatusError, match="no object"):
         doorway.anthropic.messages.create(**ASK)
+
+
+# Counting
+
+
+def count(doorway: Doorway, model: str, **body: Any) -> int:
+    asked: Any = {"model": model, "messages": HI} | body
+    return doorway.anthropic.messages.count_tokens(**asked).input_tokens
+
+
+def test_a_hosted_model_counts_with_its_own_tokenizer(doorway: Doorway) -> None:
+    assert count(doorway, "m") == 2
+    assert count(doorway, "m", system="be brief", tools=[LOOK]) == 4
+    assert count(doorway, "fusion/p") == 2  # its writer is 'm'
+
+
+def test_for_others_the_count_is_a_bound(doorway: Doorway) -> None:
+    bare = count(doorway, "far")
+    assert 2 <= bare < 200
+    assert count(doorway, "fusion/auto") == bare
+    longer = [{"role": "user", "content": "hi you" + "x" * 1000}]
+    assert count(doorway, "far", messages=longer) == bare + 1000
+    image = {"type": "image", "source": {"type": "url", "url": "https://a.example/x.png"}}
+    pictured = [{"role": "user", "content": [{"type": "text", "text": "hi you"}, image]}]
+    assert count(doorway, "far", messages=pictured) == bare + 1000
+    assert count(doorway, "far", tools=[LOOK]) > bare
+
+
+def test_what_cannot_be_counted(doorway: Doorway) -> None:
+    with pytest.raises(anthropic.NotFoundError):
+        count(doorway, "nobody")
+    with pytest.raises(anthropic.BadRequestError):
+        count(doorway, "m", messages=[])
