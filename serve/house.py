@@ -4,11 +4,13 @@ force."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from models.answerer import Answerer, Clock
 from models.catalog import Catalog
 from serve.access import secret
+from serve.access.keys import cache_salt
 from serve.control.control import Control
 from serve.control.entrance import Entrance
 from serve.control.policed import Policed
@@ -38,7 +40,7 @@ class House:
         self.history = History(self.database, clock)
         self.till = new_till(self.database, lambda: self.editions.current.catalog, clock)
         self.control = Control(self.database, clock)
-        self._parts = Parts(accounts, clock, self.till)
+        self._parts = Parts(accounts, clock, self.till, partial(cache_salt, self.secret))
         self.count = self._parts.count
 
     async def open(self, wiring: Wiring) -> None:

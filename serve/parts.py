@@ -18,7 +18,7 @@ from models.flagship.answerer import Flagship
 from models.flagship.client import new_client
 from models.messages import Request
 from models.workforce import hosting
-from models.workforce.answerer import Workforce
+from models.workforce.answerer import Salt, Workforce
 from models.workforce.names import application_name, hosted
 from models.wrappers.breaker import Breaker, BreakerState
 from models.wrappers.fallback import Fallback
@@ -34,16 +34,17 @@ _HEALTH_KEPT_S = 1.0
 
 class Parts:
     """`accounts` is Serve's handle of the owner of all provider accounts. All calls are paid from
-    `till`.
+    `till`. `salt` keeps projects apart in the engines' caches.
 
     Connections, breakers and permits live here, because a change of an alias must not forget
     that a provider is down.
     """
 
-    def __init__(self, accounts: Any, clock: Clock, till: Payer) -> None:
+    def __init__(self, accounts: Any, clock: Clock, till: Payer, salt: Salt) -> None:
         self._accounts = accounts
         self._clock = clock
         self._till = till
+        self._salt = salt
         self._client = new_client()
         self._limits: dict[tuple[str, int], AccountLimit] = {}
         self._breakers: dict[tuple[str, str], BreakerState] = {}
@@ -96,7 +97,7 @@ class Parts:
         known_as = application_name(name, spec)
         if known_as not in self._hosted:
             handle = hosting.handle(name, spec)
-            self._hosted[known_as] = Workforce(name, handle, self._clock)
+            self._hosted[known_as] = Workforce(name, handle, self._clock, salt=self._salt)
         return self._hosted[known_as]
 
     def _limit(self, owner: str, capacity: int) -> AccountLimit:

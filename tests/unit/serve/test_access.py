@@ -214,3 +214,9 @@ def test_machines_that_share_a_store_share_a_secret(monkeypatch: pytest.MonkeyPa
         secret.read(None)
     monkeypatch.setenv(secret.VARIABLE, "x" * 40)
     assert secret.read(None) == b"x" * 40
+
+
+def test_projects_have_caches_of_their_own() -> None:
+    assert keys.cache_salt(PEPPER, "blue") == keys.cache_salt(PEPPER, "blue")
+    salts = {keys.cache_salt(pepper, name) for pepper in (PEPPER, b"q" * 32) for name in "ab"}
+    assert len(salts) == 4
