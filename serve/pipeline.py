@@ -42,12 +42,18 @@ class Models:
         self._answerers = answerers
 
     async def complete(self, request: Request, call: Call) -> Completion:
-        model = self._catalog.model_behind(request.model)
-        return await self._answerers[model].complete(replace(request, model=model), call)
+        answerer, request = self._find(request)
+        return await answerer.complete(request, call)
 
     def stream(self, request: Request, call: Call) -> Events:
+        answerer, request = self._find(request)
+        return answerer.stream(request, call)
+
+    def _find(self, request: Request) -> tuple[Answerer, Request]:
+        if (known := self._answerers.get(request.model)) is not None:
+            return known, request
         model = self._catalog.model_behind(request.model)
-        return self._answerers[model].stream(replace(request, model=model), call)
+        return self._answerers[model], replace(request, model=model)
 
 
 class Pipeline:
@@ -67,6 +73,7 @@ class Pipeline:
         self._catalog = catalog
         self._models = models
         self._router = router
+        self._plans = {panel: make(catalog, panel, None) for panel in catalog.panels}
         self._resources = Resources(catalog, models, judge, clock or SystemClock(), boxes, records)
 
     async def complete(self, request: Request, call: Call) -> Completion:
@@ -115,7 +122,8 @@ class Pipeline:
             outer = model or make(self._catalog, panel, options).writer
             self._refuse_unfit(request, outer)
             return Outer(outer, lambda: make(self._catalog, panel, options, outer), self._resources)
-        plan = make(self._catalog, panel, options, model or None)
+        plan = self._plans.get(panel or "") if options is None else None
+        plan = plan or make(self._catalog, panel, options, model or None)
         # Known now, so not after a panel and a judge have been paid for.
         self._refuse_unfit(request, plan.writer)
         return Fusion(plan, self._resources)

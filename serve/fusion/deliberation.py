@@ -50,7 +50,8 @@ class Resources:
 
 
 class Deliberation:
-    """The panel and the judge of one request. `live`: somebody listens to the panelists.
+    """The panel and the judge of one request. `live`: somebody listens to the panelists; `spent`
+    is what the request has cost before.
 
     Read `events()` to the end, and `write` says what to write from. Leaving the block ends all
     that is under way.
@@ -59,15 +60,26 @@ class Deliberation:
     write: engine.Write
 
     def __init__(
-        self, plan: Plan, request: Request, call: Call, resources: Resources, *, live: bool
+        self,
+        plan: Plan,
+        request: Request,
+        call: Call,
+        resources: Resources,
+        *,
+        live: bool,
+        spent: int = 0,
     ) -> None:
+        cap = call.cost_cap_nano_usd
         self.id = new_id("fus")
+        self._mark = secrets.token_hex(4)
         self.plan = plan
         self.request = request
         self.call = call
         self.stages: list[Stage] = []
         self.run = engine.Run(
-            plan.terms(request, resources.catalog, call.deadline, call.cost_cap_nano_usd)
+            plan.terms(
+                request, resources.catalog, call.deadline, None if cap is None else cap - spent
+            )
         )
         self._resources = resources
         self._clock = resources.clock
@@ -178,14 +190,13 @@ class Deliberation:
 
     async def _ask(self, action: engine.AskMember) -> None:
         member, name = self.plan.members[action.who], self.plan.names[action.who]
-        seed = self.request.sampling.seed
-        # The same model at the same seed would say the same thing again.
-        sampling = replace(member.sampling, seed=None if seed is None else seed + action.who)
-        mark = secrets.token_hex(4)
+        sampling, seed = member.sampling, self.request.sampling.seed
+        if seed is not None:
+            # The same model at the same seed would say the same thing again.
+            sampling = replace(sampling, seed=seed + action.who)
         asked = prompts.panelist(
-            self.request, member.model, member.persona, sampling, action.before, mark
+            self.request, member, sampling, self.plan.effort, action.before, self._mark
         )
-        asked = replace(asked, effort=self.plan.effort)
         if self.plan.answer == "best_of":
             asked = self._as_final(asked)
         call = self.call.child("panelist", deadline=action.deadline or self.call.deadline)

@@ -50,9 +50,10 @@ class Loop:
 
     async def complete(self, request: Request, call: Call, hear: Hear | None = None) -> Completion:
         """The model's answer. `hear` is told of it live, if somebody listens."""
-        left = self.max_calls if self.box is not None and self.tools else 0
-        if left:
-            request = replace(request, tools=self.tools)
+        if self.box is None or not self.tools:
+            return await self._turn(request, call, hear)
+        left = self.max_calls
+        request = replace(request, tools=self.tools)
         while True:
             completion = await self._turn(request, call, hear)
             calls = completion.message.tool_calls

@@ -34,7 +34,7 @@ from models.messages import (
 )
 from serve.fusion import result
 from serve.fusion.deliberation import Deliberation, Resources
-from serve.fusion.fusion import deeper, finished
+from serve.fusion.fusion import capped, deeper, finished
 from serve.fusion.plan import Plan
 
 #: Steps of the outer model after which it must answer.
@@ -106,7 +106,7 @@ class Outer:
                 elif invoked is None:
                     invoked = _Invocation(_answer(one, "", failed=True))
                     spent = sum(stage.nano_usd or 0 for stage in stages)
-                    running = self._invoke(one, request, _less(call, spent), live, invoked)
+                    running = self._invoke(one, request, call, live, invoked, spent)
                     async with aclosing(running) as progress:
                         async for event in progress:
                             yield event
@@ -141,14 +141,21 @@ class Outer:
                 yield event
 
     async def _invoke(
-        self, asked: ToolCall, request: Request, call: Call, live: bool, invoked: _Invocation
+        self,
+        asked: ToolCall,
+        request: Request,
+        call: Call,
+        live: bool,
+        invoked: _Invocation,
+        spent: int,
     ) -> Events:
         """Run the fusion. A failure of it is for the outer model, which answers all the same."""
         try:
             plan = self._plan()
             question = _question(request, asked)
             at = self._resources
-            async with Deliberation(plan, question, deeper(call), at, live=live) as work:
+            inner = capped(deeper(call), plan.cost_cap)
+            async with Deliberation(plan, question, inner, at, live=live, spent=spent) as work:
                 invoked.work = work
                 async with aclosing(work.events()) as progress:
                     async for event in progress:
@@ -179,11 +186,6 @@ class Outer:
             failed = result.error(invoked.error)
             return replace(written, extension={**written.extension, **failed})
         return finished(invoked.work, written, self._resources, request, call, invoked.error)
-
-
-def _less(call: Call, spent: int) -> Call:
-    cap = call.cost_cap_nano_usd
-    return call if cap is None else replace(call, cost_cap_nano_usd=max(0, cap - spent))
 
 
 def _tool(name: str) -> Tool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
@@ -10,9 +10,13 @@ from models.catalog import AUTO, FUSION, MAX_PANEL, Catalog, Member, ModelSpec, 
 from models.errors import BadRequest, ModelNotFound
 from models.messages import Effort, FusionOptions, Request
 from models.prices import NANO_PER_USD
-from serve.fusion import window
 from serve.fusion.engine import Prices, Terms
+from serve.money import bound
 
+#: What a token of an answer is in bytes, at most where it is text.
+_BYTES_A_TOKEN = 6
+#: The bytes of our own words in a prompt, the judge's schema included.
+_INSTRUCTIONS = 8000
 #: The panel of a request that asks for a fusion without naming one.
 DEFAULT = "default"
 #: Longest answer of each inner call where the caller asked for a fusion as a tool.
@@ -48,8 +52,7 @@ class Plan:
     def terms(
         self, request: Request, catalog: Catalog, deadline: float | None, cap: int | None
     ) -> Terms:
-        """The engine's terms. `cap` is the caller's own limit in nano-dollars."""
-        caps = [one for one in (cap, self.cost_cap) if one is not None]
+        """The engine's terms. `cap` is what all may cost, in nano-dollars."""
         return Terms(
             names=self.names,
             places=self.places,
@@ -58,42 +61,44 @@ class Plan:
             member_s=self.member_s,
             deadline=deadline,
             layers=self.layers,
-            prices=self._prices(request, catalog, min(caps)) if caps else None,
+            prices=None if cap is None else self._prices(request, catalog, cap),
         )
 
     def _prices(self, request: Request, catalog: Catalog, cap: int) -> Prices:
-        """The worst that each call can cost. A model without a price counts as free: what is
-        not known cannot be kept under a cap."""
-        asked = sum(window.tokens(message.text) for message in request.messages) + window.OVERHEAD
-        writes = [
-            _longest(catalog.models[member.model], member.max_tokens) for member in self.members
-        ]
-        read = asked + sum(writes[: self.places])
-        panel = asked if self.layers == 1 else read
-        analysis = self.analysis_tokens
-        writer = 0
-        if self.answer != "best_of":
-            longest = _longest(catalog.models[self.writer], request.sampling.max_tokens)
-            seen = read + analysis if self.places else asked
-            writer = _worst(catalog.models[self.writer], seen, longest)
+        """The worst that each call can cost, counted as the till counts it: a token for each
+        byte that is read. What has no price cannot be kept under a cap, and so does not fit."""
+        specs = catalog.models
+        wrote = [_longest(specs[member.model], member.max_tokens) for member in self.members]
+        answers = sum(wrote[: self.places]) * _BYTES_A_TOKEN
+        analysis = self.analysis_tokens * _BYTES_A_TOKEN
+        plain = replace(request, tools=())
+
+        def worst(model: str, asked: Request, material: int, written: int) -> int:
+            spec = specs[model]
+            if spec.price is None:
+                return cap + 1
+            # What is longer than the window is shortened before it is sent.
+            material = min(material, spec.context * _BYTES_A_TOKEN) + _INSTRUCTIONS
+            read = bound.input_tokens(asked, spec.image_tokens) + material
+            return spec.price.worst(read, written)
+
+        longest = _longest(specs[self.writer], request.sampling.max_tokens)
+        writer = worst(self.writer, request, answers + analysis, longest)
+        before = 0 if self.layers == 1 else answers
         return Prices(
             cap=cap,
             members=tuple(
-                _worst(catalog.models[member.model], panel, most)
-                for member, most in zip(self.members, writes, strict=True)
+                worst(member.model, plain, before + len(member.persona or ""), most)
+                for member, most in zip(self.members, wrote, strict=True)
             ),
             # It may be asked a second time, to repair what it wrote.
-            judge=2 * _worst(catalog.models[self.judge], read + analysis, analysis),
-            writer=writer,
+            judge=2 * worst(self.judge, plain, answers + analysis, self.analysis_tokens),
+            writer=0 if self.answer == "best_of" else writer,
         )
 
 
 def _longest(spec: ModelSpec, wanted: int | None) -> int:
     return spec.max_output if wanted is None else min(wanted, spec.max_output)
-
-
-def _worst(spec: ModelSpec, read: int, written: int) -> int:
-    return 0 if spec.price is None else spec.price.worst(min(read, spec.context), written)
 
 
 def make(
