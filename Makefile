@@ -4,7 +4,7 @@ export PYTHON
 # Arguments for `make run`, as in: make run ARGS="--port 8001"
 ARGS ?=
 
-.PHONY: run install test check unit integration bench clean
+.PHONY: run install test check unit integration bench evidence clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -38,6 +38,10 @@ integration: .venv/installed-test ## Tests on real Ray, real HTTP and the real e
 
 bench: .venv/installed-test ## Speed and memory beside their rivals, measured in one run
 	.venv/bin/python tests/bench/serving.py
+	.venv/bin/python tests/bench/fusion.py --engine
+
+evidence: .venv/installed-test ## Whether fusing helps, on 100 questions (an hour, resumable)
+	.venv/bin/python tests/bench/evidence/evidence.py evidence
 
 clean: ## Remove what was installed (not the weights in the user's cache)
 	rm -rf .venv

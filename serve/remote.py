@@ -10,6 +10,8 @@ from typing import Any
 from models.answerer import SystemClock
 from models.call import Call
 from models.errors import DeadlineExceeded, Unavailable
+from models.flagship.client import new_client
+from models.tools.toolset import Toolset
 from models.workforce.answerer import ray_errors
 from router.actor import Candidate, Decision, cheapest
 from serve.fusion.judge import Case, Finding, ModelJudge
@@ -28,10 +30,20 @@ class JudgeReplica:
     async def __init__(self, settings: dict[str, Any], accounts: Any) -> None:  # type: ignore[misc]
         clock = SystemClock()
         self._house = House(Settings.model_validate(settings), accounts, clock)
+        self._client = new_client()
+        self._judges: dict[int, ModelJudge] = {}
         await self._house.open(lambda catalog, models: models)
 
     async def judge(self, case: Case, call: Call) -> Finding:
-        return await ModelJudge(self._house.editions.current.models).judge(case, call)
+        return await self._judge().judge(case, call)
+
+    def _judge(self) -> ModelJudge:
+        """The judge of the edition in force."""
+        edition = self._house.editions.current
+        if edition.version not in self._judges:
+            boxes = Toolset(edition.catalog.tools, self._client).open
+            self._judges = {edition.version: ModelJudge(edition.models, boxes)}
+        return self._judges[edition.version]
 
 
 class RemoteJudge:

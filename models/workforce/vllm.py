@@ -184,6 +184,8 @@ def llm_config(name: str, spec: VllmModel) -> Any:
         "max_model_len": spec.context,
         # A small model under a schema would fill its tokens with blanks between the marks.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        # So that an answer says how much of its prompt the prefix cache had.
+        "enable_prompt_tokens_details": True,
         **spec.engine_args,
     }
     if cpu:

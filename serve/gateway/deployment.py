@@ -9,13 +9,17 @@ from starlette.types import ASGIApp
 
 from models.answerer import Answerer, SystemClock
 from models.catalog import Catalog
+from models.flagship.client import new_client
+from models.tools.toolset import Toolset
 from serve import parts
 from serve.access.book import KeyBook
 from serve.access.guard import Guard
 from serve.access.room import KeysRoom
 from serve.editions.room import CatalogRoom
+from serve.fusion.record import Records
 from serve.gateway.count import TokenCount
 from serve.gateway.door import Door
+from serve.gateway.fusions import FusionsRoom
 from serve.gateway.metrics import ClusterMetrics, RayRecorder
 from serve.gateway.names import Names
 from serve.gateway.site import Room, site
@@ -38,9 +42,11 @@ class Gateway:
         clock = SystemClock()
         house = House(Settings.model_validate(settings), accounts, clock)
         judging, routing = RemoteJudge(judge, house.till), RemoteRouter(router)
+        records, client = Records(house.database, clock=clock), new_client()
 
         def pipeline(catalog: Catalog, models: Answerer) -> Answerer:
-            return Pipeline(catalog, models, judging, routing, clock)
+            boxes = Toolset(catalog.tools, client).open
+            return Pipeline(catalog, models, judging, routing, clock, boxes, records)
 
         await house.open(pipeline)
         book = KeyBook(house.database, house.secret, clock)
@@ -57,6 +63,7 @@ class Gateway:
             Vitals(parts.health, ClusterMetrics().text),
             CatalogRoom(house.editions, house.history, parts.not_running),
             KeysRoom(book, clock),
+            FusionsRoom(records),
         ]
         self._house = house
         self._site = site(rooms, guard)
