@@ -109,7 +109,7 @@ class Deliberation:
 
     async def events(self) -> AsyncGenerator[Progress, None]:
         """What happens on the way. Raises what ended a fusion that has no answer."""
-        yield Progress("in_progress", {"panel": self.plan.panel})
+        yield Progress("in_progress", {"id": self.id, "panel": self.plan.panel})
         actions = self.run.start(self._clock.now())
         told = 0
         while True:

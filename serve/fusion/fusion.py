@@ -41,6 +41,7 @@ class Fusion:
         at = self._resources
         inner = capped(deeper(call), self._plan.cost_cap)
         async with Deliberation(self._plan, request, inner, at, live=live) as work:
+            ended = False
             try:
                 async with aclosing(work.events()) as told:
                     async for progress in told:
@@ -50,12 +51,14 @@ class Fusion:
                     async for event in written:
                         if isinstance(event, Done):
                             event = Done(finished(work, event.completion, at, request, call))
+                            ended = True
                         yield event
             except FusionError as error:
                 keep(work, at, request, call, None, error)
                 raise
             except (asyncio.CancelledError, GeneratorExit):
-                keep(work, at, request, call, None, Cancelled("The caller went away."))
+                if not ended:
+                    keep(work, at, request, call, None, Cancelled("The caller went away."))
                 raise
 
 

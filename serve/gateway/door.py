@@ -246,6 +246,7 @@ def _call(http: HttpRequest, asked: Asked, visit: _Visit) -> Call:
         project=visit.caller.project,
         key=visit.caller.key,
         deadline=visit.start + limit,
+        cost_cap_nano_usd=asked.extension.cost_cap_nano_usd,
         fusion_depth=int(depth),
         metadata=asked.metadata,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from pydantic import Field
@@ -20,6 +21,13 @@ class Extension(Shape):
     events: bool = False
     #: Seconds until the whole request is given up.
     deadline_s: float | None = Field(None, gt=0, le=86_400)
+    #: The most that the whole request may cost, in US dollars.
+    cost_cap_usd: float | None = Field(None, gt=0, le=1_000_000)
+
+    @property
+    def cost_cap_nano_usd(self) -> int | None:
+        cap = self.cost_cap_usd
+        return None if cap is None else int(Decimal(str(cap)) * prices.NANO_PER_USD)
 
 
 def told(answer: Completion, wanted: Extension) -> dict[str, Any]:
@@ -32,7 +40,7 @@ def told(answer: Completion, wanted: Extension) -> dict[str, Any]:
     }
     return {
         "cost_usd": cost(answer.stages),
-        "stages": [_stage(stage) for stage in answer.stages],
+        "stages": [shown(stage) for stage in answer.stages],
         **sources(answer.sources),
         **found,
     }
@@ -62,7 +70,8 @@ def cost(stages: tuple[Stage, ...]) -> str | None:
     return prices.usd(total)
 
 
-def _stage(stage: Stage) -> dict[str, Any]:
+def shown(stage: Stage) -> dict[str, Any]:
+    """One inner call as a caller sees it."""
     out: dict[str, Any] = {
         "role": stage.role,
         "model": stage.model,

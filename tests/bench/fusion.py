@@ -184,10 +184,13 @@ def first_token() -> None:
 
 def prefix_cache() -> None:
     print("4. Self-fusion and the engine's prefix cache")
-    with tempfile.TemporaryDirectory() as folder, serving(ENGINE_CATALOG, Path(folder)) as server:
-        with httpx.Client(base_url=server.url, timeout=120) as client:
-            for words in (60, 300, 1200):
-                measure_prefix(client, words)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(ENGINE_CATALOG, Path(folder)) as server,
+        httpx.Client(base_url=server.url, timeout=120) as client,
+    ):
+        for words in (60, 300, 1200):
+            measure_prefix(client, words)
 
 
 def measure_prefix(client: httpx.Client, words: int) -> None:

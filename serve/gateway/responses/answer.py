@@ -22,7 +22,7 @@ def whole(answer: Completion, asked: Asked, identity: str) -> dict[str, Any]:
     """A `response`: what was found on the way, what was thought, what is said, what is called."""
     items: list[Item] = []
     if is_fused(answer):
-        items.append(fusion_item(f"fus_{identity}", fusion_result(answer)))
+        items.append(fusion_item(fusion_id(answer, identity), fusion_result(answer)))
     for index, thought in enumerate(answer.message.reasoning):
         items.append(reasoning_item(f"rs_{identity}_{index}", thought))
     if answer.text or not answer.message.tool_calls:
@@ -159,6 +159,11 @@ def fusion_item(identity: str, result: Mapping[str, Any], status: str = "complet
     if result.get("status") == "error":
         status = "failed"
     return {"id": identity, "type": "openrouter:fusion", "status": status, **told}
+
+
+def fusion_id(answer: Completion, identity: str) -> str:
+    """The id under which the whole record can be read, where there is one."""
+    return str(answer.extension.get("id") or f"fus_{identity}")
 
 
 def is_fused(answer: Completion) -> bool:

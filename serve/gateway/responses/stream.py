@@ -220,7 +220,7 @@ class ResponseEvents:
         if (item := self._fusion) is None:
             yield from self._end_thought()
             yield from self._end_text()
-            self._fusion = item = self._opened("fus")
+            self._fusion = item = self._opened("fus", data.get("id"))
             yield self._added(item, whole.fusion_item(item.id, {}))
             if kind != "in_progress":
                 yield self._about("response.fusion_call.in_progress", item)
@@ -256,10 +256,10 @@ class ResponseEvents:
 
     # Events
 
-    def _opened(self, prefix: str) -> _Open:
+    def _opened(self, prefix: str, identity: str | None = None) -> _Open:
         index = len(self._items)
         self._items.append(None)
-        return _Open(index, f"{prefix}_{self.identity}_{index}")
+        return _Open(index, identity or f"{prefix}_{self.identity}_{index}")
 
     def _added(self, item: _Open, value: Item) -> bytes:
         return self._event(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -127,9 +128,7 @@ def test_a_preset_is_a_panel_of_the_catalog_and_explicit_models_win(house: House
     for fake in house.fakes.values():
         fake.calls.clear()
     plugin = {"id": "fusion", "preset": "general-high", "analysis_models": ["three", "three"]}
-    answer = house.chat(
-        model="openrouter/fusion", plugins=[plugin], fusion={"expose_panel": True}
-    )
+    answer = house.chat(model="openrouter/fusion", plugins=[plugin], fusion={"expose_panel": True})
     assert house.asked() == {"three"}
     assert [one["model"] for one in answer["fusion"]["responses"]] == ["three", "three#2"]
 
@@ -226,6 +225,12 @@ def test_a_caller_inside_a_fusion_may_not_begin_one(house: House) -> None:
 # Responses
 
 
+def plain(event: Any) -> dict[str, Any]:
+    """The event's JSON. Its item is of a type that the client does not know."""
+    told: dict[str, Any] = event.model_dump(warnings=False)
+    return told
+
+
 def test_the_official_client_reads_a_fusion_as_a_response(house: House) -> None:
     answer = house.openai.responses.create(model="openrouter/fusion", input="Is water wet?")
     assert answer.output_text == "It depends."
@@ -239,7 +244,7 @@ def test_a_responses_stream_tells_of_the_fusion_in_order(house: House) -> None:
     stream = house.openai.responses.create(
         model="openrouter/fusion", input="Is water wet?", stream=True
     )
-    events = [event.to_dict() for event in stream]
+    events = [plain(event) for event in stream]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     prefix = "response.fusion_call."
     told = [event for event in events if str(event["type"]).startswith(prefix)]
@@ -263,10 +268,11 @@ def test_a_panel_that_fails_whole_is_told_with_its_reason(house: House) -> None:
     stream = house.openai.responses.create(
         model="openrouter/fusion", input="Is water wet?", stream=True
     )
-    events = []
-    with pytest.raises(openai.APIError):
-        for event in stream:
-            events.append(event.to_dict())  # noqa: PERF401  # what came before the error counts
-        raise openai.APIError("ended", httpx.Request("POST", "http://x"), body=None)
-    done = [event for event in events if event["type"] == "response.output_item.done"]
-    assert done[0]["item"]["failure_reason"] == "all_panels_failed"  # type: ignore[index, call-overload]
+    events: list[Any] = []
+    with suppress(openai.APIError):  # it may raise at the end; what came before counts
+        events += map(plain, stream)
+    [done] = [event for event in events if event["type"] == "response.output_item.done"]
+    assert (done["item"]["status"], done["item"]["failure_reason"]) == (
+        "failed",
+        "all_panels_failed",
+    )

@@ -8,14 +8,27 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 import sqlalchemy as sa
 import stores
+from starlette.requests import HTTPConnection
 
-from models.errors import NotFound
-from models.fake import FakeClock
+from models.call import Call
+from models.catalog import Catalog
+from models.errors import FusionError, NotFound, Unavailable
+from models.fake import FakeClock, FakeModel
+from models.messages import Request, user
+from serve.access.caller import Caller
 from serve.fusion import record
+from serve.fusion.deliberation import Resources
+from serve.fusion.fusion import Fusion
+from serve.fusion.judge import ModelJudge
+from serve.fusion.plan import make
 from serve.fusion.record import Record, Records
+from serve.gateway.fusions import FusionsRoom
+from serve.gateway.site import site
+from serve.pipeline import Models
 from serve.store import schema
 from serve.store.database import Database
 
@@ -87,3 +100,63 @@ async def test_old_records_are_forgotten(database: Database) -> None:
     second.keep(a_record("fus_new", at=41 * day))
     await second.close()
     assert await rows(database) == ["fus_new"]
+
+
+# Over HTTP
+
+
+async def read(records: Records, path: str, asking: Caller) -> httpx.Response:
+    async def guard(_: HTTPConnection) -> Caller:
+        return asking
+
+    transport = httpx.ASGITransport(app=site([FusionsRoom(records)], guard))
+    async with httpx.AsyncClient(transport=transport, base_url="http://door") as client:
+        return await client.get(path)
+
+
+async def test_a_whole_fusion_is_read_under_the_id_of_its_answer(database: Database) -> None:
+    models = {name: FakeModel(name, "Yes.") for name in ("one", "two")}
+    models["judge"] = FakeModel("judge", ['{"not": "an analysis"}', "{}", "It depends."])
+    known = Catalog.model_validate(
+        {
+            "models": {name: {"engine": "fake"} for name in models},
+            "panels": {"pair": {"members": ["one", "two"]}},
+            "roles": {"judge": "judge"},
+        }
+    )
+    concrete = Models(known, models)
+    records = Records(database)
+    resources = Resources(known, concrete, ModelJudge(concrete), records=records)
+    asked = Request("fusion/pair", (user("Is water wet?"),))
+    fusion = Fusion(make(known, "pair", None), resources)
+    answer = await fusion.complete(asked, Call(project="ours"))
+    path = f"/v1/fusions/{answer.extension['id']}"
+    told = (await read(records, path, Caller("ours"))).json()
+    assert (told["object"], told["status"], told["output"]) == ("fusion", "ok", "It depends.")
+    assert told["messages"] == [{"role": "user", "content": "Is water wet?"}]
+    assert told["failure_reason"] == "judge_schema_mismatch"
+    assert [one["content"] for one in told["responses"]] == ["Yes.", "Yes."]
+    assert (await read(records, path, Caller("theirs"))).status_code == 404
+    assert (await read(records, path, Caller("ours", scopes=frozenset()))).status_code == 403
+    await records.close()
+
+
+async def test_a_fusion_that_failed_has_its_record_too(database: Database) -> None:
+    known = Catalog.model_validate(
+        {
+            "models": {"one": {"engine": "fake"}},
+            "panels": {"lonely": {"members": ["one"]}},
+            "roles": {"judge": "one"},
+        }
+    )
+    models = Models(known, {"one": FakeModel("one", Unavailable("gone"))})
+    records = Records(database)
+    resources = Resources(known, models, ModelJudge(models), records=records)
+    with pytest.raises(FusionError):
+        await Fusion(make(known, "lonely", None), resources).complete(
+            Request("fusion/lonely", (user("hello"),)), Call()
+        )
+    await records.close()
+    [identity] = await rows(database)
+    told = await records.find(identity, "default")
+    assert (told["status"], told["failure_reason"]) == ("error", "all_panels_failed")
