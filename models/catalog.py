@@ -119,6 +119,9 @@ class FlagshipSpec(_Model):
     tier: Literal["flagship"] = "flagship"
     #: Calls in flight for this account over the whole cluster.
     max_concurrent: int = Field(64, ge=1)
+    #: The account's limits. A provider's headers may lower them; None: only those count.
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
     timeout_s: float = Field(120.0, gt=0)
 
 

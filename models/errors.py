@@ -14,9 +14,11 @@
     ├── Conflict              409  it changed meanwhile; look again
     ├── TooLarge              413
     ├── Overloaded            429  come back after `retry_after_s`
+    │   └── RateLimited       429  a provider says so; nothing was done, safe to repeat
     ├── Cancelled             499  the caller went away
     ├── UpstreamError         502  the model answered, and wrongly
-    │   ├── Refused           502  its provider does not accept our key, or does not know it
+    │   ├── Refused           502  its provider forbids it, or does not know the model
+    │   │   └── AccountRefused 502 it does not accept our key, or wants money
     │   └── AllPanelsFailed   502  no panelist answered
     ├── Unavailable           503  nothing reached the model; safe to repeat
     │   └── StoreUnavailable  503  our own database did not do what was asked
@@ -127,6 +129,11 @@ class Overloaded(FusionError):
     status, kind, code = 429, "rate_limit_error", "overloaded"
 
 
+class RateLimited(Overloaded):
+    code = "rate_limited"
+    safe_to_repeat = True
+
+
 class Cancelled(FusionError):
     status, kind, code = 499, "invalid_request_error", "cancelled"
 
@@ -140,7 +147,11 @@ class Refused(UpstreamError):
 
     code = "provider_refused"
 
-    code = "upstream_refused"
+
+class AccountRefused(Refused):
+    """Until somebody mends the account, every further call will end the same."""
+
+    code = "account_refused"
 
 
 class AllPanelsFailed(UpstreamError):

@@ -12,11 +12,12 @@ from typing import Any, cast, get_args
 
 from models import loose
 from models.errors import (
+    AccountRefused,
     BadRequest,
     ContextTooLong,
     DeadlineExceeded,
     FusionError,
-    Overloaded,
+    RateLimited,
     Refused,
     Unavailable,
     UpstreamError,
@@ -334,10 +335,10 @@ def error(status: int | None, body: Any, *, model: str, mend: str = "") -> Fusio
         )
         return (ContextTooLong if too_long else BadRequest)(message, param=param)
     if status == 429:
-        return Overloaded(message, retry_after_s=1.0)
+        return RateLimited(message, retry_after_s=1.0)
     if status in (401, 402):
         why = "does not accept its key" if status == 401 else "says that its account has no money"
-        return Refused(f"The provider of model '{model}' {why} ({status}). {mend}".rstrip())
+        return AccountRefused(f"The provider of model '{model}' {why} ({status}). {mend}".rstrip())
     if status == 403:
         return Refused(f"The provider of model '{model}' forbids this (403): {message}")
     if status == 404:

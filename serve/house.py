@@ -56,3 +56,7 @@ class House:
         await self.till.open()
         self.editions = Editions(self.history, make)
         await self.editions.start(self.settings.catalog)
+
+    async def health(self) -> tuple[int, dict[str, Any]]:
+        """HTTP status and what is up, as a health page says it."""
+        return await self._parts.health()

@@ -12,15 +12,14 @@ from ray import serve as ray_serve
 
 from models.answerer import Answerer, Clock
 from models.catalog import ApiModel, Catalog, FakeModelSpec, ModelSpec, VllmModel
-from models.flagship import account
-from models.flagship.account import AccountHandle, AccountLimit
+from models.flagship.account import AccountHandle
 from models.flagship.answerer import Flagship
-from models.flagship.client import new_client
+from models.flagship.registry import Registry
 from models.messages import Request
 from models.workforce import hosting
 from models.workforce.answerer import Salt, Workforce
 from models.workforce.names import application_name, hosted
-from models.wrappers.breaker import Breaker, BreakerState
+from models.wrappers.breaker import Breaker
 from models.wrappers.fallback import Fallback
 from models.wrappers.fit import Fit
 from models.wrappers.limit import Limit
@@ -36,18 +35,15 @@ class Parts:
     """`accounts` is Serve's handle of the owner of all provider accounts. All calls are paid from
     `till`. `salt` keeps projects apart in the engines' caches.
 
-    Connections, breakers and permits live here, because a change of an alias must not forget
-    that a provider is down.
+    What is known of providers lives here and not with the models, because a change of an alias
+    must not forget that one is down.
     """
 
     def __init__(self, accounts: Any, clock: Clock, till: Payer, salt: Salt) -> None:
-        self._accounts = accounts
         self._clock = clock
         self._till = till
         self._salt = salt
-        self._client = new_client()
-        self._limits: dict[tuple[str, int], AccountLimit] = {}
-        self._breakers: dict[tuple[str, str], BreakerState] = {}
+        self._registry = Registry(lambda name: AccountHandle(accounts, name), clock)
         self._hosted: dict[str, Workforce] = {}
 
     def models(self, catalog: Catalog) -> Models:
@@ -55,8 +51,8 @@ class Parts:
 
         Raises MissingKey where a flagship's key is not in this process's environment.
         """
-        capacities = account.capacities(catalog.models)
-        alone = {name: self._one(name, spec, capacities) for name, spec in catalog.models.items()}
+        self._registry.follow(catalog.models)
+        alone = {name: self._one(name, spec) for name, spec in catalog.models.items()}
 
         def with_fallbacks(name: str, spec: ModelSpec) -> Answerer:
             chain = dict.fromkeys((name, *map(catalog.model_behind, spec.fallbacks)))
@@ -67,16 +63,15 @@ class Parts:
         answerers = {name: with_fallbacks(name, spec) for name, spec in catalog.models.items()}
         return Models(catalog, answerers)
 
-    def _one(self, name: str, spec: ModelSpec, capacities: Mapping[str, int]) -> Answerer:
+    def _one(self, name: str, spec: ModelSpec) -> Answerer:
         clock = self._clock
         if isinstance(spec, ApiModel):
-            inner: Answerer = Flagship(name, spec, self._client)
+            kept = self._registry
+            limit = kept.limit(name, spec)
+            inner: Answerer = Flagship(name, spec, kept.client, clock=clock, heed=limit.heed)
             inner = Charge(inner, _tariff(name, spec), self._till, clock)
-            owner = account.account_name(spec)
-            inner = Limit(inner, self._limit(owner, capacities[owner]))
-            # An entry that changed is another model: what was held against it is forgotten.
-            known_as = (name, spec.model_dump_json())
-            inner = Breaker(inner, self._breakers.setdefault(known_as, BreakerState(name=name)))
+            inner = Limit(inner, limit)
+            inner = Breaker(inner, kept.breaker(name, spec), clock)
         else:
             # No limit and no breaker: Serve bounds a hosted model's queue and goes round its
             # dead replicas by itself.
@@ -100,34 +95,33 @@ class Parts:
             self._hosted[known_as] = Workforce(name, handle, self._clock, salt=self._salt)
         return self._hosted[known_as]
 
-    def _limit(self, owner: str, capacity: int) -> AccountLimit:
-        if (owner, capacity) not in self._limits:
-            handle = AccountHandle(self._accounts, owner, capacity)
-            self._limits[owner, capacity] = AccountLimit(owner, handle)
-        return self._limits[owner, capacity]
+    async def health(self) -> tuple[int, dict[str, Any]]:
+        """HTTP status and what is up. 503 only when no model can answer: a gateway that works
+        must not be taken out of service because one model of many is down. Flagships are shown
+        as this process has found them."""
+        deployments = await asyncio.to_thread(_deployments)
+        return summary(deployments, self._registry.standing())
 
 
 def _tariff(name: str, spec: ModelSpec) -> Tariff:
     return Tariff(name, spec.tier, spec.price, spec.max_output, spec.image_tokens)
 
 
-async def health() -> tuple[int, dict[str, Any]]:
-    """HTTP status and what is up. 503 only when no model can answer: a gateway that works
-    must not be taken out of service because one model of many is down."""
-    return summary(await asyncio.to_thread(_deployments))
-
-
-def summary(deployments: Mapping[str, tuple[str, int]]) -> tuple[int, dict[str, Any]]:
-    """`deployments` are (status, running replicas) by name."""
+def summary(
+    deployments: Mapping[str, tuple[str, int]], flagships: Mapping[str, Mapping[str, Any]]
+) -> tuple[int, dict[str, Any]]:
+    """`deployments` are (status, running replicas) by name, `flagships` how each stands."""
     told = {
         name: {"status": status.lower(), "replicas": replicas}
         for name, (status, replicas) in deployments.items()
     }
     places = [told[name]["replicas"] for name in told if name.startswith("Workforce:")]
     if places and not any(places):
-        return 503, {"status": "down", "parts": told}
+        return 503, {"status": "down", "parts": told, "flagships": flagships}
     healthy = all(part["status"] == "healthy" for part in told.values())
-    return 200, {"status": "ok" if healthy else "degraded", "parts": told}
+    well = healthy and all(model["status"] == "ok" for model in flagships.values())
+    status = "ok" if well else "degraded"
+    return 200, {"status": status, "parts": told, "flagships": flagships}
 
 
 _seen: tuple[float, dict[str, tuple[str, int]]] = (0.0, {})

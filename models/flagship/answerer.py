@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
 
@@ -39,7 +39,7 @@ class Flagship:
     """The model `name` of the catalog as an `Answerer`.
 
     `client` is the one of `models.flagship.client` that the process shares. The key is read
-    here, once; raises MissingKey without it.
+    here, once; raises MissingKey without it. `heed` gets the headers of every answer.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Flagship:
         spec: ApiModel,
         client: httpx.AsyncClient,
         *,
+        heed: Callable[[Mapping[str, str]], None] | None = None,
         clock: Clock | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
@@ -63,6 +64,7 @@ class Flagship:
             key=read_key(name, spec.api_key_env, environ),
             key_header=self._dialect.key_header,
             key_prefix=self._dialect.key_prefix,
+            heed=heed,
             mend=(
                 f"Check the variable {spec.api_key_env} and the account that it belongs to."
                 if spec.api_key_env

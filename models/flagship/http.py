@@ -8,7 +8,6 @@ errors, with the provider's own request id in it and never with the key.
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -27,6 +26,7 @@ from models.errors import (
     Unavailable,
     UpstreamError,
 )
+from models.flagship.headers import retry_after_s
 from models.flagship.sse import MAX_ANSWER_BYTES, ServerSentEvents
 from models.flagship.window import NETWORK, Window
 
@@ -37,8 +37,6 @@ MAX_ERROR_BYTES = 64 * 2**10
 ERROR_BODY_S = 5.0
 #: How long to look for a stream's end after its last event, so that its connection lives on.
 DRAIN_S = 0.05
-#: Retry-After above this is taken for this: a client should ask again within the hour.
-MAX_RETRY_AFTER_S = 3600.0
 REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "cf-ray")
 
 
@@ -56,8 +54,10 @@ class Transport:
         key_header: str = "Authorization",
         key_prefix: str = "Bearer ",
         mend: str = "",
+        heed: Callable[[Mapping[str, str]], None] | None = None,
     ) -> None:
-        """`mend` says what to check where the provider refuses the account."""
+        """`mend` says what to check where the provider refuses the account; `heed` gets the
+        headers of every answer."""
         self._client = client
         self._model = model
         self._url = httpx.URL(url)
@@ -66,6 +66,7 @@ class Transport:
         self._key_header = key_header
         self._key_prefix = key_prefix
         self._mend = mend
+        self._heed = heed
 
     def __repr__(self) -> str:
         return f"Transport({self._model!r}, host={self._url.host!r})"
@@ -83,6 +84,8 @@ class Transport:
         response: httpx.Response | None = None
         try:
             response = await window.wait(self._send(body, headers))
+            if self._heed is not None:
+                self._heed(response.headers)
             reply = Reply(self._model, response, window, self._mend)
             if not response.is_success:
                 raise await reply.refusal(self._clock.now())
@@ -233,25 +236,6 @@ class Reply:
                         f"Model '{self._model}' sent an answer of over {limit} bytes."
                     )
         return bytes(whole)
-
-
-def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that a provider asks to wait, from any of the three ways to say it."""
-    try:
-        if milliseconds := headers.get("retry-after-ms"):
-            wait = float(milliseconds) / 1000
-        elif value := headers.get("retry-after"):
-            wait = (
-                email.utils.parsedate_to_datetime(value).timestamp() - now
-                if ":" in value
-                else float(value)
-            )
-        else:
-            return None
-    except (ValueError, OverflowError):
-        return None
-    # Written so that NaN falls out too.
-    return min(wait, MAX_RETRY_AFTER_S) if wait >= 0 else 0.0
 
 
 def _request_id(response: httpx.Response) -> str | None:

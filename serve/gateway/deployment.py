@@ -60,7 +60,7 @@ class Gateway:
             ),
             TokenCount(house.editions, house.count),
             Names(house.editions),
-            Vitals(parts.health, ClusterMetrics().text),
+            Vitals(house.health, ClusterMetrics().text),
             CatalogRoom(house.editions, house.history, parts.not_running),
             KeysRoom(book, clock),
             FusionsRoom(records),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from models.call import Call
 from models.errors import (
+    AccountRefused,
     BadRequest,
     DeadlineExceeded,
     FusionError,
@@ -38,6 +39,46 @@ def is_open(state: BreakerState, now: float) -> float | None:
 
 
 # The state
+
+
+def refused() -> BreakerState:
+    state = BreakerState(refused_s=300)
+    state.ended(state.admit(0), "refused", 0, "Check the variable K.")
+    return state
+
+
+def test_a_refusal_takes_the_model_out_at_once_and_says_what_to_check() -> None:
+    state = refused()
+    for _ in range(2):
+        with pytest.raises(AccountRefused, match="variable K"):
+            state.admit(299)
+
+
+def test_after_a_while_one_call_looks_whether_it_is_mended() -> None:
+    state = refused()
+    state.ended(state.admit(300), "refused", 300, "Check the variable K.")
+    with pytest.raises(AccountRefused):
+        state.admit(599)
+    state.ended(state.admit(600), "success", 600)
+    assert state.standing(600) == {"status": "ok"}
+    state.admit(600)
+
+
+def test_a_model_that_fails_otherwise_is_no_longer_refused() -> None:
+    state = refused()
+    state.ended(state.admit(300), "failure", 300)
+    with pytest.raises(Unavailable):
+        state.admit(300)
+    assert state.standing(300)["status"] == "failing"
+
+
+async def test_the_models_own_refusal_is_what_the_next_caller_sees() -> None:
+    model = FakeModel(reply=[AccountRefused("Check the variable K."), "ok"])
+    breaker = Breaker(model, clock=FakeClock())
+    for _ in range(3):
+        with pytest.raises(AccountRefused, match="variable K"):
+            await breaker.complete(ASK, Call())
+    assert len(model.calls) == 1
 
 
 def test_it_opens_after_failures_in_a_row() -> None:

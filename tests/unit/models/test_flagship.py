@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from models.call import Call
 from models.catalog import ModelSpec
-from models.errors import Refused, Unavailable
+from models.errors import AccountRefused, Unavailable
 from models.flagship.answerer import Flagship
 from models.flagship.client import new_client
 from models.flagship.fake import FakeProvider, events, said, whole
@@ -116,7 +116,7 @@ async def test_a_refused_account_says_which_variable_to_check(
     body = {"error": {"message": f"Bad key {KEY}", "code": code}}
     async with FakeProvider([whole(body, status)]) as provider:
         big = model(client, provider, engine=engine)
-        with pytest.raises(Refused, match="BIG_KEY") as caught:
+        with pytest.raises(AccountRefused, match="BIG_KEY") as caught:
             if stream:
                 async for _ in big.stream(ASK, Call()):
                     pass

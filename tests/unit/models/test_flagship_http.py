@@ -13,7 +13,8 @@ from models.errors import UpstreamError
 from models.fake import FakeClock
 from models.flagship.client import new_client
 from models.flagship.fake import FakeProvider, said, whole
-from models.flagship.http import MAX_RETRY_AFTER_S, Transport, retry_after_s
+from models.flagship.headers import MAX_RETRY_AFTER_S, retry_after_s
+from models.flagship.http import Transport
 from models.flagship.sse import ServerSentEvents
 from models.flagship.window import never_sent
 

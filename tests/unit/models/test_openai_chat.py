@@ -13,11 +13,13 @@ import pytest
 from models.call import Call
 from models.catalog import OpenAIModel
 from models.errors import (
+    AccountRefused,
     BadRequest,
     ContextTooLong,
     DeadlineExceeded,
     FusionError,
     Overloaded,
+    RateLimited,
     Refused,
     Unavailable,
     UpstreamError,
@@ -235,9 +237,9 @@ async def test_a_redirect_is_not_followed(client: httpx.AsyncClient, stream: boo
     ("status", "kind"),
     [
         (400, BadRequest),
-        (401, Refused),
+        (401, AccountRefused),
         (404, Refused),
-        (429, Overloaded),
+        (429, RateLimited),
         (500, UpstreamError),
         (503, Unavailable),
         (504, DeadlineExceeded),

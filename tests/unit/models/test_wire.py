@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from models import wire
 from models.errors import (
+    AccountRefused,
     BadRequest,
     ContextTooLong,
     DeadlineExceeded,
     FusionError,
-    Overloaded,
+    RateLimited,
     Refused,
     Unavailable,
     UpstreamError,
@@ -330,7 +331,7 @@ def test_a_stream_that_breaks_off_is_no_answer() -> None:
 def test_an_error_in_a_stream_is_raised_after_what_came_before_it() -> None:
     deltas = wire.Deltas("m")
     assert list(deltas.feed(delta({"content": "Hel"}))) == [TextDelta("Hel")]
-    with pytest.raises(Overloaded, match="too many"):
+    with pytest.raises(RateLimited, match="too many"):
         list(deltas.feed({"error": {"message": "too many", "code": 429}}))
 
 
@@ -400,14 +401,14 @@ def test_a_stream_cut_anywhere_is_the_whole_answer(
     ("status", "error"),
     [
         (400, BadRequest),
-        (401, Refused),
-        (402, Refused),
+        (401, AccountRefused),
+        (402, AccountRefused),
         (403, Refused),
         (404, Refused),
         (413, BadRequest),
         (418, UpstreamError),
         (422, BadRequest),
-        (429, Overloaded),
+        (429, RateLimited),
         (500, UpstreamError),
         (502, UpstreamError),
         (503, Unavailable),
@@ -438,7 +439,7 @@ def test_the_field_at_fault_is_kept() -> None:
 
 def test_without_a_status_the_bodys_own_code_counts() -> None:
     assert type(wire.error(None, {"error": {"code": 400}}, model="m")) is BadRequest
-    assert type(wire.error(None, {"message": "old form", "code": 429}, model="m")) is Overloaded
+    assert type(wire.error(None, {"message": "old form", "code": 429}, model="m")) is RateLimited
     assert wire.error(None, {}, model="m").status in (502, 503)
 
 
@@ -452,16 +453,16 @@ def test_a_refused_key_is_told_without_the_providers_words() -> None:
 @pytest.mark.parametrize("detail", [{"code": "insufficient_quota"}, {"type": "billing_error"}])
 def test_an_account_without_money_is_not_merely_busy(detail: dict[str, str]) -> None:
     body = {"error": {"message": "You exceeded your current quota.", **detail}}
-    assert isinstance(wire.error(429, body, model="m"), Refused)
-    assert isinstance(wire.error(None, body, model="m"), Refused)
+    assert isinstance(wire.error(429, body, model="m"), AccountRefused)
+    assert isinstance(wire.error(None, body, model="m"), AccountRefused)
 
 
 @pytest.mark.parametrize(
     ("named", "error"),
     [
         ("overloaded_error", Unavailable),
-        ("rate_limit_error", Overloaded),
-        ("authentication_error", Refused),
+        ("rate_limit_error", RateLimited),
+        ("authentication_error", AccountRefused),
         ("invalid_request_error", BadRequest),
         ("api_error", UpstreamError),
     ],

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from typing import Any
+
+from models.catalog import AnthropicModel, OpenAIModel
+from models.flagship.account import accounts
+from models.flagship.rates import Terms
+
+
+def openai(**fields: Any) -> OpenAIModel:
+    return OpenAIModel.model_validate({"engine": "openai", **fields})
+
+
+def test_models_with_one_key_at_one_host_share_an_account() -> None:
+    models = {
+        "a": openai(api_key_env="K", max_concurrent=9, tokens_per_minute=900),
+        "b": openai(api_key_env="K", max_concurrent=5, requests_per_minute=60),
+        "c": openai(api_key_env="OTHER"),
+        "d": AnthropicModel(engine="anthropic", api_key_env="K"),
+    }
+    assert accounts(models) == {
+        "K@api.openai.com": Terms(5, 60, 900),
+        "OTHER@api.openai.com": Terms(64),
+        "K@api.anthropic.com": Terms(64),
+    }
+
+
+def test_models_without_a_key_share_none() -> None:
+    models = {
+        "a": openai(base_url="http://127.0.0.1:8001/v1"),
+        "b": openai(base_url="http://127.0.0.1:8001/v1"),
+    }
+    assert set(accounts(models)) == {"a@127.0.0.1:8001", "b@127.0.0.1:8001"}
