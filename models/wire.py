@@ -156,6 +156,7 @@ def completion(body: Mapping[str, Any], *, model: str) -> Completion:
         model=model,
         message=_answer(said or refusal, _thought(raw), calls),
         finish_reason=_finish(choice.get("finish_reason"), calls, refused=bool(refusal)),
+        stop_sequence=_stopped_by(choice),
         usage=usage(body.get("usage")),
         sources=_sources(raw),
         request_id=_identity(body),
@@ -226,6 +227,7 @@ class Deltas:
     _thought: list[str] = field(default_factory=list)
     _calls: dict[int, ToolCall] = field(default_factory=dict)
     _finish: Any = None
+    _stopped_by: str | None = None
     _usage: Usage = field(default_factory=Usage)
     _refused: bool = False
     _sources: tuple[Source, ...] = ()
@@ -245,6 +247,7 @@ class Deltas:
         self._identity = self._identity or _identity(chunk)
         choice = _first(chunk.get("choices"))
         self._finish = choice.get("finish_reason") or self._finish
+        self._stopped_by = _stopped_by(choice) or self._stopped_by
         delta = loose.mapping(choice.get("delta"))
         if thought := _thought(delta):
             self._thought.append(thought)
@@ -283,6 +286,7 @@ class Deltas:
                 model=self.model,
                 message=_answer("".join(self._text), "".join(self._thought), calls),
                 finish_reason=_finish(self._finish, calls, refused=self._refused),
+                stop_sequence=self._stopped_by,
                 usage=self._usage,
                 sources=self._sources,
                 request_id=self._identity,
@@ -349,6 +353,13 @@ def error(status: int | None, body: Any, *, model: str, mend: str = "") -> Fusio
         # What these say is that no work was begun. A 500 may come after it, and be billed.
         return Unavailable(message)
     return UpstreamError(message)
+
+
+def _stopped_by(choice: Mapping[str, Any]) -> str | None:
+    """The text of `stop` that ended the answer: vLLM says which (or a token's number), others
+    do not."""
+    said = choice.get("stop_reason")
+    return said if isinstance(said, str) and said else None
 
 
 def _finish(raw: Any, calls: tuple[ToolCall, ...], *, refused: bool = False) -> FinishReason:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,10 +138,13 @@ async def _metrics() -> str:
 
 
 @contextmanager
-def doorway() -> Iterator[Doorway]:
+def doorway(
+    catalog: Catalog = CATALOG, wiring: Callable[[Answerer], Answerer] = lambda table: table
+) -> Iterator[Doorway]:
+    """`wiring` makes what answers for every name, of what answers for models."""
     models: dict[str, Any] = {}
     table = Table(models)
-    editions = Fixed(Edition(CATALOG, table, table))
+    editions = Fixed(Edition(catalog, table, wiring(table)))
     door = Door(editions, Silence(), SystemClock(), Watch(_always))
     rooms: list[Room] = [
         door,

@@ -70,7 +70,7 @@ def merge(chunks: list[Chunk]) -> Chunk:
     said: dict[str, list[str]] = {}
     calls: list[Any] = []
     merged: Chunk = {"choices": []}
-    finish = None
+    finish = stopped_by = None
     for chunk in chunks:
         if chunk.get("usage"):
             merged["usage"] = chunk["usage"]
@@ -81,8 +81,10 @@ def merge(chunks: list[Chunk]) -> Chunk:
                     said.setdefault(kind, []).append(piece[kind])
             calls.extend(piece.get("tool_calls") or ())
             finish = choice.get("finish_reason") or finish
+            stopped_by = choice.get("stop_reason") or stopped_by
     delta: dict[str, Any] = {kind: "".join(pieces) for kind, pieces in said.items()}
     if calls:
         delta["tool_calls"] = calls
-    merged["choices"] = [{"index": 0, "delta": delta, "finish_reason": finish}]
+    last = {"index": 0, "delta": delta, "finish_reason": finish}
+    merged["choices"] = [last if stopped_by is None else last | {"stop_reason": stopped_by}]
     return merged

@@ -10,6 +10,7 @@ from models.errors import FusionError
 from models.messages import Completion, Reasoning, Source, ToolCall, Usage
 from serve.gateway.dialect import Asked
 from serve.gateway.extension import cited, sources, told
+from serve.gateway.responses.items import HIDDEN
 
 Item = dict[str, Any]
 
@@ -129,13 +130,14 @@ def text_part(text: str, found: tuple[Source, ...] = ()) -> dict[str, Any]:
 
 def reasoning_item(identity: str, thought: Reasoning, status: str = "completed") -> Item:
     """A thought's seal, or the whole of a hidden thought, is its encrypted content."""
+    hidden = None if thought.redacted is None else HIDDEN + thought.redacted
     return {
         "id": identity,
         "type": "reasoning",
         "status": status,
         "summary": [],
         "content": [thought_part(thought.text)] if thought.text else [],
-        "encrypted_content": thought.signature or thought.redacted,
+        "encrypted_content": hidden or thought.signature,
     }
 
 

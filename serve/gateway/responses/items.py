@@ -15,6 +15,9 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from models.messages import Image, Message, Reasoning, Text, ToolCall
 from serve.gateway.shape import Loose, Shape
 
+#: A thought that its provider hides begins so; what begins otherwise is the seal of a thought.
+HIDDEN = "hidden:"
+
 
 class _Text(Loose):
     type: Literal["input_text", "output_text"]
@@ -140,8 +143,8 @@ def _part(part: _Text | _Refusal | _Image) -> Text | Image:
 
 
 def _thought(item: _Reasoning) -> Reasoning:
-    """A seal with a text is the text's signature; a seal alone is a hidden thought."""
     text = "".join(one.text for one in item.content or item.summary)
-    if not text:
-        return Reasoning(redacted=item.encrypted_content)
-    return Reasoning(text, signature=item.encrypted_content)
+    seal = item.encrypted_content
+    if seal is not None and seal.startswith(HIDDEN):
+        return Reasoning(text, redacted=seal.removeprefix(HIDDEN))
+    return Reasoning(text, signature=seal)

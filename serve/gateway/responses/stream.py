@@ -157,12 +157,7 @@ class ResponseEvents:
     def _think(self, piece: ReasoningDelta) -> Iterator[bytes]:
         if piece.redacted is not None:
             yield from self._end_thought()
-            hidden = self._opened("rs")
-            yield self._added(hidden, whole.reasoning_item(hidden.id, Reasoning()))
-            yield self._done(
-                hidden, whole.reasoning_item(hidden.id, Reasoning(redacted=piece.redacted))
-            )
-            return
+            yield from self._unsaid(Reasoning(redacted=piece.redacted))
         if piece.text:
             if (item := self._thought) is None:
                 self._thought = item = self._opened("rs")
@@ -178,6 +173,8 @@ class ResponseEvents:
                 "response.reasoning_text.delta", item, content_index=0, delta=piece.text
             )
         if piece.signature is not None:
+            if self._thought is None:
+                yield from self._unsaid(Reasoning(signature=piece.signature))
             yield from self._end_thought(piece.signature)
 
     def _end_thought(self, signature: str | None = None) -> Iterator[bytes]:
@@ -189,6 +186,12 @@ class ResponseEvents:
         part = whole.thought_part(text)
         yield self._about("response.content_part.done", item, content_index=0, part=part)
         yield self._done(item, whole.reasoning_item(item.id, Reasoning(text, signature)))
+
+    def _unsaid(self, thought: Reasoning) -> Iterator[bytes]:
+        """A thought of which nothing but its seal is told."""
+        item = self._opened("rs")
+        yield self._added(item, whole.reasoning_item(item.id, Reasoning()))
+        yield self._done(item, whole.reasoning_item(item.id, thought))
 
     # Calls of the caller's functions
 

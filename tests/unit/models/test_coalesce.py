@@ -252,6 +252,12 @@ def test_the_end_and_the_usage_survive_joining() -> None:
     assert merged["usage"] == usage
 
 
+def test_which_text_ended_it_survives_joining() -> None:
+    end = say("b", "stop")
+    end["choices"][0]["stop_reason"] = "END"
+    assert merge([say("a"), end])["choices"][0]["stop_reason"] == "END"
+
+
 def test_thoughts_are_joined_like_words() -> None:
     said = [{"reasoning": "a"}, {"reasoning": "b"}, {"content": "c"}, {"content": "d"}]
     (choice,) = merge([{"choices": [{"delta": delta}]} for delta in said])["choices"]

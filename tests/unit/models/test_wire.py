@@ -568,6 +568,15 @@ def test_what_a_model_thinks_is_kept_apart_from_what_it_says(field: str) -> None
     assert deltas.done().completion.message == whole.message
 
 
+@pytest.mark.parametrize(("reason", "stopped_by"), [("END", "END"), (2, None), (None, None)])
+def test_which_text_ended_the_answer_is_kept(reason: Any, stopped_by: str | None) -> None:
+    choice = {"message": {"content": "x"}, "finish_reason": "stop", "stop_reason": reason}
+    assert wire.completion({"choices": [choice]}, model="m").stop_sequence == stopped_by
+    deltas = wire.Deltas("m")
+    list(deltas.feed({"choices": [{"delta": {}, "finish_reason": "stop", "stop_reason": reason}]}))
+    assert deltas.done().completion.stop_sequence == stopped_by
+
+
 def test_effort_is_sent_where_it_is_asked_for() -> None:
     asked = Request("m", (user("q"),), effort="low")
     assert wire.payload(asked, model="m", stream=False)["reasoning_effort"] == "low"

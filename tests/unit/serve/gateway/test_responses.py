@@ -231,7 +231,7 @@ def test_thoughts_and_calls(doorway: Doorway) -> None:
     assert thought.content is not None
     assert (thought.content[0].text, thought.encrypted_content) == ("hm well", "seal")
     assert hidden.type == "reasoning"
-    assert (hidden.content, hidden.encrypted_content) == ([], "hidden")
+    assert (hidden.content, hidden.encrypted_content) == ([], "hidden:hidden")
     assert message.type == "message"
     for call, identity in ((first, "c1"), (second, "c2")):
         assert call.type == "function_call"
