@@ -36,6 +36,8 @@ class Call:
     cost_cap_nano_usd: int | None = None
     idempotency_key: str | None = None
     fusion_depth: int = 0
+    #: Seconds that the caller waits where a person must allow the request first.
+    waits_s: float = 0.0
     #: Policies whose ask a person has approved for this request.
     approved: frozenset[str] = frozenset()
     #: The caller's own words about the request, kept and never interpreted.

@@ -49,7 +49,7 @@ class House:
         def make(catalog: Catalog, version: int) -> Edition:
             rules = policies.rules(catalog.policies)
             models = Policed(self._parts.models(catalog), catalog, rules, self.control)
-            pipeline = Entrance(wiring(catalog, models), rules, self.control)
+            pipeline = Entrance(wiring(catalog, models), catalog, rules, self.control)
             return Edition(catalog, models, pipeline, version)
 
         await migrate.upgrade(self.database)

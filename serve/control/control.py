@@ -6,14 +6,23 @@ import asyncio
 from collections.abc import Sequence
 
 from models.answerer import Clock
-from models.errors import FusionError, Overloaded, PolicyDenied
+from models.call import Call
+from models.flagship.client import new_client
+from serve.control.approvals import Approvals
+from serve.control.asked import Asked
 from serve.control.audit import Audit
 from serve.control.counters import Counters
+from serve.control.parking import Parking
 from serve.control.policy.catalog import Rule
 from serve.control.policy.engine import Ruling, evaluate
 from serve.control.policy.own import Decided, OwnRule
 from serve.control.policy.values import Event, Policy, State
+from serve.control.webhook import Webhook
+from serve.editions.edition import Current
 from serve.store.database import Database
+
+#: Asks of calls within requests that are kept, where a request did not need to know.
+MOST_ASKS = 1000
 
 
 class Control:
@@ -23,6 +32,11 @@ class Control:
         self.clock = clock
         self.counters = Counters(database)
         self.audit = Audit(database)
+        self.approvals = Approvals(database, self.counters, clock)
+        self.parking = Parking(self.approvals, clock)
+        self._database = database
+        self._asks: dict[str, Asked] = {}
+        self._webhook: asyncio.Task[None] | None = None
         self._later: set[asyncio.Task[None]] = set()
 
     async def rule(self, rules: Sequence[Rule], event: Event) -> Ruling:
@@ -38,7 +52,7 @@ class Control:
         if names:
             ruling = await self.counters.judged(
                 names,
-                holder(event),
+                event.token,
                 event.at,
                 lambda state: evaluate(asked, event, state),
                 over=event.phase == "response",
@@ -54,7 +68,7 @@ class Control:
         call is being cancelled."""
 
         async def done() -> None:
-            await self.counters.release(holder(event), settle=settle)
+            await self.counters.release(event.token, settle=settle)
 
         task = asyncio.create_task(done())
         self._later.add(task)
@@ -66,24 +80,35 @@ class Control:
         if not task.cancelled():
             task.exception()
 
+    def remember(self, call: Call, asked: Asked) -> None:
+        """Keep that a call within a request had to ask, for as long as that may matter."""
+        self._asks[call.request or call.id] = asked
+        if len(self._asks) > MOST_ASKS:
+            self._asks.pop(next(iter(self._asks)))
+
+    def recall(self, call: Call) -> Asked | None:
+        """What a call within this request had to ask."""
+        return self._asks.pop(call.id, None)
+
+    def start(self, editions: Current) -> None:
+        """From now on continue what is approved, and tell the webhook, in the background."""
+        self.parking.start(lambda: editions.current)
+        webhook = Webhook(
+            self._database,
+            lambda: editions.current.catalog.approvals,
+            new_client(),
+            self.clock,
+        )
+        self._webhook = asyncio.create_task(webhook.run())
+
     async def close(self) -> None:
         """Write what is still to be written."""
+        await self.parking.close()
+        if self._webhook is not None:
+            self._webhook.cancel()
+            await asyncio.gather(self._webhook, return_exceptions=True)
         await asyncio.gather(*self._later, return_exceptions=True)
         await self.audit.flush()
-
-
-def holder(event: Event) -> str:
-    """Who holds what this event holds. An answer gives back what its call held."""
-    phase = "model_call" if event.phase == "response" else event.phase
-    return f"{phase}:{event.call.id}"
-
-
-def refusal(ruling: Ruling) -> FusionError:
-    """What a caller gets who is denied."""
-    waits = [said.verdict.retry_after_s for said in ruling.objections]
-    if waits and all(wait is not None for wait in waits):
-        return Overloaded(ruling.reason, retry_after_s=max(wait or 0 for wait in waits))
-    return PolicyDenied(f"{ruling.reason} This request was not answered.")
 
 
 async def _asked(policy: Policy, event: Event) -> Policy:

@@ -1,4 +1,8 @@
-"""The rules at the entrance: what is asked of every request before anything answers it."""
+"""The rules at the entrance, and what becomes of a request that a person must allow first.
+
+A caller who waits (`call.waits_s`) gets the answer once somebody has decided. Everybody else gets
+a 402 with the approval's id, and the request goes on by itself when it is approved.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,12 @@ from dataclasses import replace
 
 from models.answerer import Answerer, Events
 from models.call import Call
-from models.messages import Completion, Request
+from models.catalog import Catalog
+from models.errors import ApprovalNeeded, FusionError, PolicyDenied, UpstreamError
+from models.messages import Completion, Done, Progress, Request, TextDelta, ToolCallDelta
+from serve.control import neutral
+from serve.control.asked import Asked, passed
 from serve.control.control import Control
-from serve.control.policed import passed
 from serve.control.policy.catalog import Rule
 from serve.control.policy.values import Event
 
@@ -18,19 +25,58 @@ from serve.control.policy.values import Event
 class Entrance:
     """`inner` answers for every name of the catalog."""
 
-    def __init__(self, inner: Answerer, rules: Sequence[Rule], control: Control) -> None:
+    def __init__(
+        self, inner: Answerer, catalog: Catalog, rules: Sequence[Rule], control: Control
+    ) -> None:
         self._inner = inner
+        self._catalog = catalog
         self._rules = rules
         self._control = control
 
     async def complete(self, request: Request, call: Call) -> Completion:
+        until = self._control.clock.now() + call.waits_s
+        while True:
+            try:
+                return await self._complete(request, call)
+            except FusionError as error:
+                if (asked := self._asked(error, call)) is None:
+                    raise
+            told, mine = await self._park(asked, request, call)
+            answer = await self._decided(told, until, call, mine=mine)
+            if answer is not None:
+                return answer
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        until = self._control.clock.now() + call.waits_s
+        while True:
+            said = False
+            try:
+                async with aclosing(self._stream(request, call)) as events:
+                    async for event in events:
+                        said = said or not isinstance(event, Progress)
+                        yield event
+                return
+            except FusionError as error:
+                if (asked := self._asked(error, call)) is None:
+                    raise
+            told, mine = await self._park(asked, request, call)
+            yield Progress("approval.required", {"id": told.approval, "message": told.message})
+            if said:  # what was said cannot be taken back, so it cannot be said again
+                raise told
+            answer = await self._decided(told, until, call, mine=mine)
+            if answer is not None:
+                async for event in replayed(answer):
+                    yield event
+                return
+
+    async def _complete(self, request: Request, call: Call) -> Completion:
         event = await self._admitted(request, call)
         try:
             return await self._inner.complete(event.request, call)
         finally:
             self._left(event)
 
-    async def stream(self, request: Request, call: Call) -> Events:
+    async def _stream(self, request: Request, call: Call) -> Events:
         event = await self._admitted(request, call)
         try:
             async with aclosing(self._inner.stream(event.request, call)) as events:
@@ -49,3 +95,39 @@ class Entrance:
     def _left(self, event: Event) -> None:
         if any(rule.concerns(event) for rule in self._rules):
             self._control.release(event)
+
+    def _asked(self, error: FusionError, call: Call) -> Asked | None:
+        """What a person must allow, if it is that what the request failed for."""
+        inside = self._control.recall(call)
+        return error if isinstance(error, Asked) else inside
+
+    async def _park(
+        self, asked: Asked, request: Request, call: Call
+    ) -> tuple[ApprovalNeeded, bool]:
+        return await self._control.parking.park(asked, request, call, self._catalog)
+
+    async def _decided(
+        self, told: ApprovalNeeded, until: float, call: Call, *, mine: bool
+    ) -> Completion | None:
+        """The parked request's answer; None where somebody else's request was parked, so that this
+        one may be tried again. Raises `told` for a caller who does not wait."""
+        if not call.waits_s:
+            raise told
+        seen = await self._control.parking.decided(told.approval, until)
+        if seen["state"] != "approved":
+            why = seen["error"]["message"] if seen["error"] else "Nobody decided in time."
+            raise PolicyDenied(f"{told.message} {why}")
+        if not mine:
+            return None
+        if seen["run"] == "failed":
+            raise UpstreamError(f"The approved request failed: {seen['error']['message']}")
+        return neutral.completion(seen["answer"])
+
+
+async def replayed(answer: Completion) -> Events:
+    """A whole answer as a stream."""
+    if answer.text:
+        yield TextDelta(answer.text)
+    for at, tool in enumerate(answer.message.tool_calls):
+        yield ToolCallDelta(at, tool.arguments, tool.id, tool.name)
+    yield Done(answer)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
 
 from models.answerer import Answerer, Events
 from models.call import Call
 from models.catalog import Catalog
 from models.errors import (
-    ApprovalNeeded,
     BadRequest,
     FusionError,
     NotFound,
@@ -20,7 +18,8 @@ from models.errors import (
     Unavailable,
 )
 from models.messages import Completion, Done, Request, ToolCallDelta
-from serve.control.control import Control, refusal
+from serve.control.asked import Asked, passed
+from serve.control.control import Control
 from serve.control.policy.catalog import Rule
 from serve.control.policy.engine import Ruling
 from serve.control.policy.values import Event
@@ -86,17 +85,26 @@ class Policed:
             approved=call.approved,
         )
         ruling = await self._control.rule(self._rules, event)
-        return passed(ruling).event
+        return self._passed(ruling).event
+
+    def _passed(self, ruling: Ruling) -> Ruling:
+        try:
+            return passed(ruling)
+        except Asked as asked:
+            # A fusion goes on without the panelist that had to ask. If it fails for that, the
+            # entrance must know why.
+            self._control.remember(ruling.event.call, asked)
+            raise
 
     async def _answered(self, event: Event, completion: Completion) -> Completion:
         """The answer, counted, and its tool calls judged. Raises what rules say against them."""
         now = self._control.clock.now()
         said = replace(event, phase="response", at=now, completion=completion, worst_nano_usd=0)
         ruling = await self._control.rule(self._rules, said)
-        passed(ruling)
+        self._passed(ruling)
         for tool in completion.message.tool_calls:
             called = replace(said, phase="tool_call", tool=tool, completion=None)
-            passed(await self._control.rule(self._rules, called))
+            self._passed(await self._control.rule(self._rules, called))
         return completion
 
     def _broke(self, event: Event, error: BaseException) -> None:
@@ -118,24 +126,3 @@ class Policed:
                 output = request.sampling.max_tokens or one.max_output
                 worst = max(worst, one.price.worst(entered, output))
         return worst
-
-
-def passed(ruling: Ruling) -> Ruling:
-    """A ruling that lets its event pass. Raises what it says otherwise."""
-    if ruling.decision == "deny":
-        raise refusal(ruling)
-    if ruling.decision == "ask":
-        raise Asked(ruling)
-    return ruling
-
-
-class Asked(ApprovalNeeded):
-    """An ask on its way to where the request can be parked. Keeps what was asked."""
-
-    def __init__(self, ruling: Ruling) -> None:
-        super().__init__(f"{ruling.reason} A person must allow it.")
-        self.ruling = ruling
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Another process cannot park the request, and needs no ruling.
-        return (ApprovalNeeded, (self.message,))

@@ -15,6 +15,7 @@ from serve import parts
 from serve.access.book import KeyBook
 from serve.access.guard import Guard
 from serve.access.room import KeysRoom
+from serve.control.rooms import ApprovalsRoom
 from serve.editions.room import CatalogRoom
 from serve.fusion.record import Records
 from serve.gateway.count import TokenCount
@@ -64,7 +65,9 @@ class Gateway:
             CatalogRoom(house.editions, house.history, parts.not_running),
             KeysRoom(book, clock),
             FusionsRoom(records),
+            ApprovalsRoom(house.control, house.editions),
         ]
+        house.control.start(house.editions)
         self._house = house
         self._site = site(rooms, guard)
 

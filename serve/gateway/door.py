@@ -36,6 +36,7 @@ from models.messages import (
     ToolCallDelta,
 )
 from serve.access.caller import Caller, caller
+from serve.control.headers import told
 from serve.editions.edition import Current, Edition
 from serve.gateway.dialect import Asked, Dialect, Encoder, to_json
 from serve.gateway.dialects import DIALECTS
@@ -241,14 +242,17 @@ def _call(http: HttpRequest, asked: Asked, visit: _Visit) -> Call:
     depth = http.headers.get(DEPTH_HEADER, "0")
     if not re.fullmatch(r"[0-9]{1,3}", depth):
         raise BadRequest(f"'{DEPTH_HEADER}' must be a small number.", param=DEPTH_HEADER)
+    said = told(http.headers)
     return Call(
         id=identity,
         project=visit.caller.project,
         key=visit.caller.key,
-        deadline=visit.start + limit,
+        # Whoever waits for a person waits beside, and not within, the time for the answer.
+        deadline=visit.start + limit + said.get("waits_s", 0.0),
         cost_cap_nano_usd=asked.extension.cost_cap_nano_usd,
         fusion_depth=int(depth),
         metadata=asked.metadata,
+        **said,
     )
 
 

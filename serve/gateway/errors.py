@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from models.errors import FusionError
+from models.errors import ApprovalNeeded, FusionError
 
 
 def body(error: FusionError) -> dict[str, Any]:
-    """`{"error": {"message", "type", "param", "code"}}`."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": error.kind,
-            "param": error.param,
-            "code": error.code,
-        }
+    """`{"error": {"message", "type", "param", "code"}}`, and where a person is asked, as what."""
+    told: dict[str, Any] = {
+        "message": error.message,
+        "type": error.kind,
+        "param": error.param,
+        "code": error.code,
     }
+    if isinstance(error, ApprovalNeeded) and error.approval:
+        told["approval"] = error.approval
+    return {"error": told}
 
 
 def headers(error: FusionError) -> dict[str, str]:

@@ -139,7 +139,7 @@ counters = sa.Table(
 counter_holds = sa.Table(
     "counter_holds",
     metadata,
-    #: `phase:call`, so that a request and the model call in it are two.
+    #: The event's token, so that a request and the model call in it are two.
     sa.Column("holder", sa.Text, primary_key=True),
     sa.Column("counter", sa.Text, primary_key=True),
     sa.Column("amount", sa.BigInteger, nullable=False),
@@ -165,4 +165,57 @@ audit = sa.Table(
     sa.Column("decision", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Index(None, "project", "id"),
+)
+
+#: What persons are asked, and the request that waits for their word.
+approvals = sa.Table(
+    "approvals",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("key", sa.Text),
+    sa.Column("session", sa.Text),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    #: `pending`, `approved`, `rejected` or `expired`.
+    sa.Column("state", sa.Text, nullable=False),
+    #: The same for requests that ask the same; one of them is pending at a time.
+    sa.Column("asks", sa.Text, nullable=False),
+    sa.Column("sentence", sa.Text, nullable=False),
+    #: Policy, reason, and what is proposed, for each that asks.
+    sa.Column("policies", sa.JSON, nullable=False),
+    #: The request and its call, as they came.
+    sa.Column("work", sa.JSON, nullable=False),
+    sa.Column("decided_at", sa.BigInteger),
+    sa.Column("decided_by", sa.Text),
+    sa.Column("decided_from", sa.Text),
+    sa.Column("note", sa.Text),
+    #: Policies whose ask counts as allowed for the parked request.
+    sa.Column("granted", sa.JSON),
+    #: Of the parked request: `parked`, then `done` with an answer, or `failed` with an error.
+    sa.Column("run", sa.Text, nullable=False),
+    sa.Column("runner", sa.Text),
+    sa.Column("runs_until", sa.BigInteger),
+    sa.Column("answer", sa.JSON),
+    sa.Column("error", sa.JSON),
+    sa.Index(None, "project", "created_at"),
+    sa.Index(None, "state", "run"),
+    sa.Index(
+        "uq_approvals_pending",
+        "project",
+        "asks",
+        unique=True,
+        sqlite_where=sa.text("state = 'pending'"),
+        postgresql_where=sa.text("state = 'pending'"),
+    ),
+)
+
+#: What the webhook is still to be told.
+notices = sa.Table(
+    "notices",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("due_at", sa.BigInteger, nullable=False, index=True),
 )

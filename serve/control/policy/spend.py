@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from models.policies import Spend
 from models.prices import NANO_PER_USD, usd
-from serve.control.policy.values import ALLOW, Add, Event, Hold, Phase, State, Verdict
+from serve.control.policy.values import ALLOW, Add, Ceiling, Event, Hold, Phase, State, Verdict
 
 #: A call without a deadline holds its worst case for this long if nobody says how it ended.
 HOLD_S = 3600.0
@@ -31,6 +31,8 @@ class SpendLimit:
         count = state.of(spent)
         used = count.value + count.held + event.worst_nano_usd
         ceiling = max(self._steps[0], state.value(approved))
+        if self.spec.then != "ask":
+            ceiling = min(ceiling, self._limit)  # beyond a hard stop nobody can approve
         # At the door nothing is known of the cost but that it is more than nothing.
         fits = used <= ceiling if event.phase == "model_call" else used < ceiling
         if fits:
@@ -44,9 +46,8 @@ class SpendLimit:
         )
         if ceiling >= self._limit and self.spec.then == "deny":
             return Verdict("deny", reason)
-        return Verdict(
-            "ask", reason, self._hold(event, spent), ceiling=(approved, self._next(ceiling, used))
-        )
+        proposed = Ceiling(approved, self._next(ceiling, used), "dollars", NANO_PER_USD)
+        return Verdict("ask", reason, self._hold(event, spent), ceiling=proposed)
 
     @property
     def _limit(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.policies import ToolCalls
-from serve.control.policy.values import Add, Event, Phase, State, Verdict
+from serve.control.policy.values import Add, Ceiling, Event, Phase, State, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,4 +28,5 @@ class ToolCallLimit:
         reason = f"Policy '{self.name}': {limit} tool calls were made, which is the limit."
         if self.spec.then == "deny":
             return Verdict("deny", reason)
-        return Verdict("ask", reason, (Add(made, 1),), ceiling=(approved, limit + self.spec.limit))
+        more = Ceiling(approved, limit + max(1, self.spec.limit), "calls")
+        return Verdict("ask", reason, (Add(made, 1),), ceiling=more)

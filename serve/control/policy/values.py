@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -35,6 +36,8 @@ class Event:
     completion: Completion | None = None
     #: Policies whose ask a person has approved for this very request.
     approved: frozenset[str] = frozenset()
+    #: Under which it holds what it holds. Not the call's id, which a client may have chosen.
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def within(self, scope: Scope) -> str:
         """Whose count this event adds to: `session:ses_…`. Outside a session, itself."""
@@ -104,6 +107,17 @@ Change = Put | Add | Hold
 
 
 @dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What an approval may raise: this counter, to `proposed` or another value. `per_unit` of the
+    counter are one `unit` of what a person speaks of."""
+
+    counter: str
+    proposed: int
+    unit: str
+    per_unit: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What one policy says. `changes` happen only if nobody objects."""
 
@@ -112,8 +126,8 @@ class Verdict:
     changes: tuple[Change, ...] = ()
     #: What to ask instead, with `allow`: redacted, or of another model.
     request: Request | None = None
-    #: With `ask`: the counter that an approval raises, and what is proposed for it.
-    ceiling: tuple[str, int] | None = None
+    #: With `ask`: what an approval may raise.
+    ceiling: Ceiling | None = None
     #: With `deny`: seconds after which it may be allowed.
     retry_after_s: float | None = None
 

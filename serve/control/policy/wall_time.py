@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.policies import WallTime
-from serve.control.policy.values import Event, Phase, Put, State, Verdict
+from serve.control.policy.values import Ceiling, Event, Phase, Put, State, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,4 +34,6 @@ class WallTimeLimit:
         )
         if self.spec.then == "deny":
             return Verdict("deny", reason)
-        return Verdict("ask", reason, ceiling=(approved, now - start + limit))
+        return Verdict(
+            "ask", reason, ceiling=Ceiling(approved, now - start + limit, "seconds", 1000)
+        )

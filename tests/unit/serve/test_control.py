@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import stores
+from guarded import HELLO, IN_SESSION, Guarded, store, until
 
-from models.answerer import Events
 from models.call import Call
-from models.catalog import Catalog
 from models.errors import (
     ApprovalNeeded,
     FusionError,
@@ -24,104 +20,22 @@ from models.errors import (
     Unavailable,
     UpstreamError,
 )
-from models.fake import FakeClock, FakeModel, settle
+from models.fake import settle
 from models.messages import (
     Completion,
     Done,
-    Request,
     Sampling,
-    Stage,
     TextDelta,
     ToolCall,
     ToolCallDelta,
     user,
 )
-from models.prices import NANO_PER_USD
-from serve.control.control import Control
-from serve.control.entrance import Entrance
-from serve.control.policed import Policed
-from serve.control.policy.catalog import rules
 from serve.store.database import Database
-
-#: A dollar for each word written, nothing for what is read.
-PRICE = {"input": 0, "output": 1_000_000}
-HELLO = Request("m", (user("hello"),), Sampling(max_tokens=1))
-IN_SESSION = Call(session="ses_1")
-
-
-class Paid:
-    """A fake model whose answers carry their price, or that fails."""
-
-    def __init__(self, model: FakeModel, usd: int = 1) -> None:
-        self.model = model
-        self.usd = usd
-        self.tools: tuple[ToolCall, ...] = ()
-
-    async def complete(self, request: Request, call: Call) -> Completion:
-        completion = await self.model.complete(request, call)
-        return self._billed(completion)
-
-    async def stream(self, request: Request, call: Call) -> Events:
-        async with aclosing(self.model.stream(request, call)) as events:
-            async for event in events:
-                if isinstance(event, Done):
-                    for at, tool in enumerate(self.tools):
-                        yield ToolCallDelta(at, tool.arguments, tool.id, tool.name)
-                    event = Done(self._billed(event.completion))
-                yield event
-
-    def _billed(self, completion: Completion) -> Completion:
-        stage = Stage("answer", "m", nano_usd=self.usd * NANO_PER_USD)
-        message = replace(completion.message, tool_calls=self.tools)
-        return replace(completion, stages=(stage,), message=message)
-
-
-class Guarded:
-    """One process: its own control on the store, and a model behind it."""
-
-    def __init__(self, database: Database, policies: dict[str, Any], **model: Any) -> None:
-        self.clock = FakeClock(1000.0)
-        catalog = Catalog.model_validate(
-            {
-                "models": {
-                    "m": {"engine": "fake", "price": PRICE},
-                    "small": {"engine": "fake", "price": {"input": 0, "output": 0}},
-                },
-                "aliases": {"a": "m"},
-                "roles": {"judge": "m"},
-                "policies": policies,
-            }
-        )
-        self.model = FakeModel("m", **model)
-        self.paid = Paid(self.model)
-        self.control = Control(database, self.clock)
-        made = rules(catalog.policies)
-        self.models = Policed(self.paid, catalog, made, self.control)
-        self.entrance = Entrance(self.models, made, self.control)
-
-    async def spent(self, counter: str) -> int:
-        await self.control.close()
-        count = (await self.control.counters.read([counter], self.clock.now())).of(counter)
-        return (count.value + count.held) // NANO_PER_USD
-
-    async def audited(self) -> list[tuple[str, str, str]]:
-        await self.control.close()
-        rows = [row async for row in self.control.audit.export()]
-        return [(row["phase"], row["policy"], row["decision"]) for row in rows]
-
-
-async def until(reached: Callable[[], bool]) -> None:
-    """Wait for something in real time, as the store takes some."""
-    for _ in range(5000):
-        if reached():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not happen")
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with stores.empty(f"sqlite:///{tmp_path}/fusion.db") as made:
+    async with store(tmp_path) as made:
         yield made
 
 
@@ -294,3 +208,14 @@ async def test_without_policies_nothing_is_written(database: Database) -> None:
     await process.entrance.complete(HELLO, IN_SESSION)
     await settle()
     assert await process.audited() == []
+
+
+async def test_calls_of_one_id_are_still_two(database: Database) -> None:
+    """A client may name its requests, and may name two alike."""
+    process = Guarded(database, HARD, first_token_s=1)
+    three = replace(HELLO, sampling=Sampling(max_tokens=3))
+    first = asyncio.create_task(process.models.complete(three, Call(id="same", session="ses_1")))
+    await until(lambda: bool(process.model.calls))
+    with pytest.raises(PolicyDenied):
+        await process.models.complete(three, Call(id="same", session="ses_1"))
+    first.cancel()

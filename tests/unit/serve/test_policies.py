@@ -32,6 +32,7 @@ from serve.control.policy.values import (
     ALLOW,
     PHASES,
     Add,
+    Ceiling,
     Count,
     Decision,
     Event,
@@ -44,6 +45,7 @@ from serve.control.policy.values import (
 )
 
 USD = NANO_PER_USD
+CEILING = "p/session:ses_1#ceiling"
 SPEC: TypeAdapter[Any] = TypeAdapter(PolicySpec)
 
 
@@ -181,7 +183,7 @@ def test_at_the_limit_a_person_is_asked() -> None:
     ruling = ledger.ask(spend, event=event(worst_nano_usd=2 * USD))
     assert ruling.decision == "ask"
     assert "has spent 99 dollars, and 2 more may follow; it may spend 100" in ruling.reason
-    assert ruling.objections[0].verdict.ceiling == ("p/session:ses_1#ceiling", 200 * USD)
+    assert ruling.objections[0].verdict.ceiling == Ceiling(CEILING, 200 * USD, "dollars", USD)
 
 
 def test_a_new_ceiling_lets_it_go_on_up_to_there() -> None:
@@ -197,13 +199,15 @@ def test_steps_on_the_way_are_asked_about_one_after_the_other() -> None:
     ledger, spend = Ledger(), policy(kind="spend", limit_usd=100, ask_at_usd=[80, 50])
     ledger.values = {"p/session:ses_1": 50 * USD}
     first = ledger.ask(spend, event=event("request")).objections[0].verdict
-    assert first.ceiling == ("p/session:ses_1#ceiling", 80 * USD)
+    assert first.ceiling == Ceiling(CEILING, 80 * USD, "dollars", USD)
     ledger.values |= {"p/session:ses_1#ceiling": 80 * USD}
     assert ledger.ask(spend, event=event("request")).decision == "allow"
 
 
 def test_a_hard_stop_denies() -> None:
     ledger, spend = Ledger(), policy(kind="spend", limit_usd=1, then="deny")
+    assert ledger.ask(spend, event=event(worst_nano_usd=2 * USD)).decision == "deny"
+    ledger.values[CEILING] = 5 * USD  # whoever approved that
     assert ledger.ask(spend, event=event(worst_nano_usd=2 * USD)).decision == "deny"
 
 
@@ -255,8 +259,9 @@ def test_a_session_has_its_time() -> None:
     ruling = ledger.ask(limit, event=event("request", at=1061))
     assert ruling.decision == "ask"
     assert "61 seconds ago" in ruling.reason
-    counter, ceiling = ruling.objections[0].verdict.ceiling or ("", 0)
-    ledger.values[counter] = ceiling
+    ceiling = ruling.objections[0].verdict.ceiling
+    assert ceiling
+    ledger.values[ceiling.counter] = ceiling.proposed
     assert ledger.ask(limit, event=event("request", at=1100)).decision == "allow"
 
 

@@ -1,0 +1,187 @@
+"""`fusion approvals`, `fusion audit`, `fusion policy`: what people decide, what rules said."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.markup import escape
+from rich.table import Table
+
+from models.call import Call
+from models.messages import Request
+from serve.cli.common import (
+    CatalogFile,
+    Json,
+    Port,
+    Url,
+    ask,
+    fail,
+    get,
+    out,
+    plainly,
+    print_json,
+    read_catalog,
+    server_url,
+)
+from serve.control import neutral
+from serve.control.policy.catalog import rules
+from serve.control.policy.engine import Ruling, evaluate
+from serve.control.policy.own import Decided, OwnRule
+from serve.control.policy.values import Event, Policy, State
+from serve.gateway.chat.request import parse
+
+approvals = typer.Typer(name="approvals", help="What persons are asked.", no_args_is_help=True)
+audit = typer.Typer(name="audit", help="What the rules said.", no_args_is_help=True)
+policy = typer.Typer(name="policy", help="The rules themselves.", no_args_is_help=True)
+
+
+def register(parent: typer.Typer) -> None:
+    for group in (approvals, audit, policy):
+        parent.add_typer(group)
+
+
+@approvals.command("list")
+def show(
+    state: Annotated[
+        str | None, typer.Option(help="pending, approved, rejected or expired.")
+    ] = None,
+    url: Url = None,
+    port: Port = None,
+    as_json: Json = False,
+) -> None:
+    """List the newest approvals."""
+    query = f"?state={state}" if state else ""
+    found = ask(server_url(url, port), "GET", f"/v1/approvals{query}")["data"]
+    if as_json:
+        print_json(found)
+        return
+    table = Table("id", "state", "session", "model", "what is asked", box=None, pad_edge=False)
+    for one in found:
+        table.add_row(
+            one["id"], one["state"], one["session"] or "", one["model"], escape(one["sentence"])
+        )
+    out.print(table)
+
+
+@approvals.command()
+def approve(
+    identity: Annotated[str, typer.Argument(metavar="ID")],
+    once: Annotated[bool, typer.Option("--once", help="Only this one request.")] = False,
+    ceiling: Annotated[
+        float | None, typer.Option(help="The new ceiling. Default: what is proposed.")
+    ] = None,
+    url: Url = None,
+    port: Port = None,
+    as_json: Json = False,
+) -> None:
+    """Let the request go on."""
+    body = {"decision": "approve", "once": once, "ceiling": ceiling}
+    _decide(identity, body, url, port, as_json)
+
+
+@approvals.command()
+def reject(
+    identity: Annotated[str, typer.Argument(metavar="ID")],
+    reason: Annotated[str, typer.Option(help="Why; the caller reads it.")] = "",
+    url: Url = None,
+    port: Port = None,
+    as_json: Json = False,
+) -> None:
+    """Let it end."""
+    _decide(identity, {"decision": "reject", "reason": reason}, url, port, as_json)
+
+
+def _decide(
+    identity: str, body: dict[str, Any], url: str | None, port: int | None, as_json: bool
+) -> None:
+    decided = ask(server_url(url, port), "POST", f"/v1/approvals/{identity}", body)
+    if as_json:
+        print_json(decided)
+    else:
+        out.print(f"{decided['id']}: {decided['state']}")
+
+
+@audit.command()
+def export(
+    after: Annotated[int, typer.Option(help="Only what came after this row.")] = 0,
+    project: Annotated[str | None, typer.Option(help="Only this project's.")] = None,
+    url: Url = None,
+    port: Port = None,
+) -> None:
+    """Print every verdict as a line of JSON, oldest first."""
+    query = f"?after={after}" + (f"&project={project}" if project else "")
+    answer = get(server_url(url, port), f"/v1/audit{query}")
+    if not answer.is_success:
+        fail(f"{answer.text[:500]} (HTTP {answer.status_code})")
+    typer.echo(answer.text, nl=False)
+
+
+@policy.command()
+def explain(
+    file: Annotated[Path, typer.Argument(metavar="REQUEST.json", help="A chat request.")],
+    session: Annotated[str | None, typer.Option(help="Within this session.")] = None,
+    key: Annotated[str | None, typer.Option(help="By this key's id.")] = None,
+    project: Annotated[str, typer.Option(help="Of this project.")] = "default",
+    catalog: CatalogFile = None,
+    as_json: Json = False,
+) -> None:
+    """Say which rule would say what, with counters that nothing has counted in yet. Asks no model
+    and changes nothing."""
+    known = read_catalog(catalog)
+    with plainly():
+        request = _request(file)
+        ruled = rules(known.policies)
+    call = Call(session=session, key=key, project=project)
+    target = known.resolve(request.model)
+    if target is None:
+        fail(f"nothing is called '{request.model}'", 2)
+    events = [Event("request", time.time(), call, request)]
+    if target.kind == "model":
+        events.append(Event("model_call", time.time(), call, request, model=target.name))
+    rulings = [
+        asyncio.run(_ruling([r.policy for r in ruled if r.concerns(event)], event))
+        for event in events
+    ]
+    said = [
+        {
+            "phase": ruling.event.phase,
+            "policy": one.policy,
+            "decision": one.verdict.decision,
+            "reason": one.verdict.reason,
+        }
+        for ruling in rulings
+        for one in ruling.said
+    ]
+    decisions = [ruling.decision for ruling in rulings]
+    decision = "deny" if "deny" in decisions else "ask" if "ask" in decisions else "allow"
+    if as_json:
+        print_json({"decision": decision, "said": said})
+        return
+    table = Table("phase", "policy", "says", "why", box=None, pad_edge=False)
+    for row in said:
+        table.add_row(row["phase"], row["policy"], row["decision"], escape(row["reason"]))
+    out.print(table)
+    out.print(f"together: {decision}")
+
+
+async def _ruling(policies: list[Policy], event: Event) -> Ruling:
+    asked = [
+        Decided(one.name, one.phases, await one.ask(event)) if isinstance(one, OwnRule) else one
+        for one in policies
+    ]
+    return evaluate(asked, event, State())
+
+
+def _request(file: Path) -> Request:
+    """A request in our own form, or as a client of OpenAI's chat dialect sends it."""
+    raw = file.read_bytes()
+    try:
+        return neutral.request(json.loads(raw))
+    except ValidationError:
+        return parse(raw).request
