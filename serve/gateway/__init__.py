@@ -1,5 +1,9 @@
 """The door: who speaks which dialect is known here and nowhere further in.
 
-`chat` translates OpenAI's chat dialect both ways, `errors` its error shape. `door` is what the
-routes do, with `streams` and `metrics`; `deployment` puts them on Ray Serve.
+`site` is the whole HTTP face, made of rooms; `deployment` puts it on Ray Serve. `door` is the room
+where models answer, with `streams` and `watch`; `count`, `names` and `vitals` are small ones.
+
+`dialect` says what a dialect is, `dialects` where each is spoken: `chat`, `responses` and
+`messages`, each with a request, an answer and a stream. They share `shape` (a body as a checked
+record), `entries` (a fusion asked for) and `extension` (what is ours beside an answer).
 """

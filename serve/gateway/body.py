@@ -1,35 +1,31 @@
-"""Reads the bodies of requests that are ours alone, strictly."""
+"""Reads the body of a request."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from models.errors import BadRequest, Cancelled, TooLarge
+from models.errors import Cancelled, TooLarge
+from serve.gateway import shape
+from serve.gateway.shape import Shape as Body
+
+__all__ = ["MOST", "Body", "parse", "read"]
 
 #: Largest body where no route says otherwise, in bytes.
 MOST = 1_000_000
 
-
-class Body(BaseModel):
-    """What a route takes: strict, frozen, and a key that it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+Asked = TypeVar("Asked", bound=Body)
 
 
-Asked = TypeVar("Asked", bound=BaseModel)
-
-
-async def read(request: Request, most: int = MOST) -> bytes:
+async def read(request: Request, most: int = MOST, mend: str = "") -> bytes:
     """The whole body. Raises TooLarge past `most` bytes, Cancelled when the client goes away."""
     taken = bytearray()
     try:
         async for piece in request.stream():
             taken += piece
             if len(taken) > most:
-                raise TooLarge(f"The body is larger than {most:,} bytes.")
+                raise TooLarge(f"The body is larger than {most / 1e6:g} MB{mend}.")
     except ClientDisconnect:
         raise Cancelled("The client went away.") from None
     return bytes(taken)
@@ -37,12 +33,4 @@ async def read(request: Request, most: int = MOST) -> bytes:
 
 async def parse(request: Request, into: type[Asked], most: int = MOST) -> Asked:
     """The body as this record. Raises BadRequest that names the field. Nothing sent is `{}`."""
-    raw = await read(request, most)
-    try:
-        return into.model_validate_json(raw or b"{}")
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(map(str, first["loc"])) or None
-        if first["type"] == "json_invalid":
-            raise BadRequest(f"The body is not valid JSON: {first['msg']}.") from None
-        raise BadRequest(f"'{field}': {first['msg']}.", param=field) from None
+    return shape.read(await read(request, most) or b"{}", into)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -24,7 +23,6 @@ from models.errors import (
     DeadlineExceeded,
     FusionError,
     Overloaded,
-    TooLarge,
     Unsupported,
 )
 from models.messages import (
@@ -38,6 +36,7 @@ from models.messages import (
 from serve.access.caller import Caller, caller
 from serve.control.headers import told
 from serve.editions.edition import Current, Edition
+from serve.gateway import body
 from serve.gateway.dialect import Asked, Dialect, Encoder, to_json
 from serve.gateway.dialects import DIALECTS
 from serve.gateway.memory import Memory
@@ -90,9 +89,9 @@ class Door:
                 return response
             answer = await self._whole(http, asked, visit)
             await self._answered(answer, asked, visit)
-            body = to_json(dialect.whole(answer, asked, visit.call.id))
+            told = to_json(dialect.whole(answer, asked, visit.call.id))
             visit.status = 200
-            return Response(body, media_type="application/json")
+            return Response(told, media_type="application/json")
         except FusionError as error:
             visit.status = error.status
             raise
@@ -275,19 +274,8 @@ def _names(request: Request) -> Iterator[str]:
 
 async def read_body(http: HttpRequest, server: Server) -> bytes:
     """The whole body. Raises TooLarge, and Cancelled when the client goes away."""
-    limit = int(server.max_body_mb * 1_000_000)
-    read = bytearray()
-    try:
-        async for piece in http.stream():
-            read += piece
-            if len(read) > limit:
-                raise TooLarge(
-                    f"The body is larger than {server.max_body_mb:g} MB "
-                    "(server.max_body_mb in the catalog)."
-                )
-    except ClientDisconnect:
-        raise Cancelled("The client went away.") from None
-    return bytes(read)
+    most = int(server.max_body_mb * 1_000_000)
+    return await body.read(http, most, " (server.max_body_mb in the catalog)")
 
 
 async def _unless_gone(http: HttpRequest, work: Any) -> Completion:

@@ -33,7 +33,7 @@ class _InnerTool(Shape):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class Reasoning(Shape):
+class Thinking(Shape):
     """OpenRouter's form of effort: by name, or by a number of tokens."""
 
     effort: Effort | None = None
@@ -41,7 +41,7 @@ class Reasoning(Shape):
     enabled: bool | None = None
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> Reasoning:
+    def _one_of_them(self) -> Thinking:
         if self.effort is not None and self.max_tokens is not None:
             raise ValueError("give effort or max_tokens, not both")
         return self
@@ -76,7 +76,7 @@ class FusionPlugin(_Settings):
 
 class _Parameters(_Settings):
     max_completion_tokens: int | None = Field(None, ge=1)
-    reasoning: Reasoning | None = None
+    reasoning: Thinking | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     cache_control: _CacheControl | None = None
 

@@ -28,7 +28,7 @@ from models.messages import (
     ToolMode,
 )
 from serve.gateway.dialect import Asked
-from serve.gateway.entries import FusionChoice, FusionTool, Plugins, chosen, options
+from serve.gateway.entries import FusionChoice, FusionTool, Plugins, Thinking, chosen, options
 from serve.gateway.extension import Extension
 from serve.gateway.shape import Loose, Shape, read
 
@@ -134,6 +134,8 @@ class Body(Shape):
     plugins: Plugins | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Effort | None = None
+    #: OpenRouter's form of the same.
+    reasoning: Thinking | None = None
     fusion: Extension | None = None
     # Accepted: they do not change the answer.
     user: str | None = None
@@ -170,6 +172,8 @@ def _refuse_unsupported(body: Body) -> None:
     for param, reason in refused.items():
         if reason:
             raise Unsupported(f"Unsupported '{param}': {reason}.", param=param)
+    if body.reasoning and body.reasoning_effort:
+        raise BadRequest("Give 'reasoning' or 'reasoning_effort', not both.", param="reasoning")
     wanted = body.response_format
     if wanted and wanted.type == "json_schema" and wanted.json_schema is None:
         place = "response_format.json_schema"
@@ -204,7 +208,7 @@ def _request(body: Body) -> Request:
         tool_choice=_tool_choice(body),
         parallel_tool_calls=body.parallel_tool_calls,
         response_format=_format(body.response_format),
-        effort=body.reasoning_effort,
+        effort=body.reasoning.asked if body.reasoning else body.reasoning_effort,
         fusion=options(body.plugins, body.tools or ()),
     )
 

@@ -1,9 +1,11 @@
-"""The official client is the judge of the chat dialect."""
+"""The official clients are the judges of the dialects, through HAProxy and Serve. What needs no
+cluster is in tests/unit/serve/gateway."""
 
 from __future__ import annotations
 
 import time
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -243,3 +245,38 @@ def test_all_panelists_failing_does(server: Server, stream: bool) -> None:
     assert caught.value.status_code == 502
     assert caught.value.code == "all_panels_failed"
     assert "all panel models failed" in caught.value.message
+
+
+def test_a_fusion_streams_in_the_responses_dialect(server: Server) -> None:
+    seen = list(
+        server.client().responses.create(model="openrouter/fusion", input="hello", stream=True)
+    )
+    assert [event.sequence_number for event in seen] == list(range(len(seen)))
+    kinds = [event.type for event in seen]
+    assert kinds.count("response.fusion_call.panel.completed") == 2  # type: ignore[comparison-overlap]
+    assert kinds[-1] == "response.completed"
+    last = seen[-1]
+    assert last.type == "response.completed"
+    assert [item.type for item in last.response.output] == ["openrouter:fusion", "message"]
+    assert "planted-left" in last.response.output_text
+
+
+def test_a_hosted_model_answers_and_counts_in_anthropics_dialect(server: Server) -> None:
+    with anthropic.Anthropic(base_url=server.url, api_key="none") as client:
+        with client.messages.stream(
+            model="default", max_tokens=50, messages=[{"role": "user", "content": "hello there"}]
+        ) as stream:
+            message = stream.get_final_message()
+        counted = client.messages.count_tokens(
+            model="default", messages=[{"role": "user", "content": "hello there"}]
+        )
+        with pytest.raises(anthropic.NotFoundError):
+            client.messages.create(
+                model="nobody", max_tokens=5, messages=[{"role": "user", "content": "x"}]
+            )
+    [block] = message.content
+    assert block.type == "text"
+    assert (block.text, message.model, message.stop_reason) == ("hello there", "echo", "end_turn")
+    assert message.usage.output_tokens == 2
+    # The replica's own tokenizer: the fake's tokens are words.
+    assert counted.input_tokens == 2

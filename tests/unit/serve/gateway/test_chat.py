@@ -232,6 +232,14 @@ def test_what_a_model_thinks_is_kept_apart_both_ways() -> None:
     assert chunk["choices"][0]["delta"] == {"reasoning_content": "2+"}
 
 
+def test_effort_in_openrouters_form() -> None:
+    assert parse(reasoning={"effort": "high"}).request.effort == "high"
+    assert parse(reasoning={"max_tokens": 8000}).request.effort == "medium"
+    assert parse(reasoning={"enabled": False}).request.effort == "none"
+    with pytest.raises(BadRequest, match="not both"):
+        parse(reasoning={"effort": "high"}, reasoning_effort="low")
+
+
 def test_an_effort_that_nobody_knows_is_refused() -> None:
     with pytest.raises(BadRequest, match="reasoning_effort"):
         parse(reasoning_effort="enormous")
