@@ -11,14 +11,17 @@ simulator and `fusion status --scaling` all call it. The steps, in order:
 3. margin   how many standard errors above the forecast to stand. Where requests can spill,
             the newsvendor's share: the chance that a replica is needed at which it just pays
             against remote calls, 1 - own price / remote price of the same work. Where they
-            cannot, the least that would have reached the attainment until now (`hindsight`).
-4. backlog  what waits now and will not have been served by then, to be worked off within one
-            start-up time.
+            cannot, the least that would have reached the attainment until now (`hindsight`),
+            stricter while more was really late than may be.
+4. backlog  what waits now and will not have been served by then, to be worked off within a
+            quarter of a start-up time.
 5. prompts  at least so many replicas that a prompt finds one that is not taking in another
             (Erlang's C formula): it matters for small fleets.
-6. hold     go down only to the most that was wanted within the hold: dropping a replica and
-            starting it again costs a start-up and a drain, as much as keeping it that long
-            (the ski-rental rule: at most twice the cost of hindsight).
+6. hold     go down slowly, by a tenth of the fleet a start-up time: what was needed a while
+            ago may be needed again, and comes back only a start-up time after it is missed.
+            Where requests can spill nobody is late meanwhile, and dropping a replica and
+            starting it again costs no more than keeping it for about a start-up time (the
+            ski-rental rule: at most twice the cost of hindsight).
 7. idle     to zero once staying warm has cost as much as a cold start would (start-up plus
             the late answers it causes); back as soon as anything waits.
 8. bounds   the model's own, and what the budget pays for (`budget.share`).
@@ -41,9 +44,13 @@ __all__ = ["Decision", "ModelScaling", "ScalingState", "ScalingTargets", "Seen",
 
 _NORMAL = NormalDist()
 _HOUR_S = 3600.0
-# Of the allowed share of late requests: what is planned with. Late requests come in blocks of
-# hundreds, so that a plan that uses the whole share is past it with the next block.
-_ALLOW = 1 / 3
+# From this part of the allowed late requests on they are saved, at most down to half of the
+# share: what a burst without warning has cost cannot be saved up by any fleet.
+_SAVE_FROM = 0.7
+_SAVE_DOWN_TO = 0.5
+_LATE_MEMORY_HORIZONS = 60.0
+# Start-up times in which a fleet that is not needed shrinks to 1 / e of itself.
+_SHRINK_HORIZONS = 10.0
 # How busy a well-sized replica is, for what its batch can still absorb.
 _BUSY = 0.85
 # A backlog is worked off within this part of a start-up time: until then, all are late.
@@ -97,13 +104,9 @@ def _learn(model: ModelScaling, seen: Seen, state: ScalingState) -> ScalingState
             seen=seen,
             idle_since_s=seen.now_s,
             forecast=started,
-            # What serves already was wanted by somebody: kept until there is something to judge by.
-            held=(
-                (
-                    seen.now_s + model.offers[0].startup_s + model.drain_s,
-                    seen.replicas + seen.starting,
-                ),
-            ),
+            # What serves already was wanted by somebody.
+            held=float(seen.replicas + seen.starting),
+            held_s=seen.now_s,
             prompt_tokens=prompt,
             generated_tokens=generated,
         )
@@ -122,34 +125,35 @@ def _learn(model: ModelScaling, seen: Seen, state: ScalingState) -> ScalingState
     if arrived:
         prompt_mean = keep_arrived * prompt_mean + (1 - keep_arrived) * prompts / arrived
     work_s = prompts / rates.prefill_tokens_per_s
-    work_s += arrived * generated_mean * rates.seconds_per_generated_token()
+    # What was answered is known to the token, what came and is not yet answered is guessed.
+    tokens = generated + (arrived - answered) * generated_mean
+    work_s = max(0.0, work_s + tokens * rates.seconds_per_generated_token())
     # A queue forms only once the batches are full, which takes about one residence in a full
-    # batch; a second one passes before the first late answers.
+    # batch.
     residence_s = prompt_mean / rates.prefill_tokens_per_s
     residence_s += generated_mean * rates.step_s(rates.max_batch)
     before_bins = state.forecast.bins
-    total = state.judged + judged
+    fade = math.exp(-(seen.now_s - before.now_s) / (_LATE_MEMORY_HORIZONS * _horizon_s(model)))
+    total = fade * state.judged + judged
     share = state.late_share + (
         (late / judged - state.late_share) * judged / total if judged else 0
     )
     state = replace(state, prompt_tokens=prompt_mean, generated_tokens=generated_mean)
     assert state.forecast is not None
-    after = forecasting.observe(state.forecast, seen.now_s, work_s, 2 * residence_s)
+    after = forecasting.observe(state.forecast, seen.now_s, work_s, residence_s)
     hindsight, ahead, margin = state.hindsight, state.ahead, state.margin
     if after.bins != before_bins:
         ahead = forecasting.forecast(after)
-        # Forecasts from before the first errors were known are no guide to later ones.
-        if after.weight >= 1:
-            hindsight = meet(
-                hindsight,
-                after.last_load,
-                after.bin_s * min(after.bins - before_bins, BINS_PER_HORIZON),
-                ahead,
-                round(_hold_s(model) / after.bin_s),
-                _absorb_s(model, state),
-            )
-        window_s = after.smooth_bins * after.bin_s
-        margin = _margin(model, state, hindsight, ahead, window_s)
+        hindsight = meet(
+            hindsight,
+            after.last_load,
+            after.bin_s * min(after.bins - before_bins, BINS_PER_HORIZON),
+            ahead,
+            math.exp(-1 / (_shrink_horizons(model) * BINS_PER_HORIZON)),
+            _absorb_s(model, state),
+            before.replicas + before.starting,
+        )
+        margin = _margin(model, state, hindsight, ahead)
     busy = arrived > 0 or seen.queued_requests > 0 or seen.running_requests > 0
     return replace(
         state,
@@ -178,7 +182,6 @@ def _margin(
     state: ScalingState,
     hindsight: Hindsight,
     ahead: Forecast,
-    window_s: float,
 ) -> float:
     """Step 3: standard errors to stand above the forecast."""
     if model.remote is not None:
@@ -189,13 +192,11 @@ def _margin(
         ) / 1e6
         own = offer.usd_per_request(state.prompt_tokens, state.generated_tokens)
         return _NORMAL.inv_cdf(min(max(1 - own / max(call, 1e-12), 0.01), 0.99))
-    absorbed = ahead.expected * min(1.0, _absorb_s(model, state) / window_s)
     may_be_late = 1 - model.targets.attainment
-    # What was really late corrects the paper fleets: what was overdrawn has to be saved.
-    used = state.late_share / may_be_late
-    may_be_late *= _ALLOW if used < 1 else _ALLOW / used
-    in_errors = absorbed / ahead.error if ahead.error > 0 else 0.0
-    return margin_for(hindsight, ahead.expected, may_be_late, in_errors)
+    used = state.late_share / may_be_late / _SAVE_FROM
+    return margin_for(
+        hindsight, ahead.expected, may_be_late * max(_SAVE_DOWN_TO, min(1, 1 / max(used, 1e-9)))
+    )
 
 
 def _absorb_s(model: ModelScaling, state: ScalingState) -> float:
@@ -279,20 +280,26 @@ def replicas_for_prompts(
         count += 1
 
 
-def _hold_s(model: ModelScaling) -> float:
-    return model.drain_s + model.offers[0].startup_s
+def _horizon_s(model: ModelScaling) -> float:
+    return max(model.offers[0].startup_s, 1.0)
+
+
+def _shrink_horizons(model: ModelScaling) -> float:
+    return 1.0 if model.remote is not None else _SHRINK_HORIZONS
 
 
 def _hold(
     model: ModelScaling, seen: Seen, state: ScalingState, wanted: int, reasons: list[str]
 ) -> tuple[int, ScalingState]:
-    """Step 6: the most wanted within the break-even time."""
-    until = seen.now_s + _hold_s(model)
-    held = [(t, n) for t, n in state.held if t > seen.now_s and n > wanted]
-    held.append((until, wanted))
-    if held[0][1] > wanted:
-        reasons.append(f"held for {held[0][0] - seen.now_s:.0f} s, {wanted} would do")
-    return held[0][1], replace(state, held=tuple(held))
+    """Step 6: what was wanted before, less what may be given up since then."""
+    kept = state.held * math.exp(
+        -(seen.now_s - state.held_s) / (_shrink_horizons(model) * _horizon_s(model))
+    )
+    held = max(float(wanted), kept)
+    count = math.ceil(held - 1e-9)
+    if count > wanted:
+        reasons.append(f"going down slowly, {wanted} would do")
+    return count, replace(state, held=held, held_s=seen.now_s)
 
 
 def _idle(
@@ -315,7 +322,7 @@ def _idle(
     idle_s = seen.now_s - state.idle_since_s
     if idle_s * price_s >= cold_usd:
         reasons.append("idle for longer than a cold start costs: zero")
-        return 0, state
+        return 0, replace(state, held=0.0)
     if wanted <= 1 and seen.replicas + seen.starting > 0:
         reasons.append(f"kept warm: a cold start costs ${cold_usd:.2f}, idling so far less")
         return 1, state

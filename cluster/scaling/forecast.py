@@ -3,14 +3,17 @@
 Pure and incremental: `observe` takes a state and what arrived, and returns the next state. Work
 is measured in replicas: replica-seconds of work that arrive per second.
 
-Several simple predictors run side by side: running means with time constants from a quarter
-of the start-up time to four of them that follow their own trend (Holt's linear method, 1957),
-each carried on with none, half or all of it (damped: Gardner & McKenzie, 1985). Each is scored
-by the square of its own past errors at the horizon that matters, fading over ten horizons, and
-the one that would have been best is used. What they are scored on is the mean load over
+Several simple predictors run side by side: running means over half a start-up time to two of
+them, and the same following half of their own trend (Holt's linear method, 1957, damped: Gardner
+& McKenzie, 1985). Each is scored by the square of its own past errors at the horizon that matters,
+fading over ten horizons, and the best is used; a trend has to be better by a fifth, because one
+that is not there looks like one for a while. What they are scored on is the mean load over
 `absorb_s`, the time in which running batches absorb a burst without a queue. So no smoothing
-constant is fitted to a load; the load chooses. The spread of its own errors is the uncertainty
-that is reported.
+constant is fitted to a load; the load chooses.
+
+The error that is reported is the spread of its own errors, and before those are many a
+guess: a load is known to `_GUESSED_ERROR` of itself, worth `_GUESS_HORIZONS` of experience.
+Ten calm minutes are no proof of an eleventh.
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ import math
 from dataclasses import dataclass, replace
 
 BINS_PER_HORIZON = 24
-_TIME_CONSTANTS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the horizon
-_TREND_SHARES = (0.0, 0.5, 1.0)  # how much of the trend is believed
-_GUESSED_ERROR = 0.15  # of the load, until errors are known
+_TIME_CONSTANTS = (0.5, 1.0, 2.0)  # of the horizon
+_TREND_SHARE = 0.5  # how much of its trend is carried on
+_TREND_MUST_WIN = 0.8  # of the squares of the best mean
+_GUESSED_ERROR = 0.15  # of the load
+_GUESS_HORIZONS = 10.0
 _MEMORY = 10.0  # horizons over which errors fade
 
 
@@ -47,11 +52,12 @@ class ForecastState:
     bins: int = 0
     recent: tuple[float, ...] = ()
     means: tuple[float, ...] = ()
+    levels: tuple[float, ...] = ()  # the means that follow a trend
     trends: tuple[float, ...] = ()
     # Predictions that have not come due, oldest first, each one value a predictor.
     pending: tuple[tuple[float, ...], ...] = ()
     squares: tuple[float, ...] = ()
-    weight: float = 0.0
+    weight: float = 0.0  # predictions in `squares`
 
     @property
     def last_load(self) -> float:
@@ -101,7 +107,7 @@ def _close(state: ForecastState, work_s: float) -> ForecastState:
     load = work_s / (state.bin_s if state.bins or not state.first_bin_s else state.first_bin_s)
     recent = (*state.recent, load)[-state.smooth_bins :]
     realised = sum(recent) / len(recent)
-    means, trends = _follow(state, load)
+    state = replace(_follow(state, load), bins=state.bins + 1, recent=recent)
     squares, weight = state.squares, state.weight
     pending = state.pending
     due = pending[0] if len(pending) >= BINS_PER_HORIZON else None
@@ -112,43 +118,40 @@ def _close(state: ForecastState, work_s: float) -> ForecastState:
         errors = [realised - predicted for predicted in due]
         squares = tuple(fade * s + e * e for s, e in zip(squares, errors, strict=True))
         weight = fade * weight + 1.0
-    elif not squares:
-        squares = (0.0,) * (len(_TIME_CONSTANTS) * len(_TREND_SHARES))
-    return replace(
-        state,
-        bins=state.bins + 1,
-        recent=recent,
-        means=means,
-        trends=trends,
-        # What was predicted from less than half a horizon is no measure of what comes later.
-        pending=(
-            *pending,
-            _predictions(means, trends) if state.bins >= BINS_PER_HORIZON // 2 else (),
-        ),
-        squares=squares,
-        weight=weight,
-    )
+    # What was predicted from less than half a horizon is no measure of what comes later.
+    predicted = _predictions(state) if state.bins > BINS_PER_HORIZON // 2 else ()
+    return replace(state, pending=(*pending, predicted), squares=squares, weight=weight)
 
 
-def _follow(state: ForecastState, load: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _follow(state: ForecastState, load: float) -> ForecastState:
+    count = len(_TIME_CONSTANTS)
     if not state.means:
-        return (load,) * len(_TIME_CONSTANTS), (0.0,) * len(_TIME_CONSTANTS)
-    means, trends = [], []
-    for constant, mean, trend in zip(_TIME_CONSTANTS, state.means, state.trends, strict=True):
+        first, still = (load,) * count, (0.0,) * count
+        return replace(state, means=first, levels=first, trends=still, squares=(0.0,) * (2 * count))
+    means, levels, trends = [], [], []
+    for constant, mean, level, trend in zip(
+        _TIME_CONSTANTS, state.means, state.levels, state.trends, strict=True
+    ):
         # At the start a running mean is the plain mean of what was seen.
         gain = max(1.0 / (state.bins + 1), 1.0 - math.exp(-1.0 / (constant * BINS_PER_HORIZON)))
-        missed = load - mean - trend
-        # A trend that overshoots must not carry the mean of a load below nothing.
-        means.append(max(0.0, mean + trend + gain * missed))
-        trends.append(trend + gain * gain / (2.0 - gain) * missed)
-    return tuple(means), tuple(trends)
+        means.append(mean + gain * (load - mean))
+        missed = load - level - trend
+        # A trend that overshoots must not carry the level of a load below nothing.
+        levels.append(max(0.0, level + trend + gain * missed))
+        # From less than half a horizon no trend is read.
+        read = gain * gain / (2.0 - gain) if state.bins >= BINS_PER_HORIZON // 2 else 0.0
+        trends.append(trend + read * missed)
+    return replace(state, means=tuple(means), levels=tuple(levels), trends=tuple(trends))
 
 
-def _predictions(means: tuple[float, ...], trends: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(
-        max(0.0, mean + share * trend * BINS_PER_HORIZON)
-        for share in _TREND_SHARES
-        for mean, trend in zip(means, trends, strict=True)
+def _predictions(state: ForecastState) -> tuple[float, ...]:
+    carried = _TREND_SHARE * BINS_PER_HORIZON
+    return (
+        *state.means,
+        *(
+            max(0.0, level + carried * trend)
+            for level, trend in zip(state.levels, state.trends, strict=True)
+        ),
     )
 
 
@@ -156,20 +159,21 @@ def forecast(state: ForecastState) -> Forecast:
     """What to expect one horizon ahead.
 
     Before any prediction has come due, the mean over one horizon, or the present load if that
-    is more, with a first guess of the error; the guess fades as errors become known.
+    is more.
     """
     if not state.means:
         return Forecast(0.0, 0.0, 0.0)
     present = sum(state.recent) / len(state.recent)
-    predictions = _predictions(state.means, state.trends)
+    predictions = _predictions(state)
     if state.weight < 1.0:
-        expected = max(predictions[2], present)
+        expected = max(predictions[1], present)
         return Forecast(expected, _GUESSED_ERROR * expected, present)
-    best = min(range(len(predictions)), key=state.squares.__getitem__)
-    error = math.sqrt(state.squares[best] / state.weight)
-    if state.weight < BINS_PER_HORIZON:
-        # A few overlapping errors say little: the guess still counts.
-        error = max(
-            error, _GUESSED_ERROR * predictions[best] * (1 - state.weight / BINS_PER_HORIZON)
-        )
+    squares, count = state.squares, len(_TIME_CONSTANTS)
+    best = min(range(count), key=squares.__getitem__)
+    trended = min(range(count, 2 * count), key=squares.__getitem__)
+    if squares[trended] < _TREND_MUST_WIN * squares[best]:
+        best = trended
+    guess = (_GUESSED_ERROR * predictions[best]) ** 2
+    guesses = _GUESS_HORIZONS * BINS_PER_HORIZON
+    error = math.sqrt((guesses * guess + squares[best]) / (guesses + state.weight))
     return Forecast(predictions[best], error, present)

@@ -3,39 +3,53 @@
 Pure and incremental. For every margin of a list, a fleet is kept on paper that has always stood
 that many standard errors above the forecasts as they were made; bin by bin it meets the load
 that really came. Its backlog and the share of work it would have answered late are kept. The
-margin in use is the smallest whose share is within what may be late.
+margin in use is the smallest whose share is within what may be late; where none is, the smallest
+that would have done about as well as the best, because no size of fleet buys back what came
+without any warning.
 
-At the start nothing is known, so each paper fleet begins with the share of late work that a
-normal distribution of the errors gives it (less what running batches absorb), worth
-`_PRIOR_HORIZONS` start-up times of load. What happens outweighs it: a load that is calmer than
-its errors look is served with less, one with heavy tails gets more after the first of them.
-Late work fades over `_MEMORY_HORIZONS`.
+At the start nothing is known, so each paper fleet begins with a share of late work, worth some
+start-up times of load: what a normal distribution of the errors gives it, less what running
+batches absorb. That opinion fades quickly. A load that is calmer than its errors look is soon
+served with less, one with heavy tails gets more after the first of them, and that is remembered
+for `_MEMORY_HORIZONS`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
 from cluster.scaling.forecast import BINS_PER_HORIZON, Forecast
 
-MARGINS = (0, 0.25, 0.5, 0.625, 0.75, 0.875, 1, 1.125, 1.25, 1.5, 1.75, 2, 2.5, 3, 4)
-_PRIOR_HORIZONS = 0.5
+MARGINS = (
+    *(0, 0.25, 0.5, 0.75, 0.875, 1, 1.125, 1.25, 1.375, 1.5),
+    *(1.75, 2, 2.25, 2.5, 3, 3.5, 4, 5),
+)
 _MEMORY_HORIZONS = 60.0
-_NORMAL = NormalDist()
+_FADE = 1.0 - 1.0 / (_MEMORY_HORIZONS * BINS_PER_HORIZON)
+# The first opinion: its weight in horizons of load, how fast that fades, and the standard errors
+# that running batches absorb before anybody is late.
+_OPINION_HORIZONS = 4.0
+_OPINION_FADES_HORIZONS = 30.0
+_ABSORBED_ERRORS = 1.2
+_OPINIONS = tuple(1 - NormalDist().cdf(margin + _ABSORBED_ERRORS) for margin in MARGINS)
+# Two first horizons are not judged: neither the forecasts nor the fleet were ours.
+_UNJUDGED_BINS = 2 * BINS_PER_HORIZON
+_AS_GOOD_AS = 1.15
 
 
 @dataclass(frozen=True, slots=True)
 class Hindsight:
-    """The paper fleets. `total` is the work met, in bins times replicas, `late` the part of it
-    that each would have answered late, `backlogs` seconds of work waiting at each."""
+    """The paper fleets, one entry a margin. `total` is the work met, in bins times replicas,
+    `late` the part of it that each would have answered late, `backlogs` seconds of work waiting,
+    `wanted` the sizes wanted at the last bins."""
 
-    # For each margin: replicas needed at the last bins, and wanted (the hold included).
-    needed: tuple[tuple[float, ...], ...] = ((),) * len(MARGINS)
-    wanted: tuple[tuple[float, ...], ...] = ((),) * len(MARGINS)
+    wanted: tuple[tuple[float, ...], ...] = ()
     backlogs: tuple[float, ...] = (0.0,) * len(MARGINS)
     late: tuple[float, ...] = (0.0,) * len(MARGINS)
     total: float = 0.0
+    bins: int = 0
 
 
 def meet(
@@ -43,43 +57,44 @@ def meet(
     load: float,
     bin_s: float,
     ahead: Forecast,
-    hold_bins: int,
+    keep: float,
     absorb_s: float,
+    fleet: float,
 ) -> Hindsight:
     """One bin later: `load` replicas of work came in it, and `ahead` is what is now expected.
 
-    Wanted is the most needed within the last `hold_bins`. What serves is the least wanted within
-    the last horizon: a replica given up comes back one horizon after it is ordered. A fleet
-    absorbs a backlog of `absorb_s` seconds before anybody is late.
+    A paper fleet wants its margin, and gives up at most the share 1 - keep of itself in a bin;
+    all begin with the present real one. What serves is the least wanted within the last horizon:
+    a replica given up comes back one horizon after it is ordered. Half of those who come while
+    `absorb_s` seconds of work are waiting are late, all who come a little later.
     """
-    fade = 1.0 - 1.0 / (_MEMORY_HORIZONS * BINS_PER_HORIZON)
-    needed, wanted, backlogs, late = [], [], [], []
-    began = len(past.wanted[0]) >= BINS_PER_HORIZON
+    before = past.wanted or ((fleet,),) * len(MARGINS)
+    judged = past.bins >= _UNJUDGED_BINS
+    wanted, backlogs, late = [], [], []
     for i, margin in enumerate(MARGINS):
-        need = (*past.needed[i], ahead.expected + margin * ahead.error)[-max(1, hold_bins) :]
-        want = (*past.wanted[i], max(need))[-BINS_PER_HORIZON - 1 :]
-        needed.append(need)
-        wanted.append(want)
-        fleet = max(1.0, min(want))
-        backlog = max(0.0, past.backlogs[i] + (load - fleet) * bin_s) if began else 0.0
-        is_late = backlog > absorb_s * fleet
+        history = before[i]
+        serving = max(1.0, min(history))
+        want = max(ahead.expected + margin * ahead.error, history[-1] * keep)
+        wanted.append((*history, want)[-BINS_PER_HORIZON - 1 :])
+        backlog = max(0.0, past.backlogs[i] + (load - serving) * bin_s) if judged else 0.0
+        share = (backlog / serving - absorb_s) / (0.25 * absorb_s) + 0.5 if backlog else 0.0
         backlogs.append(backlog)
-        late.append(fade * past.late[i] + (load if is_late else 0.0))
-    total = fade * past.total + load if began else 0.0
-    return Hindsight(tuple(needed), tuple(wanted), tuple(backlogs), tuple(late), total)
+        late.append(_FADE * past.late[i] + load * min(1.0, max(0.0, share)))
+    total = _FADE * past.total + load if judged else 0.0
+    return Hindsight(tuple(wanted), tuple(backlogs), tuple(late), total, past.bins + 1)
 
 
-def margin_for(
-    past: Hindsight, present: float, may_be_late: float, absorbed_errors: float = 0.0
-) -> float:
+def margin_for(past: Hindsight, present: float, may_be_late: float) -> float:
     """The smallest margin whose paper fleet keeps within the share that may be late.
 
-    present: load in replicas, the weight of the prior. absorbed_errors: the excess load that
-    the batches absorb, in standard errors of the forecast; it is a margin that costs nothing.
+    present: load in replicas, the weight of a horizon of opinion.
     """
-    prior = _PRIOR_HORIZONS * BINS_PER_HORIZON * max(present, 1e-9)
-    for margin, late in zip(MARGINS, past.late, strict=True):
-        share = 1 - _NORMAL.cdf(margin + absorbed_errors)
-        if late + prior * share <= may_be_late * (past.total + prior):
-            return margin
-    return MARGINS[-1]
+    age = past.bins / BINS_PER_HORIZON
+    horizons = _OPINION_HORIZONS * math.exp(-age / _OPINION_FADES_HORIZONS)
+    opinion = horizons * BINS_PER_HORIZON * max(present, 1e-9)
+    total = past.total + opinion
+    shares = [
+        (late + opinion * share) / total for late, share in zip(past.late, _OPINIONS, strict=True)
+    ]
+    limit = max(may_be_late, _AS_GOOD_AS * min(shares))
+    return next(m for m, share in zip(MARGINS, shares, strict=True) if share <= limit)

@@ -93,8 +93,8 @@ class ScalingState:
     generated_tokens: float = 0.0
     idle_since_s: float = 0.0
     busy_load: float = 0.0  # requests a second when last busy
-    # (time until which it holds, replicas): wanted before, falling and later from left to right.
-    held: tuple[tuple[float, int], ...] = ()
+    held: float = 0.0  # replicas wanted at the last decision, or not yet given up since
+    held_s: float = 0.0  # when that was
     late_share: float = 0.0  # running share of late first tokens
     judged: float = 0.0  # requests in it
     health: dict[str, OfferHealth] = field(default_factory=dict)

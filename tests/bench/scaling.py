@@ -1,6 +1,8 @@
 """The figures of scaling: time of a decision for 50 models, dollars of every policy.
 
-python tests/bench/scaling.py --trace TRACE.csv --profile PROFILE.yaml [--spot] [--spill]
+python tests/bench/scaling.py --trace TRACE.csv --profile PROFILE.yaml [--spot] [--spill] [--suite]
+
+With --suite the same on that trace bent in several ways, and on made ones (`traces`).
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ from decimal import Decimal
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from traces import suite
 
 from cluster.profile import Profile, read_profile
 from cluster.scaling.budget import Budget, decide_all
 from cluster.scaling.decision import ScalingState, Seen
 from cluster.simulation.contenders import COMPARED, Ours, recovered, run_policy
 from cluster.simulation.simulator import Setting, make_setting
-from cluster.simulation.trace import make_trace, read_trace
+from cluster.simulation.trace import make_trace, read_trace, rescale
 
 
 def decision_times(profile: Profile, count: int = 50, looks: int = 600) -> list[float]:
@@ -79,6 +84,7 @@ def main() -> None:
     parser.add_argument("--policy", action="append")
     parser.add_argument("--spot", action="store_true")
     parser.add_argument("--spill", action="store_true")
+    parser.add_argument("--suite", action="store_true")
     given = parser.parse_args()
     profile = read_profile(given.profile)
     took = sorted(decision_times(profile))
@@ -86,8 +92,15 @@ def main() -> None:
         f"decision for 50 models: median {statistics.median(took):.2f} ms, "
         f"p99 {took[int(len(took) * 0.99)]:.2f} ms, worst {took[-1]:.2f} ms"
     )
-    setting = make_setting(read_trace(given.trace), profile, spot=given.spot, spill=given.spill)
-    compare(setting, tuple(given.policy or COMPARED))
+    policies = tuple(given.policy or COMPARED)
+    trace = read_trace(given.trace)
+    if not given.suite:
+        compare(make_setting(trace, profile, spot=given.spot, spill=given.spill), policies)
+        return
+    for name, (bent, rate_scale) in suite(trace).items():
+        print(f"\n{name}")
+        busy = rescale(bent, rate_scale)
+        compare(Setting(busy, profile, spot=given.spot, spill=given.spill), policies)
 
 
 if __name__ == "__main__":

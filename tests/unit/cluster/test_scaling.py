@@ -21,6 +21,8 @@ from cluster.scaling.decision import (
     decide,
     replicas_for_prompts,
 )
+from cluster.scaling.forecast import Forecast
+from cluster.scaling.hindsight import MARGINS, Hindsight, margin_for, meet
 from cluster.scaling.placement import (
     OfferHealth,
     after_orders,
@@ -83,10 +85,10 @@ def test_a_backlog_asks_for_more() -> None:
     assert late.why != calm.why
 
 
-def test_a_dip_shorter_than_the_hold_changes_nothing() -> None:
+def test_a_short_dip_changes_nothing() -> None:
     decisions = replay(MODEL, [20.0] * 120 + [0.5] * 3)
     assert decisions[-1].replicas == decisions[119].replicas
-    assert "held" in decisions[-1].why
+    assert "going down slowly" in decisions[-1].why
 
 
 def test_to_zero_when_idling_has_cost_more_than_a_cold_start_and_back() -> None:
@@ -242,3 +244,29 @@ def test_a_budget_below_one_replica_is_refused_with_both_figures() -> None:
         check_budget(Budget(usd_per_hour=Decimal(1)), [replace(MODEL, min_replicas=4)])
     with pytest.raises(BudgetError, match="pays for nothing"):
         Budget(usd_per_hour=Decimal(0))
+
+
+# -- hindsight ---------------------------------------------------------------------------------
+
+
+def met(loads: list[float], expected: float = 10.0, error: float = 2.0) -> Hindsight:
+    past = Hindsight()
+    for load in loads:
+        past = meet(past, load, 5.0, Forecast(expected, error, load), 0.99, 4.0, 12.0)
+    return past
+
+
+def test_a_calm_load_is_served_with_ever_less() -> None:
+    margins = [margin_for(met([10.0] * bins), 10.0, 0.01) for bins in (10, 200, 1500)]
+    assert margins == sorted(margins, reverse=True)
+    assert margins[-1] < margins[0]
+
+
+def test_bursts_that_a_larger_fleet_would_have_met_raise_the_margin() -> None:
+    bursty = ([10.0] * 50 + [14.0] * 20) * 6
+    assert margin_for(met(bursty), 10.0, 0.01) > margin_for(met([10.0] * 420), 10.0, 0.01)
+
+
+def test_a_load_that_no_margin_meets_does_not_ask_for_the_largest() -> None:
+    hopeless = [10.0] * 60 + [200.0] * 200
+    assert margin_for(met(hopeless), 10.0, 0.01) < MARGINS[-1]

@@ -1,0 +1,92 @@
+"""Traces to judge a scaling policy on that were not there when it was made: one given trace
+bent in several ways, and loads made from a seed.
+
+python tests/bench/scaling.py --trace TRACE.csv --profile PROFILE.yaml --suite
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+
+from cluster.simulation.trace import Trace, make_trace
+
+Row = tuple[float, int, int]
+Rate = Callable[[float], float]
+
+
+def suite(given: Trace) -> dict[str, tuple[Trace, int]]:
+    """Trace and rate_scale by name. `given` is the trace as read, not rescaled."""
+    rows = list(zip(given.arrival_s, given.prompt_tokens, given.generated_tokens, strict=True))
+    last = given.duration_s
+    chance = random.Random(7)
+    return {
+        "given": (given, 10),
+        "reversed": (make_trace([(last - at, p, g) for at, p, g in reversed(rows)]), 10),
+        "slower": (make_trace([(3 * at, p, g) for at, p, g in rows]), 10),
+        "faster": (make_trace([(at / 2, p, g) for at, p, g in rows]), 5),
+        "shuffled": (make_trace(_shuffled(rows, last, chance)), 10),
+        "thinned": (make_trace(rows[::8]), 10),
+        "low rate": (given, 1),
+        "diurnal": (make_trace(_poisson(rows, _diurnal, 14_400, chance)), 5),
+        "step": (make_trace(_poisson(rows, _step, 3600, chance)), 10),
+        "bursty": (make_trace(_poisson(rows, _bursts(chance, 3600), 3600, chance)), 10),
+        "code": (make_trace(_code(chance, 3600)), 10),
+    }
+
+
+def _shuffled(rows: list[Row], last: float, chance: random.Random) -> list[Row]:
+    """Blocks of five minutes in another order."""
+    block = 300.0
+    order = list(range(math.ceil(last / block)))
+    chance.shuffle(order)
+    place = {old: new for new, old in enumerate(order)}
+    moved = [(place[int(at / block)] * block + at % block, p, g) for at, p, g in rows]
+    return sorted(moved)
+
+
+def _poisson(rows: list[Row], rate: Rate, seconds: float, chance: random.Random) -> Iterator[Row]:
+    """Requests of the given sizes at a Poisson rate that changes with time."""
+    at = 0.0
+    while True:
+        at += chance.expovariate(max(rate(at), 1e-3))
+        if at > seconds:
+            return
+        _, prompt, generated = chance.choice(rows)
+        yield at, prompt, generated
+
+
+def _diurnal(at: float) -> float:
+    """A day in four hours: five requests a second in the mean, a tenth of the peak at night."""
+    return 5.0 - 4.0 * math.cos(2 * math.pi * at / 14_400)
+
+
+def _step(at: float) -> float:
+    return 4.0 if at < 1500 or at > 2700 else 6.5
+
+
+def _bursts(chance: random.Random, seconds: float) -> Rate:
+    """Quiet for minutes, then half as much again for half a minute to three."""
+    edges: list[tuple[float, float, float]] = []
+    at = 0.0
+    while at < seconds:
+        at += chance.expovariate(1 / 240)
+        length = chance.uniform(30, 180)
+        edges.append((at, at + length, chance.uniform(1.3, 2.0)))
+        at += length
+    return lambda now: 4.0 * next((f for a, b, f in edges if a <= now < b), 1.0)
+
+
+def _code(chance: random.Random, seconds: float) -> Iterator[Row]:
+    """Long prompts, short answers, as from an editor: the rate wanders, and is never smooth."""
+    at, level = 0.0, 0.0
+    change = 0.0
+    while at < seconds:
+        if at >= change:
+            change = at + chance.uniform(5, 20)
+            level = 0.8 * level + chance.gauss(0, 0.35)
+        at += chance.expovariate(2.5 * math.exp(level))
+        prompt = min(7000, max(50, int(chance.lognormvariate(7.4, 0.7))))
+        generated = min(800, max(1, int(chance.lognormvariate(2.7, 1.0))))
+        yield at, prompt, generated
