@@ -17,7 +17,7 @@ simulator and `fusion status --scaling` all call it. The steps, in order:
             quarter of a start-up time.
 5. prompts  at least so many replicas that a prompt finds one that is not taking in another
             (Erlang's C formula): it matters for small fleets.
-6. hold     go down slowly, by a tenth of the fleet a start-up time: what was needed a while
+6. hold     go down slowly, by a twentieth of the fleet a start-up time: what was needed a while
             ago may be needed again, and comes back only a start-up time after it is missed.
             Where requests can spill nobody is late meanwhile, and dropping a replica and
             starting it again costs no more than keeping it for about a start-up time (the
@@ -50,7 +50,7 @@ _SAVE_FROM = 0.7
 _SAVE_DOWN_TO = 0.5
 _LATE_MEMORY_HORIZONS = 60.0
 # Start-up times in which a fleet that is not needed shrinks to 1 / e of itself.
-_SHRINK_HORIZONS = 10.0
+_SHRINK_HORIZONS = 20.0
 # How busy a well-sized replica is, for what its batch can still absorb.
 _BUSY = 0.85
 # A backlog is worked off within this part of a start-up time: until then, all are late.
@@ -199,21 +199,40 @@ def _margin(
     )
 
 
-def _absorb_s(model: ModelScaling, state: ScalingState) -> float:
-    """Seconds of backlog before anybody is late: what a busy replica's batch can still take in
-    without a queue, and the wait that the target allows.
+def _busy_batch(model: ModelScaling, state: ScalingState) -> float:
+    """Running sequences of a replica at the share `_BUSY` of its capacity.
 
-    Running sequences at a share `_BUSY` of the capacity: tokens a second in the time that
-    prefill leaves, batch = rate * (step_base + step_per_sequence * batch).
+    Tokens a second in the time that prefill leaves:
+    batch = rate * (step_base + step_per_sequence * batch).
     """
     rates = model.offers[0].rates
     work_s = rates.work_s(state.prompt_tokens, state.generated_tokens)
     prompt_s = state.prompt_tokens / rates.prefill_tokens_per_s
     rate = _BUSY / work_s * state.generated_tokens / (1 - _BUSY / work_s * prompt_s)
     batch = rate * rates.step_base_s / max(1 - rate * rates.step_per_sequence_s, 1e-9)
-    free = max(0.0, rates.max_batch - batch)
-    # What is in a running place is half done in the mean.
-    return free * (work_s - prompt_s) / 2 + max(0.0, model.targets.ttft_s - 2 * prompt_s)
+    return min(batch, float(rates.max_batch))
+
+
+def _decode_s(model: ModelScaling, state: ScalingState) -> float:
+    """Seconds of work left in a running sequence: half of its decoding in the mean."""
+    return model.offers[0].rates.work_s(0, state.generated_tokens) / 2
+
+
+def _absorb_s(model: ModelScaling, state: ScalingState) -> float:
+    """Seconds of backlog before anybody is late: what a busy replica's batch can still take in
+    without a queue, and the wait that the target allows."""
+    rates = model.offers[0].rates
+    free = rates.max_batch - _busy_batch(model, state)
+    prompt_s = state.prompt_tokens / rates.prefill_tokens_per_s
+    wait_s = max(0.0, model.targets.ttft_s - 2 * prompt_s)
+    return max(free * _decode_s(model, state) + wait_s, 1e-3)
+
+
+def _filling_s(model: ModelScaling, seen: Seen, state: ScalingState) -> float:
+    """Seconds of work by which the batches are more than half-way from busy to full: a backlog
+    that has not become a queue yet."""
+    half = (_busy_batch(model, state) + model.offers[0].rates.max_batch) / 2
+    return max(0.0, seen.running_requests - seen.replicas * half) * _decode_s(model, state)
 
 
 def _needed(
@@ -232,6 +251,7 @@ def _needed(
     load = max(load, 0.0)
     reasons: list[str] = []
     coming = seen.replicas + seen.starting
+    waiting_s += _filling_s(model, seen, state)
     left_s = waiting_s - max(0.0, coming - ahead.expected) * horizon_s
     if left_s > 0:
         load += left_s / (horizon_s * _CLEAR_SHARE)

@@ -3,13 +3,13 @@
 Pure and incremental: `observe` takes a state and what arrived, and returns the next state. Work
 is measured in replicas: replica-seconds of work that arrive per second.
 
-Several simple predictors run side by side: running means over half a start-up time to two of
-them, and the same following half of their own trend (Holt's linear method, 1957, damped: Gardner
-& McKenzie, 1985). Each is scored by the square of its own past errors at the horizon that matters,
-fading over ten horizons, and the best is used; a trend has to be better by a fifth, because one
-that is not there looks like one for a while. What they are scored on is the mean load over
-`absorb_s`, the time in which running batches absorb a burst without a queue. So no smoothing
-constant is fitted to a load; the load chooses.
+Several simple predictors run side by side: running means over a quarter of a start-up time to
+four of them, and the same following half of their own trend (Holt's linear method, 1957, damped:
+Gardner & McKenzie, 1985). Each is scored by the square of its own past errors at the horizon that
+matters, fading over ten horizons, and the best is used; a trend has to be twice as good over two
+horizons, because one that is not there looks like one for a while. What they are scored on is
+the mean load over `absorb_s`, the time in which running batches absorb a burst without a queue. So
+no smoothing constant is fitted to a load; the load chooses.
 
 The error that is reported is the spread of its own errors, and before those are many a
 guess: a load is known to `_GUESSED_ERROR` of itself, worth `_GUESS_HORIZONS` of experience.
@@ -22,11 +22,12 @@ import math
 from dataclasses import dataclass, replace
 
 BINS_PER_HORIZON = 24
-_TIME_CONSTANTS = (0.5, 1.0, 2.0)  # of the horizon
+_TIME_CONSTANTS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the horizon
 _TREND_SHARE = 0.5  # how much of its trend is carried on
-_TREND_MUST_WIN = 0.8  # of the squares of the best mean
-_GUESSED_ERROR = 0.15  # of the load
-_GUESS_HORIZONS = 10.0
+_TREND_MUST_WIN = 0.5  # of the squares of the best mean
+_TREND_MUST_WIN_BINS = 2 * BINS_PER_HORIZON
+_GUESSED_ERROR = 0.13  # of the load
+_GUESS_HORIZONS = 5.0
 _MEMORY = 10.0  # horizons over which errors fade
 
 
@@ -166,12 +167,13 @@ def forecast(state: ForecastState) -> Forecast:
     present = sum(state.recent) / len(state.recent)
     predictions = _predictions(state)
     if state.weight < 1.0:
-        expected = max(predictions[1], present)
+        expected = max(predictions[2], present)
         return Forecast(expected, _GUESSED_ERROR * expected, present)
     squares, count = state.squares, len(_TIME_CONSTANTS)
     best = min(range(count), key=squares.__getitem__)
     trended = min(range(count, 2 * count), key=squares.__getitem__)
-    if squares[trended] < _TREND_MUST_WIN * squares[best]:
+    proven = state.weight >= _TREND_MUST_WIN_BINS
+    if proven and squares[trended] < _TREND_MUST_WIN * squares[best]:
         best = trended
     guess = (_GUESSED_ERROR * predictions[best]) ** 2
     guesses = _GUESS_HORIZONS * BINS_PER_HORIZON

@@ -7,35 +7,24 @@ margin in use is the smallest whose share is within what may be late; where none
 that would have done about as well as the best, because no size of fleet buys back what came
 without any warning.
 
-At the start nothing is known, so each paper fleet begins with a share of late work, worth some
-start-up times of load: what a normal distribution of the errors gives it, less what running
-batches absorb. That opinion fades quickly. A load that is calmer than its errors look is soon
-served with less, one with heavy tails gets more after the first of them, and that is remembered
-for `_MEMORY_HORIZONS`.
+At the start nothing is known, so each paper fleet begins with the share of late work that a
+normal distribution of the errors gives it, worth a tenth of a start-up time of load. What happens
+soon outweighs it: a load that is calmer than its errors look is served with less, one with heavy
+tails gets more after the first of them, and that is remembered for `_MEMORY_HORIZONS`.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
 from cluster.scaling.forecast import BINS_PER_HORIZON, Forecast
 
-MARGINS = (
-    *(0, 0.25, 0.5, 0.75, 0.875, 1, 1.125, 1.25, 1.375, 1.5),
-    *(1.75, 2, 2.25, 2.5, 3, 3.5, 4, 5),
-)
+MARGINS = (0, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 4, 5)
 _MEMORY_HORIZONS = 60.0
 _FADE = 1.0 - 1.0 / (_MEMORY_HORIZONS * BINS_PER_HORIZON)
-# The first opinion: its weight in horizons of load, how fast that fades, and the standard errors
-# that running batches absorb before anybody is late.
-_OPINION_HORIZONS = 4.0
-_OPINION_FADES_HORIZONS = 30.0
-_ABSORBED_ERRORS = 1.2
-_OPINIONS = tuple(1 - NormalDist().cdf(margin + _ABSORBED_ERRORS) for margin in MARGINS)
-# Two first horizons are not judged: neither the forecasts nor the fleet were ours.
-_UNJUDGED_BINS = 2 * BINS_PER_HORIZON
+_OPINION_HORIZONS = 0.1
+_OPINIONS = tuple(1 - NormalDist().cdf(margin) for margin in MARGINS)
 _AS_GOOD_AS = 1.15
 
 
@@ -49,7 +38,6 @@ class Hindsight:
     backlogs: tuple[float, ...] = (0.0,) * len(MARGINS)
     late: tuple[float, ...] = (0.0,) * len(MARGINS)
     total: float = 0.0
-    bins: int = 0
 
 
 def meet(
@@ -69,19 +57,19 @@ def meet(
     `absorb_s` seconds of work are waiting are late, all who come a little later.
     """
     before = past.wanted or ((fleet,),) * len(MARGINS)
-    judged = past.bins >= _UNJUDGED_BINS
+    began = len(before[0]) > BINS_PER_HORIZON
     wanted, backlogs, late = [], [], []
     for i, margin in enumerate(MARGINS):
         history = before[i]
         serving = max(1.0, min(history))
         want = max(ahead.expected + margin * ahead.error, history[-1] * keep)
         wanted.append((*history, want)[-BINS_PER_HORIZON - 1 :])
-        backlog = max(0.0, past.backlogs[i] + (load - serving) * bin_s) if judged else 0.0
+        backlog = max(0.0, past.backlogs[i] + (load - serving) * bin_s) if began else 0.0
         share = (backlog / serving - absorb_s) / (0.25 * absorb_s) + 0.5 if backlog else 0.0
         backlogs.append(backlog)
         late.append(_FADE * past.late[i] + load * min(1.0, max(0.0, share)))
-    total = _FADE * past.total + load if judged else 0.0
-    return Hindsight(tuple(wanted), tuple(backlogs), tuple(late), total, past.bins + 1)
+    total = _FADE * past.total + load if began else 0.0
+    return Hindsight(tuple(wanted), tuple(backlogs), tuple(late), total)
 
 
 def margin_for(past: Hindsight, present: float, may_be_late: float) -> float:
@@ -89,9 +77,7 @@ def margin_for(past: Hindsight, present: float, may_be_late: float) -> float:
 
     present: load in replicas, the weight of a horizon of opinion.
     """
-    age = past.bins / BINS_PER_HORIZON
-    horizons = _OPINION_HORIZONS * math.exp(-age / _OPINION_FADES_HORIZONS)
-    opinion = horizons * BINS_PER_HORIZON * max(present, 1e-9)
+    opinion = _OPINION_HORIZONS * BINS_PER_HORIZON * max(present, 1e-9)
     total = past.total + opinion
     shares = [
         (late + opinion * share) / total for late, share in zip(past.late, _OPINIONS, strict=True)
