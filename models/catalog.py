@@ -17,6 +17,7 @@ from models.messages import Sampling
 from models.policies import Approvals, PolicySpec
 from models.prices import Price, Usd
 from models.record import Record
+from models.scaling import Scaling
 from models.tools.settings import Tools
 
 #: Names that start so belong to the program.
@@ -36,7 +37,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_leng
 class Replicas(Record):
     """How many replicas of a workforce model may run."""
 
-    min: int = Field(1, ge=1, le=1000)
+    #: 0: none while nobody asks. The first to ask waits for a start.
+    min: int = Field(1, ge=0, le=1000)
     max: int = Field(1, ge=1, le=1000)
 
     @model_validator(mode="after")
@@ -90,6 +92,8 @@ class Hosted(_Model):
     #: CPUs that one replica reserves from Ray (0 is allowed: placement only).
     cpus: float = Field(1.0, ge=0)
     env: dict[str, str] = Field(default_factory=dict)
+    #: How it is scaled. Default: by the requests under way, by Serve's own rule.
+    scaling: Scaling | None = None
 
 
 class VllmModel(Hosted):

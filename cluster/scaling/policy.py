@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cluster.cost import ModelSpec, offers
@@ -35,6 +35,7 @@ from cluster.scaling.decision import (
 
 logger = logging.getLogger(__name__)
 
+Show = Callable[[Decision, Seen], None]
 TOTALS = ("prompt_tokens", "generated_tokens", "answered", "first_tokens", "late")
 
 
@@ -66,8 +67,10 @@ def settings_from(content: Mapping[str, Any]) -> ModelScaling:
 class FusionScaling:
     """One deployment's policy. `last` is its latest decision, for status and metrics."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], show: Show | None = None) -> None:
+        """`show` is told each decision; by default it becomes metrics (`gauges`)."""
         self._settings = dict(settings)
+        self._show = show
         self._model: ModelScaling | None = None
         self._state = ScalingState()
         self._told = False
@@ -81,14 +84,31 @@ class FusionScaling:
         try:
             if self._model is None:
                 self._model = settings_from(self._settings)
-            decision = decide(self._model, self._seen(ctx), self._state)
+            seen = self._seen(ctx)
+            decision = decide(self._model, seen, self._state)
         except Exception:  # it runs in the controller: see above
-            if not self._told:
-                self._told = True
-                logger.exception("the scaling decision failed; the present target is kept")
+            self._complain("the scaling decision failed; the present target is kept")
             return int(ctx.target_num_replicas), dict(getattr(ctx, "policy_state", None) or {})
+        if self.last is None or decision.replicas != self.last.replicas:
+            logger.info("scaling %s: %s", decision.model, decision.why)
         self._state, self.last = decision.state, decision
+        try:
+            self._tell(decision, seen)
+        except Exception:
+            self._complain("the scaling decision cannot be shown in the metrics")
         return decision.replicas, {"why": decision.why, "backlog_s": decision.backlog_s}
+
+    def _complain(self, what: str) -> None:
+        if not self._told:
+            self._told = True
+            logger.exception(what)
+
+    def _tell(self, decision: Decision, seen: Seen) -> None:
+        if self._show is None:
+            from cluster.scaling.gauges import Gauges
+
+            self._show = Gauges().show
+        self._show(decision, seen)
 
     def _seen(self, ctx: Any) -> Seen:
         assert self._model is not None

@@ -28,8 +28,9 @@ from models.errors import (
     UpstreamError,
 )
 from models.messages import Completion, Request
+from models.workforce.pace import Pace
 
-#: What a client is told to wait when every place is taken. Honest estimates come from backlog.
+#: What a client is told to wait when every place is taken and nothing was answered yet.
 RETRY_AFTER_S = 2.0
 #: How long a count may take: milliseconds, unless the replica is gone.
 COUNT_S = 10.0
@@ -54,10 +55,11 @@ class Workforce:
         self._streamed = handle.options(method_name="ask_stream", stream=True)
         self._count = handle.options(method_name="count")
         self._clock = clock or SystemClock()
+        self._pace = Pace()
 
     async def complete(self, request: Request, call: Call) -> Completion:
         body = self._body(request, call, stream=False)
-        with ray_errors(self._name):
+        with self._paced(), ray_errors(self._name):
             async with asyncio.timeout(call.remaining_s(self._clock.now())):
                 response = self._whole.remote(body)
                 try:
@@ -77,7 +79,7 @@ class Workforce:
     async def stream(self, request: Request, call: Call) -> Events:
         deltas = wire.Deltas(self._name)
         body = self._body(request, call, stream=True)
-        with ray_errors(self._name):
+        with self._paced(), ray_errors(self._name):
             call.remaining_s(self._clock.now())
             response = self._streamed.remote(body)
             chunks = aiter(response)
@@ -97,6 +99,20 @@ class Workforce:
                 if not ended:
                     response.cancel()
         yield deltas.done()
+
+    @contextmanager
+    def _paced(self) -> Iterator[None]:
+        self._pace.began(self._clock.now())
+        try:
+            yield
+        except Overloaded as error:
+            self._pace.refused()
+            error.retry_after_s = self._pace.retry_after_s(RETRY_AFTER_S)
+            raise
+        except BaseException:
+            self._pace.ended(self._clock.now())
+            raise
+        self._pace.ended(self._clock.now())
 
     async def count(self, request: Request) -> int:
         """The tokens of what the model would read, by its own tokenizer."""

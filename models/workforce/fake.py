@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from models.catalog import FakeModelSpec
+from models.workforce.totals import Totals
 
 
 def smallest(schema: dict[str, Any]) -> Any:
@@ -44,6 +47,8 @@ class FakeReplica:
         self._name = name
         self._spec = FakeModelSpec.model_validate(spec)
         self._running = 0
+        scaling = self._spec.scaling
+        self._totals = Totals(scaling.targets.ttft_s if scaling else math.inf)
 
     def _text(self, body: dict[str, Any]) -> str:
         wanted = (body.get("response_format") or {}).get("json_schema")
@@ -79,6 +84,15 @@ class FakeReplica:
 
     async def ask_stream(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """The same as chunks of JSON."""
+        async with aclosing(self._totals.streamed(self._chunks(body))) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """For the scaling rule; Serve asks."""
+        return self._totals.as_stats()
+
+    async def _chunks(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         self._running += 1
         try:
             spec = self._spec

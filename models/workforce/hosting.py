@@ -8,6 +8,7 @@ from ray import serve as ray_serve
 
 from models.catalog import FakeModelSpec, VllmModel
 from models.workforce import vllm
+from models.workforce.autoscaling import autoscaling
 from models.workforce.fake import FakeReplica
 from models.workforce.names import application_name, deployment_name
 from models.workforce.vllm import VllmReplica
@@ -51,11 +52,5 @@ def serve_options(name: str, spec: VllmModel | FakeModelSpec) -> dict[str, Any]:
         # A replica that leaves answers first what it has begun; a dead one is stopped at once.
         "graceful_shutdown_timeout_s": LEAVE_S,
         "graceful_shutdown_wait_loop_s": 0.5,
-        "autoscaling_config": {
-            "min_replicas": spec.replicas.min,
-            "max_replicas": spec.replicas.max,
-            "initial_replicas": spec.replicas.min,
-            "target_ongoing_requests": max(1, spec.max_ongoing // 2),
-            "metrics_interval_s": 1.0,
-        },
+        "autoscaling_config": autoscaling(name, spec),
     }

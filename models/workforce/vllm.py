@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import stat
@@ -20,6 +21,7 @@ from models import weights
 from models.catalog import VllmModel
 from models.errors import BadRequest, FusionError, Unavailable, UpstreamError
 from models.workforce.coalesce import coalesce
+from models.workforce.totals import Totals
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,9 @@ class VllmReplica:
 
         self._request = ChatCompletionRequest
         self._counted = TokenizeChatRequest
-        self._server = LLMServer.sync_init(llm_config(name, VllmModel.model_validate(spec)))
+        checked = VllmModel.model_validate(spec)
+        self._totals = Totals(checked.scaling.targets.ttft_s if checked.scaling else math.inf)
+        self._server = LLMServer.sync_init(llm_config(name, checked))
         try:
             await self._server.start()
         except Exception as error:
@@ -64,6 +68,7 @@ class VllmReplica:
     async def ask(self, body: dict[str, Any]) -> dict[str, Any]:
         """One chat completion as JSON. An engine's error comes as `{"error": ...}`."""
         async for answer in self._answers(body):
+            self._totals.answered(answer)
             return answer
         raise Unavailable("The engine returned nothing.")
 
@@ -71,11 +76,18 @@ class VllmReplica:
         """The same as chunks of JSON, each with what came since the one before."""
         self._streams += 1
         try:
-            async with aclosing(coalesce(self._answers(body), self._interval_s)) as chunks:
+            async with aclosing(self._chunks(body)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         finally:
             self._streams -= 1
+
+    def _chunks(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        return coalesce(self._totals.streamed(self._answers(body)), self._interval_s)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """For the scaling rule; Serve asks."""
+        return self._totals.as_stats()
 
     async def count(self, body: dict[str, Any]) -> int:
         """The tokens of what this chat completion would read, by the model's own tokenizer."""

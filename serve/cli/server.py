@@ -25,6 +25,7 @@ from serve import applications as serve_config
 from serve.access import secret
 from serve.access.book import KeyBook
 from serve.access.secret import NoSecret
+from serve.cli import scaling
 from serve.cli.common import (
     CatalogFile,
     Json,
@@ -241,8 +242,24 @@ def down(port: Port = None) -> None:
     out.print(f"Stopped the cluster on port {chosen}.")
 
 
-def status(port: Port = None, url: Url = None, as_json: Json = False) -> None:
+def status(
+    port: Port = None,
+    url: Url = None,
+    as_json: Json = False,
+    by_scaling: Annotated[
+        bool, typer.Option("--scaling", help="Show what the scaling rule decided instead.")
+    ] = False,
+) -> None:
     """Show which parts are up."""
+    if by_scaling:
+        found = scaling.decisions(get(server_url(url, port), "/metrics").text)
+        if as_json:
+            print_json(found)
+        elif found:
+            out.print(scaling.table(found))
+        else:
+            out.print("No model is scaled by work: see 'scaling' in docs/catalog.md.")
+        return
     response = get(server_url(url, port), "/healthz")
     data = response.json()
     if as_json:

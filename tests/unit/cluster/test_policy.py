@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from cluster.scaling.policy import FusionScaling
+from models.catalog import FakeModelSpec
+from models.workforce.autoscaling import autoscaling
 
 
 def context(**values: Any) -> SimpleNamespace:
@@ -64,3 +66,50 @@ def test_it_never_raises_and_says_so_once(
 def test_a_context_that_lacks_everything_keeps_the_target(content: dict[str, Any]) -> None:
     broken = SimpleNamespace(target_num_replicas=2)
     assert FusionScaling({"profile": content})(broken) == (2, {})
+
+
+# -- as the catalog wires it -------------------------------------------------------------------
+
+NAME = "m"
+
+
+def hosted(**scaling: Any) -> FakeModelSpec:
+    return FakeModelSpec.model_validate(
+        {"engine": "fake", "replicas": {"min": 0, "max": 4}, "scaling": scaling or None}
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_models_scaling_is_the_policy_that_serve_loads(content: dict[str, Any]) -> None:
+    from ray.serve.config import AutoscalingConfig
+
+    parts = {key: content[key] for key in ("node", "replica", "targets")}
+    config = AutoscalingConfig.model_validate(autoscaling(NAME, hosted(**parts)))
+    assert (config.min_replicas, config.max_replicas) == (0, 4)
+    assert config.upscale_delay_s == config.downscale_delay_s == 0
+    policy = config.policy.get_policy()
+    assert policy is FusionScaling
+    shown: list[int] = []
+    made = FusionScaling(
+        **config.policy.policy_kwargs, show=lambda decision, seen: shown.append(decision.replicas)
+    )
+    busy = context(total_queued_requests=5000.0, total_running_requests=8.0)
+    assert made(busy)[0] >= 1
+    assert made.last is not None
+    assert made.last.model == NAME
+    assert shown == [made.last.replicas]
+
+
+def test_without_rates_serve_scales_on_requests_under_way() -> None:
+    plain = autoscaling(NAME, hosted())
+    assert "policy" not in plain
+    assert plain["target_ongoing_requests"] == 16
+    assert plain["min_replicas"] == 0
+
+
+def test_what_cannot_be_shown_changes_no_decision(content: dict[str, Any]) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError
+
+    policy = FusionScaling({"profile": content, "min_replicas": 2}, show=broken)
+    assert policy(context(target_num_replicas=1))[0] == 2

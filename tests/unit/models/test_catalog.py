@@ -58,7 +58,9 @@ def test_a_fixed_number_of_replicas_is_both_ends_of_the_range() -> None:
     assert model(engine="fake", replicas=3) == model(engine="fake", replicas={"min": 3, "max": 3})
 
 
-@pytest.mark.parametrize("replicas", [0, -1, 1001, True, "many", {"min": 3, "max": 2}])
+@pytest.mark.parametrize(
+    "replicas", [{"min": 0, "max": 0}, -1, 1001, True, "many", {"min": 3, "max": 2}]
+)
 def test_replicas_that_cannot_be(replicas: Any) -> None:
     with pytest.raises(ValidationError, match="replicas"):
         model(engine="fake", replicas=replicas)

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from models import catalog, policies
+from models import catalog, policies, scaling
 from models.catalog_file import CatalogError, parse
 from models.record import Record
 from models.tools import settings
@@ -32,6 +32,12 @@ SECTIONS = {
     "OpenAIResponsesModel": "engine: openai-responses",
     "AnthropicModel": "engine: anthropic",
     "Replicas": "replicas",
+    "Scaling": "scaling",
+    "NodePrice": "scaling.node",
+    "SpotPrice": "scaling.node.spot",
+    "ReplicaRates": "scaling.replica",
+    "DecodeRate": "scaling.replica.decode",
+    "Promise": "scaling.targets",
     "Price": "price",
     "Panel": "panels",
     "Member": "members",
@@ -68,7 +74,12 @@ LIMITS = (
 
 RECORDS = {
     name: value
-    for name, value in {**vars(settings), **vars(policies), **vars(catalog)}.items()
+    for name, value in {
+        **vars(settings),
+        **vars(policies),
+        **vars(scaling),
+        **vars(catalog),
+    }.items()
     if inspect.isclass(value) and issubclass(value, BaseModel)
     if value not in (BaseModel, Record)
 }

@@ -9,6 +9,7 @@ import pytest
 
 from models.catalog import VllmModel
 from models.errors import BadRequest, Unavailable, UpstreamError
+from models.workforce.totals import Totals
 from models.workforce.vllm import VllmReplica, bundles, environment, root_cause
 
 WINDOW = 100
@@ -48,6 +49,7 @@ def replica(engine: Paper) -> VllmReplica:
     made = VllmReplica.__new__(VllmReplica)
     made._server = engine
     made._request = lambda **body: body
+    made._totals = Totals(2.0)
     return made
 
 

@@ -1,0 +1,78 @@
+"""What a workforce model costs, does and owes: the words for scaling it by work and money.
+
+The form is that of a profile file (`cluster.profile`), so what was measured is pasted as it is. The
+rule that uses it lives a floor above (`cluster.scaling`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from models.record import Record
+
+
+class SpotPrice(Record):
+    """The node's spot market."""
+
+    usd_per_hour: float = Field(gt=0, allow_inf_nan=False)
+    #: Mean seconds until the node is taken back.
+    mean_life_s: float = Field(gt=0, allow_inf_nan=False)
+    #: Seconds between the notice and the end.
+    notice_s: float = Field(ge=0, allow_inf_nan=False)
+
+
+class NodePrice(Record):
+    """The node that one replica runs on."""
+
+    usd_per_hour: float = Field(gt=0, allow_inf_nan=False)
+    #: From the order to the first request served: node, image and weights together.
+    startup_s: float = Field(ge=0, allow_inf_nan=False)
+    spot: SpotPrice | None = None
+
+
+class DecodeRate(Record):
+    """A decode step of n sequences takes step_base_s + n * step_per_sequence_s seconds."""
+
+    step_base_s: float = Field(ge=0, allow_inf_nan=False)
+    step_per_sequence_s: float = Field(gt=0, allow_inf_nan=False)
+    max_batch: int = Field(ge=1)
+
+
+class ReplicaRates(Record):
+    """What one replica does."""
+
+    prefill_tokens_per_s: float = Field(gt=0, allow_inf_nan=False)
+    decode: DecodeRate
+    prefill_chunk_tokens: int = Field(2048, ge=1)
+
+
+class Promise(Record):
+    """What is promised to those who ask."""
+
+    ttft_s: float = Field(2.0, gt=0, allow_inf_nan=False)
+    tpot_s: float = Field(0.1, gt=0, allow_inf_nan=False)
+    #: The share of requests whose first token is in time.
+    attainment: float = Field(0.99, gt=0, lt=1)
+
+
+class Scaling(Record):
+    """Scales a workforce model by the work that waits and what a replica costs."""
+
+    node: NodePrice
+    replica: ReplicaRates
+    targets: Promise = Promise()
+    #: What one late answer costs, in US dollars: how long an idle replica is kept warm.
+    late_usd: float = Field(0.01, ge=0, allow_inf_nan=False)
+
+    def settings(self, name: str, least: int, most: int) -> dict[str, Any]:
+        """As `cluster.scaling.policy` takes them: plain values that travel in a Serve config."""
+        parts = {"node", "replica", "targets"}
+        return {
+            "model": name,
+            "profile": self.model_dump(mode="json", include=parts, exclude_none=True),
+            "min_replicas": least,
+            "max_replicas": most,
+            "late_usd": self.late_usd,
+        }

@@ -1,0 +1,55 @@
+"""How fast a model answers one gateway's requests, and so how long who waits will wait.
+
+Pure. Each gateway has its own queue, so its own pace is what moves it.
+"""
+
+from __future__ import annotations
+
+import math
+
+_FORGOTTEN_S = 60.0  # an answer counts for a pace of about the last minute
+_LONGEST_S = 600.0
+_FORGOTTEN = 1e-3  # of one answer
+
+
+class Pace:
+    """Requests under way, and answers a second over about the last minute."""
+
+    def __init__(self) -> None:
+        self.under_way = 0
+        self._answers = 0.0
+        self._seconds = 0.0
+        self._at_s: float | None = None
+
+    def began(self, now_s: float) -> None:
+        """A request is handed to the model."""
+        if self.under_way == 0:
+            # Time in which nobody asked says nothing about how fast is answered.
+            self._at_s = now_s
+        self._pass(now_s)
+        self.under_way += 1
+
+    def ended(self, now_s: float) -> None:
+        """A request was answered, or went away: either frees a place."""
+        self._pass(now_s)
+        self.under_way -= 1
+        self._answers += 1
+
+    def refused(self) -> None:
+        """It found no place, and no place has become free."""
+        self.under_way -= 1
+
+    def _pass(self, now_s: float) -> None:
+        passed = max(0.0, now_s - self._at_s) if self._at_s is not None else 0.0
+        kept = math.exp(-passed / _FORGOTTEN_S)
+        self._answers *= kept
+        self._seconds = self._seconds * kept + passed
+        self._at_s = now_s
+
+    def retry_after_s(self, unknown_s: float) -> float:
+        """Whole seconds until those under way are through at this pace, from 1 to ten minutes:
+        then a new request finds no queue. `unknown_s` where nothing was answered yet."""
+        if self._answers < _FORGOTTEN or self._seconds <= 0.0:
+            return unknown_s
+        needed = self.under_way * self._seconds / self._answers
+        return float(min(_LONGEST_S, max(1, math.ceil(needed))))
