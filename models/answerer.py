@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Protocol
 
 from models.call import Call
-from models.messages import Completion, Event, Request
+from models.messages import (
+    Completion,
+    Done,
+    Event,
+    ReasoningDelta,
+    Request,
+    TextDelta,
+    ToolCallDelta,
+)
 
 #: A stream of events. A generator, so that whoever stops reading can close it.
 Events = AsyncGenerator[Event, None]
@@ -29,6 +37,18 @@ class Answerer(Protocol):
     def stream(self, request: Request, call: Call) -> Events:
         """The answer as it is written. Ends with exactly one `Done`, or raises."""
         ...
+
+
+def as_events(completion: Completion) -> Iterator[Event]:
+    """A whole answer as the events of a stream."""
+    message = completion.message
+    for thought in message.reasoning:
+        yield ReasoningDelta(thought.text, thought.signature, thought.redacted)
+    if message.text:
+        yield TextDelta(message.text)
+    for index, call in enumerate(message.tool_calls):
+        yield ToolCallDelta(index, call.arguments, call.id, call.name)
+    yield Done(completion)
 
 
 class Clock(Protocol):

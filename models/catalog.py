@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from models.messages import Sampling
 from models.policies import Approvals, PolicySpec
@@ -19,6 +19,7 @@ from models.prices import Price, Usd
 from models.record import Record
 from models.scaling import Scaling
 from models.tools.settings import Tools
+from models.wrappers.profiles import FAMILIES
 
 #: Names that start so belong to the program.
 FUSION = "fusion/"
@@ -54,6 +55,12 @@ def _fixed_number(value: Any) -> Any:
     return value
 
 
+def _known_family(family: str) -> str:
+    if family not in FAMILIES:
+        raise ValueError(f"no such family; known: {', '.join(FAMILIES)}")
+    return family
+
+
 class _Model(Record):
     """What every model has, whoever hosts it."""
 
@@ -63,6 +70,12 @@ class _Model(Record):
     max_output: int = Field(1024, ge=1)
     #: Whether it can call tools by itself.
     tools: bool = False
+    #: How it calls them: by its API or engine, or in words (`models.wrappers.text_tools`).
+    tool_calls: Literal["native", "text"] = "native"
+    #: How it is held to JSON: by its API or engine, or in words.
+    structured: Literal["native", "words"] = "native"
+    #: Its family in `models/wrappers/profiles.yaml`. Default: told by its names.
+    family: Annotated[str, AfterValidator(_known_family)] | None = None
     #: Whether it can read images.
     images: bool = False
     price: Price | None = None
@@ -166,8 +179,20 @@ class AnthropicModel(ApiModel):
     thinking: Literal["adaptive", "budget"] = "adaptive"
 
 
+class PythonModel(FlagshipSpec):
+    """A class of the user's own: an agent, another library's client, a rule."""
+
+    engine: Literal["python"]
+    #: `module:Class`. It has an async complete, an async generator stream, or both.
+    target: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+    #: What the class is made with, as keyword arguments.
+    options: dict[str, Any] = Field(default_factory=dict)
+    #: The folder of the module. Default: the catalog's. It comes last on the path.
+    path: str | None = None
+
+
 ModelSpec = Annotated[
-    VllmModel | FakeModelSpec | OpenAIModel | OpenAIResponsesModel | AnthropicModel,
+    VllmModel | FakeModelSpec | OpenAIModel | OpenAIResponsesModel | AnthropicModel | PythonModel,
     Field(discriminator="engine"),
 ]
 

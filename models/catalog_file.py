@@ -30,6 +30,7 @@ from models.catalog import (
     OpenAIModel,
     OpenAIResponsesModel,
     Panel,
+    PythonModel,
     Replicas,
     Roles,
     Server,
@@ -75,7 +76,19 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Catalog:
         raise CatalogError(file, [Problem(1, "no such file", "name an existing file")]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise CatalogError(file, [Problem(1, f"cannot be read: {error}")]) from None
-    return parse(text, file, environ)
+    return _placed(parse(text, file, environ), path.absolute().parent)
+
+
+def _placed(catalog: Catalog, folder: Path) -> Catalog:
+    """With the folders of the user's own classes as seen from everywhere: what the file says is
+    meant from where it stands, and without a word they are there."""
+    models = {
+        name: spec.model_copy(update={"path": str(folder / (spec.path or "."))})
+        if isinstance(spec, PythonModel)
+        else spec
+        for name, spec in catalog.models.items()
+    }
+    return catalog.model_copy(update={"models": models})
 
 
 def parse(text: str, file: str, environ: Mapping[str, str] = os.environ) -> Catalog:
@@ -167,6 +180,7 @@ _ENGINES: Mapping[str, type[BaseModel]] = {
     "openai": OpenAIModel,
     "openai-responses": OpenAIResponsesModel,
     "anthropic": AnthropicModel,
+    "python": PythonModel,
 }
 
 

@@ -11,9 +11,18 @@ from typing import Any
 from ray import serve as ray_serve
 
 from models.answerer import Answerer, Clock
-from models.catalog import ApiModel, Catalog, FakeModelSpec, ModelSpec, VllmModel
+from models.catalog import (
+    ApiModel,
+    Catalog,
+    FakeModelSpec,
+    FlagshipSpec,
+    ModelSpec,
+    PythonModel,
+    VllmModel,
+)
 from models.flagship.account import AccountHandle
 from models.flagship.answerer import Flagship
+from models.flagship.custom import Custom
 from models.flagship.registry import Registry
 from models.messages import Request
 from models.workforce import hosting
@@ -23,10 +32,12 @@ from models.wrappers.breaker import Breaker
 from models.wrappers.fallback import Fallback
 from models.wrappers.fit import Fit
 from models.wrappers.limit import Limit
+from models.wrappers.repair import Repair, habits_of
 from models.wrappers.retry import Retry
 from serve.money.charge import Charge, Tariff
 from serve.money.till import Payer
 from serve.pipeline import Models
+from serve.repairs import RayRepairs
 
 _HEALTH_KEPT_S = 1.0
 
@@ -45,6 +56,7 @@ class Parts:
         self._salt = salt
         self._registry = Registry(lambda name: AccountHandle(accounts, name), clock)
         self._hosted: dict[str, Workforce] = {}
+        self._repairs = RayRepairs()
 
     def models(self, catalog: Catalog) -> Models:
         """Every model of the catalog behind its wrappers, in the order of `models.wrappers`.
@@ -65,25 +77,32 @@ class Parts:
 
     def _one(self, name: str, spec: ModelSpec) -> Answerer:
         clock = self._clock
-        if isinstance(spec, ApiModel):
-            kept = self._registry
-            limit = kept.limit(name, spec)
-            inner: Answerer = Flagship(name, spec, kept.client, clock=clock, heed=limit.heed)
-            inner = Charge(inner, _tariff(name, spec), self._till, clock)
-            inner = Limit(inner, limit)
-            inner = Breaker(inner, kept.breaker(name, spec), clock)
+        inner: Answerer
+        if isinstance(spec, FlagshipSpec):
+            inner = Charge(self._flagship(name, spec), _tariff(name, spec), self._till, clock)
+            inner = Limit(inner, self._registry.limit(name, spec))
+            inner = Breaker(inner, self._registry.breaker(name, spec), clock)
         else:
             # No limit and no breaker: Serve bounds a hosted model's queue and goes round its
             # dead replicas by itself.
             inner = self._workforce(name, spec)
             inner = Charge(inner, _tariff(name, spec), self._till, clock)
-        return Fit(Retry(inner, clock=clock), name, spec)
+        inner = Repair(Retry(inner, clock=clock), name, habits_of(name, spec), self._repairs)
+        return Fit(inner, name, spec)
+
+    def _flagship(self, name: str, spec: FlagshipSpec) -> Answerer:
+        if isinstance(spec, PythonModel):
+            return Custom(name, spec, self._clock)
+        assert isinstance(spec, ApiModel)
+        registry = self._registry
+        heed = registry.limit(name, spec).heed
+        return Flagship(name, spec, registry.client, clock=self._clock, heed=heed)
 
     async def count(self, catalog: Catalog, request: Request) -> int | None:
         """The tokens of what the request's model would read, by its own tokenizer; None where it
         has none here."""
         spec = catalog.models[request.model]
-        if isinstance(spec, ApiModel):
+        if isinstance(spec, FlagshipSpec):
             return None
         return await self._workforce(request.model, spec).count(request)
 

@@ -62,8 +62,7 @@ class Flagship:
             spec.base_url.rstrip("/") + self._dialect.path,
             self._clock,
             key=read_key(name, spec.api_key_env, environ),
-            key_header=self._dialect.key_header,
-            key_prefix=self._dialect.key_prefix,
+            key_headers=self._dialect.key_headers,
             heed=heed,
             mend=(
                 f"Check the variable {spec.api_key_env} and the account that it belongs to."

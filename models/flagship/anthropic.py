@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
+
 from models import loose, wire
 from models.catalog import AnthropicModel
 from models.errors import UpstreamError
@@ -33,6 +35,7 @@ from models.messages import (
 )
 
 VERSION = "2023-06-01"
+ANTHROPIC_HOST = "api.anthropic.com"
 #: The API wants a bound on every answer. Ours is the catalog's; this stands in where none came.
 MAX_TOKENS = 4096
 #: Tokens to think with, for models that want a budget instead of an effort.
@@ -61,11 +64,14 @@ class Anthropic:
     are left out. A later system message becomes the user's, in its place."""
 
     path = "/messages"
-    key_header, key_prefix = "x-api-key", ""
     headers: Mapping[str, str] = {"anthropic-version": VERSION}
 
     def __init__(self, spec: AnthropicModel) -> None:
         self._budgets = spec.thinking == "budget"
+        self.key_headers: Mapping[str, str] = {"x-api-key": ""}
+        if httpx.URL(spec.base_url).host != ANTHROPIC_HOST:
+            # Others that speak the dialect, vLLM among them, look for the key where OpenAI has it.
+            self.key_headers = {"x-api-key": "", "Authorization": "Bearer "}
 
     def payload(self, request: Request, *, model: str, stream: bool) -> dict[str, Any]:
         sampling = request.sampling

@@ -37,8 +37,8 @@ class Dialect(Protocol):
 
     #: Behind the model's base_url.
     path: str
-    key_header: str
-    key_prefix: str
+    #: The headers that the key goes into, and what stands before it there.
+    key_headers: Mapping[str, str]
     #: Headers of every request, beside the key.
     headers: Mapping[str, str]
 

@@ -51,8 +51,7 @@ class Transport:
         clock: Clock,
         *,
         key: SecretStr | None = None,
-        key_header: str = "Authorization",
-        key_prefix: str = "Bearer ",
+        key_headers: Mapping[str, str] | None = None,
         mend: str = "",
         heed: Callable[[Mapping[str, str]], None] | None = None,
     ) -> None:
@@ -63,8 +62,7 @@ class Transport:
         self._url = httpx.URL(url)
         self._clock = clock
         self._key = key
-        self._key_header = key_header
-        self._key_prefix = key_prefix
+        self._key_headers = key_headers or {"Authorization": "Bearer "}
         self._mend = mend
         self._heed = heed
 
@@ -116,7 +114,8 @@ class Transport:
             raise BadRequest(f"The request cannot be written as JSON: {error}") from None
         sent = {"Content-Type": "application/json", **headers}
         if self._key is not None:
-            sent[self._key_header] = self._key_prefix + self._key.get_secret_value()
+            for header, prefix in self._key_headers.items():
+                sent[header] = prefix + self._key.get_secret_value()
         request = self._client.build_request("POST", self._url, content=content, headers=sent)
         return await self._client.send(request, stream=True, follow_redirects=False)
 

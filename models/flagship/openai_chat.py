@@ -20,7 +20,7 @@ class OpenAIChat:
     """The chat dialect, with the little that only OpenAI itself wants otherwise."""
 
     path = "/chat/completions"
-    key_header, key_prefix = "Authorization", "Bearer "
+    key_headers: Mapping[str, str] = {"Authorization": "Bearer "}
     headers: Mapping[str, str] = {}
 
     def __init__(self, spec: OpenAIModel) -> None:

@@ -41,7 +41,7 @@ class OpenAIResponses:
     the answer would be another; the others, which only nudge a model, are left out."""
 
     path = "/responses"
-    key_header, key_prefix = "Authorization", "Bearer "
+    key_headers: Mapping[str, str] = {"Authorization": "Bearer "}
     headers: Mapping[str, str] = {}
 
     def __init__(self, spec: OpenAIResponsesModel) -> None:

@@ -15,7 +15,7 @@ def deployment_name(model: str) -> str:
 
 
 #: Keys of a hosted model that its replicas never see: changing one replaces no replica.
-_OUTSIDE = {"price", "fallbacks", "tools", "images"}
+_OUTSIDE = {"price", "fallbacks", "tools", "images", "tool_calls", "structured", "family"}
 
 
 def application_name(name: str, spec: VllmModel | FakeModelSpec) -> str:

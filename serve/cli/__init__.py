@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from serve.cli import ask, catalog, control, draco, edition, fusions, keys, router, server, simulate
+from serve.cli import (
+    ask,
+    catalog,
+    control,
+    draco,
+    edition,
+    fusions,
+    keys,
+    models,
+    router,
+    server,
+    simulate,
+)
 
 app = typer.Typer(
     name="fusion",
@@ -15,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (server, catalog, edition, keys, ask, control, fusions, simulate, draco):
+for group in (server, models, catalog, edition, keys, ask, control, fusions, simulate, draco):
     group.register(app)
 app.add_typer(router.app)
 

@@ -1,4 +1,4 @@
-"""`fusion up`, `down`, `status`, `models`: the server and what it serves."""
+"""`fusion up`, `down`, `status`: the server and its parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -54,7 +54,6 @@ def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
     app.command()(status)
-    app.command()(models)
 
 
 def up(
@@ -272,21 +271,3 @@ def status(
         out.print(table)
     if response.status_code != 200:
         raise typer.Exit(1)
-
-
-def models(port: Port = None, url: Url = None, as_json: Json = False) -> None:
-    """List every name that a request may use."""
-    data: dict[str, Any] = get(server_url(url, port), "/v1/models").json()
-    if as_json:
-        print_json(data)
-        return
-    table = Table("name", "kind", "answers", "tier", "context", box=None, pad_edge=False)
-    for card in data["data"]:
-        table.add_row(
-            card["id"],
-            card["kind"],
-            card.get("model", ""),
-            card.get("tier", ""),
-            str(card.get("context", "")),
-        )
-    out.print(table)

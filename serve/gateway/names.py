@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from models.catalog import Catalog
+from models.catalog import Catalog, ModelSpec
 from models.errors import NotFound
 from serve.editions.edition import Current
 
@@ -50,7 +50,21 @@ def _card(catalog: Catalog, name: str, kind: str) -> dict[str, Any]:
             "tier": spec.tier,
             "context": spec.context,
             "max_output": spec.max_output,
+            "price": None if spec.price is None else spec.price.model_dump(mode="json"),
+            "abilities": _abilities(spec),
         }
     elif target is not None and name in catalog.aliases:
         card |= {"kind": "alias", "model": catalog.aliases[name]}
     return card
+
+
+def _abilities(spec: ModelSpec) -> list[str]:
+    """What it can do, and where it can only do it by being told in words."""
+    able = {
+        "tools": spec.tools and spec.tool_calls == "native",
+        "tools in words": spec.tools and spec.tool_calls == "text",
+        "images": spec.images,
+        "JSON": spec.structured == "native",
+        "JSON in words": spec.structured == "words",
+    }
+    return [ability for ability, can in able.items() if can]

@@ -31,6 +31,7 @@ SECTIONS = {
     "OpenAIModel": "engine: openai",
     "OpenAIResponsesModel": "engine: openai-responses",
     "AnthropicModel": "engine: anthropic",
+    "PythonModel": "engine: python",
     "Replicas": "replicas",
     "Scaling": "scaling",
     "NodePrice": "scaling.node",

@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from models.call import Call
-from models.catalog import ModelSpec
+from models.catalog import AnthropicModel, ModelSpec
 from models.errors import AccountRefused, Unavailable
 from models.flagship.answerer import Flagship
 from models.flagship.client import new_client
@@ -65,10 +65,29 @@ async def test_where_it_asks_and_with_which_headers(client: httpx.AsyncClient, e
         assert asked.path == "/v1/messages"
         assert asked.headers["x-api-key"] == KEY
         assert asked.headers["anthropic-version"]
-        assert "authorization" not in asked.headers
     else:
         assert asked.path == "/v1/responses"
         assert asked.headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "bearer"),
+    [("https://api.anthropic.com/v1", False), ("https://other.example/v1", True)],
+)
+async def test_only_others_get_anthropics_key_where_openai_has_it(
+    base_url: str, bearer: bool
+) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json=MESSAGE)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        spec = AnthropicModel(engine="anthropic", base_url=base_url, api_key_env="BIG_KEY")
+        await Flagship("big", spec, client, environ={"BIG_KEY": KEY}).complete(ASK, Call())
+    assert asked[0].headers["x-api-key"] == KEY
+    assert ("authorization" in asked[0].headers) == bearer
 
 
 @each
