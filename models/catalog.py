@@ -150,6 +150,9 @@ class ApiModel(FlagshipSpec):
     #: The environment variable that holds the key. The key itself never stands in the catalog.
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     base_url: str = Field(pattern=_ADDRESS)
+    #: Whether it takes temperature and its like. Many models that reason refuse a request that
+    #: has them; then they are left out.
+    sampling: bool = True
     tools: bool = True
     images: bool = True
 
@@ -158,6 +161,8 @@ class OpenAIModel(ApiModel):
     """An API that speaks OpenAI's chat completions, as most do."""
 
     engine: Literal["openai"]
+    #: Whether what it thought goes back to it. OpenAI itself, which refuses that, never gets it.
+    thoughts: bool = True
     base_url: str = Field("https://api.openai.com/v1", pattern=_ADDRESS)
 
 

@@ -18,7 +18,7 @@ from models.flagship.http import Reply, Transport
 from models.flagship.key import read_key
 from models.flagship.openai_chat import OpenAIChat
 from models.flagship.openai_responses import OpenAIResponses
-from models.messages import Completion, Done, Request
+from models.messages import Completion, Done, Request, Sampling
 
 DEPTH_HEADER = "x-openrouter-fusion-depth"
 
@@ -95,6 +95,9 @@ class Flagship:
     ) -> AbstractAsyncContextManager[Reply]:
         left = call.remaining_s(self._clock.now())
         model = self._spec.upstream or self._name
+        if not self._spec.sampling:
+            kept = Sampling(max_tokens=request.sampling.max_tokens, stop=request.sampling.stop)
+            request = replace(request, sampling=kept)
         return self._transport.post(
             self._dialect.payload(request, model=model, stream=stream),
             headers={

@@ -25,11 +25,15 @@ class OpenAIChat:
 
     def __init__(self, spec: OpenAIModel) -> None:
         self._is_openai = httpx.URL(spec.base_url).host == OPENAI_HOST
+        self._thoughts = spec.thoughts and not self._is_openai
 
     def payload(self, request: Request, *, model: str, stream: bool) -> dict[str, Any]:
         body = wire.payload(request, model=model, stream=stream)
         if self._is_openai and "max_tokens" in body:
             body["max_completion_tokens"] = body.pop("max_tokens")
+        if not self._thoughts:
+            for message in body["messages"]:
+                message.pop("reasoning_content", None)
         return body
 
     def completion(self, body: Mapping[str, Any], *, model: str) -> Completion:

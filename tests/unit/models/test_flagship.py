@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -10,12 +12,21 @@ import pytest
 from pydantic import TypeAdapter
 
 from models.call import Call
-from models.catalog import AnthropicModel, ModelSpec
-from models.errors import AccountRefused, Unavailable
+from models.catalog import AnthropicModel, ModelSpec, OpenAIModel
+from models.errors import AccountRefused, Unavailable, UpstreamError
 from models.flagship.answerer import Flagship
 from models.flagship.client import new_client
 from models.flagship.fake import FakeProvider, events, said, whole
-from models.messages import Done, Request, TextDelta, user
+from models.messages import (
+    Done,
+    Message,
+    Reasoning,
+    Request,
+    Sampling,
+    Text,
+    TextDelta,
+    user,
+)
 
 KEY = "sk-planted-0123456789"
 ASK = Request("big", (user("what is this"),))
@@ -142,6 +153,71 @@ async def test_a_refused_account_says_which_variable_to_check(
             else:
                 await big.complete(ASK, Call())
     assert KEY not in repr(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def key_grep(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Whatever a test does, the planted key is in no log."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize("engine", ["openai", *WHOLE])
+async def test_the_key_shows_nowhere(client: httpx.AsyncClient, engine: str) -> None:
+    async with FakeProvider([whole({"error": {"message": KEY, "param": KEY}}, 500)]) as provider:
+        big = model(client, provider, engine=engine)
+        with pytest.raises(UpstreamError) as caught:
+            await big.complete(ASK, Call())
+    shown = f"{big!r} {vars(big)} {vars(big._transport)} {caught.value!r} {vars(caught.value)}"
+    assert KEY not in shown
+
+
+@pytest.mark.parametrize("engine", ["openai", *WHOLE])
+async def test_no_redirect_takes_the_key_along(client: httpx.AsyncClient, engine: str) -> None:
+    async with FakeProvider([said("stolen")]) as other:
+        there = {"location": f"{other.base_url}/x"}
+        async with FakeProvider([whole({}, 307, there)]) as provider:
+            with pytest.raises(UpstreamError, match="redirects"):
+                await model(client, provider, engine=engine).complete(ASK, Call())
+        assert other.connections == 0
+
+
+@pytest.mark.parametrize("engine", ["openai", *WHOLE])
+async def test_a_model_that_takes_no_temperature_gets_none(
+    client: httpx.AsyncClient, engine: str
+) -> None:
+    request = replace(ASK, sampling=Sampling(temperature=0.0, top_p=0.5, seed=1, max_tokens=9))
+    for sampling in (True, False):
+        answer = said("hello") if engine == "openai" else whole(WHOLE[engine])
+        async with FakeProvider([answer]) as provider:
+            await model(client, provider, engine=engine, sampling=sampling).complete(
+                request, Call()
+            )
+        body = provider.asked[0].body
+        assert ("temperature" in body, "top_p" in body) == (sampling, sampling)
+        assert 9 in body.values()
+
+
+async def test_thoughts_go_back_to_those_who_take_them() -> None:
+    bodies: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(request.content)
+        return httpx.Response(503)
+
+    thought = Message("assistant", (Text("Hi."),), reasoning=(Reasoning("Hm."),))
+    request = replace(ASK, messages=(*ASK.messages, thought))
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        for url, thoughts in (
+            ("https://api.openai.com/v1", True),
+            ("https://other.example/v1", True),
+            ("https://other.example/v1", False),
+        ):
+            spec = OpenAIModel(engine="openai", base_url=url, thoughts=thoughts)
+            with pytest.raises(Unavailable):
+                await Flagship("big", spec, client, environ={}).complete(request, Call())
+    assert [b"reasoning_content" in body for body in bodies] == [False, True, False]
 
 
 # Ids for the provider's support
