@@ -26,7 +26,7 @@ from models.wrappers.retry import Retry
 ENGINES = ("openai", "openai-responses", "anthropic")
 ASK = Request("big", (user("what is this"),))
 #: Long enough on a busy machine, and short for the faults that use it up.
-TIMEOUT_S, SHORT_S = 5.0, 0.25
+TIMEOUT_S, SHORT_S = 20.0, 0.1
 
 _RESPONSE = {
     "status": "completed",

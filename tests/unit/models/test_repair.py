@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.answerer import as_events
@@ -271,6 +271,7 @@ async def test_every_repair_is_counted() -> None:
     assert counted == [("m", "json_fence")]
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.text(alphabet='<think>/tool_call{}[]":a1 \n', max_size=80), st.integers(1, 9))
 async def test_a_stream_says_no_less_than_the_whole(text: str, step: int) -> None:
     for name in ("m", "deepseek-r1", "mistral"):
