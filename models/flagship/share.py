@@ -91,6 +91,8 @@ class AccountLimit:
         #: Requests and tokens that are ours and not used. Tokens below zero are a debt.
         self._requests = self._tokens = 0
         self._low_requests = self._low_tokens = 0
+        #: Calls that began in this tick, and in the one before.
+        self._begun = self._pace = 0
         #: What was leased and kept in the last minute, for an owner that knows nothing.
         self._spent = (Rate(), Rate())
         #: Calls to return instead of handing them on, because others wait.
@@ -188,6 +190,7 @@ class AccountLimit:
         )
 
     def _take(self, tokens: int) -> None:
+        self._begun += 1
         self._free -= 1
         self._low = min(self._low, self._free)
         if self._in_force.requests is not None:
@@ -234,10 +237,12 @@ class AccountLimit:
 
     def _wanted(self) -> Amount:
         waiting = len(self._waiting)
-        many = waiting + self._batch
+        # A busy gateway leases what it will need in the next quarter of a second. Calls at once
+        # come back, requests and tokens do not.
+        many = waiting + max(self._batch, self._pace // 4)
         tokens = sum(turn.tokens for turn in self._waiting)
         return Amount(
-            max(0, many - self._free),
+            max(0, waiting + self._batch - self._free),
             max(0, many - self._requests) if self._in_force.requests is not None else 0,
             max(0, tokens * many // waiting - self._tokens)
             if self._in_force.tokens is not None
@@ -277,6 +282,7 @@ class AccountLimit:
                 self._tokens,
             )
             await self._clock.sleep(TICK_S)
+            self._pace, self._begun = self._begun, 0
             async with self._asking:
                 report = self._report()
                 try:

@@ -304,6 +304,20 @@ async def test_idle_requests_and_tokens_go_back() -> None:
     await limit.aclose()
 
 
+async def test_a_busy_gateway_leases_more_at_once() -> None:
+    clock, account, limit = share(64, requests=100_000)
+    leases = []
+    for _ in range(2):
+        before = account.asked.count("lease")
+        for _ in range(400):
+            await limit.acquire(Call())
+            limit.release()
+        leases.append(account.asked.count("lease") - before)
+        await clock.advance(TICK_S)
+    assert leases[1] < leases[0] / 10
+    await limit.aclose()
+
+
 # What the provider says
 
 
