@@ -39,6 +39,7 @@ integration: .venv/installed-test ## Tests on real Ray, real HTTP and the real e
 bench: .venv/installed-test ## Speed and memory beside their rivals, measured in one run
 	.venv/bin/python tests/bench/serving.py
 	.venv/bin/python tests/bench/gateway.py
+	.venv/bin/python tests/bench/fusion.py
 	.venv/bin/python tests/bench/fusion.py --engine
 
 evidence: .venv/installed-test ## Whether fusing helps, on 100 questions (an hour, resumable)

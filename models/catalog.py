@@ -247,7 +247,7 @@ class Panel(Record):
     #: So many answers are enough. Default: two thirds of the places, rounded up.
     quorum: int | None = Field(None, ge=1, le=MAX_PANEL)
     #: How long the rest is waited for when enough answers are in.
-    grace_s: float = Field(20.0, ge=0)
+    grace_s: float = Field(60.0, ge=0)
     #: The most that one answer of this panel may cost. A request may set a lower cap.
     cost_cap_usd: Decimal | None = Field(None, gt=0, le=1_000_000, decimal_places=9)
     #: Names of server tools for panelists and judge. Default: all that are configured.

@@ -102,13 +102,15 @@ class Deliberation:
 
     async def __aexit__(self, *_: object) -> None:
         self.run.on(engine.Abandoned(), self._clock.now())
-        tasks = [*self._tasks.values(), *([self._timer] if self._timer else [])]
-        for task in tasks:
+        open_ = [task for task in (self._timer, *self._tasks.values()) if task and not task.done()]
+        for task in open_:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if open_:
+            await asyncio.gather(*open_, return_exceptions=True)
 
     async def events(self) -> AsyncGenerator[Progress, None]:
-        """What happens on the way. Raises what ended a fusion that has no answer."""
+        """What happens on the way, if somebody listens. Raises what ended a fusion that has no
+        answer."""
         yield Progress("in_progress", {"id": self.id, "panel": self.plan.panel})
         actions = self.run.start(self._clock.now())
         told = 0
@@ -117,25 +119,12 @@ class Deliberation:
                 yield Progress("panel.failed", {"index": one.who, **result.failure(one)})
             told = len(self.run.failed)
             for action in actions:
-                match action:
-                    case engine.AskMember():
-                        self._who[action.ask] = action.who
-                        self._start(action.ask, self._ask(action), self._member_broke)
-                        name = self.plan.names[action.who]
-                        yield Progress("panel.added", {"index": action.who, "model": name})
-                    case engine.AskJudge():
-                        self._start(action.ask, self._compare(action), self._judge_broke)
-                        yield Progress("analysis.in_progress", {"model": self.plan.judge})
-                    case engine.Stop(ask):
-                        self._tasks[ask].cancel()
-                    case engine.GiveUp(error):
-                        failed = result.error(error, self.run.failed)
-                        yield Progress("completed", {"result": failed})
-                        raise error
-                    case engine.Write():
-                        self.write = action
-                        yield Progress("completed", {"result": self.result()})
-                        return
+                if progress := self._do(action):
+                    yield progress
+                if isinstance(action, engine.GiveUp):
+                    raise action.error
+                if isinstance(action, engine.Write):
+                    return
             happened = await self._next()
             if isinstance(happened, Progress):
                 actions = []
@@ -145,6 +134,27 @@ class Deliberation:
             actions = self.run.on(happened, self._clock.now())
             if progress:
                 yield progress
+
+    def _do(self, action: engine.Action) -> Progress | None:
+        """Begin what is to be done; what a listener is told of it."""
+        match action:
+            case engine.AskMember():
+                self._who[action.ask] = action.who
+                self._start(action.ask, self._ask(action), self._member_broke)
+                data = {"index": action.who, "model": self.plan.names[action.who]}
+                return Progress("panel.added", data) if self._live else None
+            case engine.AskJudge():
+                self._start(action.ask, self._compare(action), self._judge_broke)
+                data = {"model": self.plan.judge}
+                return Progress("analysis.in_progress", data) if self._live else None
+            case engine.Stop(ask):
+                self._tasks[ask].cancel()
+                return None
+            case engine.GiveUp(error):
+                return Progress("completed", {"result": result.error(error, self.run.failed)})
+            case engine.Write():
+                self.write = action
+                return Progress("completed", {"result": self.result()}) if self._live else None
 
     def result(self, answers: tuple[engine.Answer, ...] | None = None) -> dict[str, Any]:
         """The contract's result, with these answers in the place of the whole ones."""
@@ -315,13 +325,15 @@ class Deliberation:
 
     async def _next(self) -> engine.Event | Progress:
         """The next thing that happens, at the latest a `Tick` when the engine wants one."""
-        if self._wake_at != self.run.wake_at:
-            self._wake_at = self.run.wake_at
+        if not self._inbox.empty():
+            return self._inbox.get_nowait()
+        if self._wake_at != (wake_at := self.run.wake_at):
+            self._wake_at = wake_at
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = None
-            if self._wake_at is not None:
-                self._timer = asyncio.create_task(self._ring(self._wake_at))
+            if wake_at is not None:
+                self._timer = asyncio.create_task(self._ring(wake_at))
         happened = await self._inbox.get()
         if isinstance(happened, engine.Tick):
             self._wake_at = None  # it may have rung a moment early
@@ -332,7 +344,9 @@ class Deliberation:
         self._inbox.put_nowait(engine.Tick())
 
     def _progress(self, happened: engine.Event) -> Progress | None:
-        """What a client is told of this event, if it is still waited for."""
+        """What a listener is told of this event, if it is still waited for."""
+        if not self._live:
+            return None
         match happened:
             case engine.Answered(ask, text) if text.strip() and ask in self.run.open:
                 who = self._who[ask]

@@ -23,6 +23,8 @@ panels:
   default: {members: [left, right]}
   limping: {members: [left, unreachable]}
   dead: {members: [unreachable, unreachable]}
+  itself: {members: [left], self: 2}
+  best: {members: [left, right], answer: best_of}
 roles: {judge: brain}
 """
 

@@ -3,6 +3,7 @@ cluster is in tests/unit/serve/gateway."""
 
 from __future__ import annotations
 
+import subprocess
 import time
 
 import anthropic
@@ -10,7 +11,7 @@ import httpx
 import openai
 import pytest
 from openai import BadRequestError, NotFoundError
-from support import Server
+from support import Server, fusion
 
 pytestmark = pytest.mark.cluster
 
@@ -217,7 +218,39 @@ def test_a_streamed_fusion_tells_its_steps_to_those_who_ask(server: Server) -> N
         for chunk in stream
         if not chunk.choices and chunk.model_extra and "fusion" in chunk.model_extra
     ]
-    assert steps == ["panel.completed"] * 2 + ["analysis.in_progress", "analysis.completed"]
+    assert steps[:3] == ["in_progress", "panel.added", "panel.added"]
+    assert set(steps[3:-3]) == {"panel.delta", "panel.completed"}
+    assert steps[-3:] == ["analysis.in_progress", "analysis.completed", "completed"]
+
+
+def test_a_fusion_can_be_read_later_under_its_id(server: Server) -> None:
+    answer = server.client().chat.completions.create(model="fusion/default", messages=HELLO)
+    identity = answer.model_extra["fusion"]["id"]  # type: ignore[index]
+    told = httpx.get(f"{server.url}/v1/fusions/{identity}", timeout=10).json()
+    assert [one["content"] for one in told["responses"]] == ["planted-left", "planted-right"]
+    assert told["output"] == answer.choices[0].message.content
+    assert [stage["role"] for stage in told["stages"]] == [
+        *(["panelist"] * 2),
+        "judge",
+        "synthesis",
+    ]
+    shown = subprocess.run(
+        fusion("show", identity, "--url", server.url), capture_output=True, text=True, check=True
+    )
+    assert "planted-left" in shown.stdout
+    missing = httpx.get(f"{server.url}/v1/fusions/fus_unknown", timeout=10)
+    assert missing.status_code == 404
+
+
+def test_one_model_fused_with_itself_and_the_best_of_two(server: Server) -> None:
+    for name, members in (("itself", ["left", "left#2"]), ("best", ["left", "right"])):
+        answer = server.client().chat.completions.create(
+            model=f"fusion/{name}", messages=HELLO, extra_body={"fusion": {"expose_panel": True}}
+        )
+        told = answer.model_extra["fusion"]  # type: ignore[index]
+        assert [one["model"] for one in told["responses"]] == members
+    assert told["best"] in members
+    assert answer.choices[0].message.content == f"planted-{told['best']}"
 
 
 def test_nobody_else_sees_a_chunk_without_a_choice(server: Server) -> None:
