@@ -320,6 +320,8 @@ class Server(Record):
     port: int = Field(8000, ge=1, le=65535)
     #: Gateway replicas.
     gateways: int = Field(1, ge=1, le=64)
+    #: Judge replicas. A judge waits for its model and hardly computes: one serves many requests.
+    judges: Annotated[Replicas, BeforeValidator(_fixed_number)] = Replicas()
     #: Requests that one gateway works on at the same time.
     max_concurrent: int = Field(1024, ge=1)
     #: Deadline of a request that does not set one.

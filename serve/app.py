@@ -16,6 +16,8 @@ from serve.gateway.deployment import Gateway
 from serve.remote import JudgeReplica
 from serve.settings import Settings
 
+#: Cases at work in one judge, above which another one is started where the catalog allows it.
+JUDGE_CASES = 32
 _HOSTED: TypeAdapter[VllmModel | FakeModelSpec] = TypeAdapter(VllmModel | FakeModelSpec)
 
 
@@ -35,8 +37,17 @@ def build(args: dict[str, Any]) -> Any:
     # stands behind it.
     limit = catalog.server.max_concurrent + 64
     raw = settings.model_dump(mode="json")
+    judges = catalog.server.judges
     judge = ray_serve.deployment(
-        JudgeReplica, name="Judge", max_ongoing_requests=limit, **light
+        JudgeReplica,
+        name="Judge",
+        max_ongoing_requests=limit,
+        autoscaling_config={
+            "min_replicas": judges.min,
+            "max_replicas": judges.max,
+            "target_ongoing_requests": JUDGE_CASES,
+        },
+        **light,
     ).bind(raw, accounts)
     router = ray_serve.deployment(
         RouterReplica, name="Router", max_ongoing_requests=limit, **light

@@ -151,7 +151,9 @@ def _cpus(catalog: Catalog) -> float:
     """
     reserved = sum(spec.cpus * spec.replicas.max for spec in hosted(catalog).values())
     # Twice, because a model that changes starts beside the one that it replaces.
-    return math.ceil(2 * reserved + LIGHT_CPUS * (catalog.server.gateways + 2) + 2)
+    return math.ceil(
+        2 * reserved + LIGHT_CPUS * (catalog.server.gateways + catalog.server.judges.max + 1) + 2
+    )
 
 
 def _prepare_weights(catalog: Catalog, report: launch.Report) -> None:

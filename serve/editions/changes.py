@@ -9,7 +9,15 @@ from typing import Any
 from models.catalog import Catalog
 
 #: What a process reads once, when it starts.
-AT_START = ("server.host", "server.port", "server.gateways", "server.nodes", "server.store")
+AT_START = (
+    "server.host",
+    "server.port",
+    "server.gateways",
+    "server.judges.min",
+    "server.judges.max",
+    "server.nodes",
+    "server.store",
+)
 
 
 @dataclass(frozen=True, slots=True)

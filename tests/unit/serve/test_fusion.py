@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 from contextlib import aclosing
 from typing import Any
@@ -460,3 +461,40 @@ async def test_panelists_that_are_all_empty() -> None:
 async def test_panelists_that_all_say_the_same_are_a_fusion_like_any() -> None:
     answer = await fusion(*cast(one="Same.", two="Same.")).complete(ASKED, Call())
     assert answer.text == "It depends."
+
+
+# Any order of anything, with a runner
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_however_it_goes_nothing_is_left_running(seed: int) -> None:
+    chance = random.Random(seed)
+    clock = FakeClock()
+    models = cast()
+    for model in models:
+        model.clock, model.first_token_s = clock, chance.choice([0.1, 1.0, 7.0, 50.0])
+        if model.name != "writer" and chance.random() < 0.3:
+            model.reply = chance.choice([Unavailable("gone"), "", "prose"])
+    known = catalog(
+        quorum=chance.choice([1, 2]),
+        grace_s=chance.choice([0.0, 2.0]),
+        layers=chance.choice([1, 2]),
+        timeout_s=chance.choice([5.0, 300.0]),
+        candidates=chance.choice([[], ["three"]]),
+        answer=chance.choice(["synthesis", "best_of"]),
+    )
+    made = fusion(*models, known=known, clock=clock)
+    call = Call(deadline=chance.choice([None, 20.0, 200.0]))
+    if chance.random() < 0.5:
+        task = asyncio.create_task(made.complete(ASKED, call))
+    else:
+        task = asyncio.create_task(events(made))  # type: ignore[arg-type]
+    gives_up_at = chance.choice([0.05, 3.0, 500.0])
+    await clock.advance(gives_up_at)
+    if not task.done():
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert len(asyncio.all_tasks()) == 1
+    assert not [sleeper for _, _, sleeper in clock._sleepers if not sleeper.done()]
+    if not task.cancelled() and (error := task.exception()):
+        assert isinstance(error, FusionError)
