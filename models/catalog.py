@@ -329,6 +329,8 @@ class Server(Record):
     max_body_mb: float = Field(8.0, gt=0, le=512)
     #: Machines that run gateways. More than one need a store that all of them reach.
     nodes: int = Field(1, ge=1, le=1000)
+    #: How long the whole record of a fusion is kept, the conversation in it; 0 keeps none.
+    fusion_days: float = Field(30.0, ge=0, le=3650)
     #: Where what outlives a process is kept, as a URL. Default: a SQLite file on this machine.
     store: str | None = Field(None, pattern=_STORE)
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 
 from models.answerer import Clock, SystemClock
+from models.catalog import Catalog
 from models.errors import NotFound, StoreUnavailable
 from serve.store import schema
 from serve.store.database import TIMEOUT_S, Database
@@ -48,16 +49,18 @@ class Keeper(Protocol):
 
 @dataclass(slots=True)
 class Records:
-    """The records of all gateways, in the store. Older ones than `days` are forgotten."""
+    """The records of all gateways, in the store, as long as the catalog in force says."""
 
     database: Database
-    days: float = 30.0
+    catalog: Callable[[], Catalog]
     clock: Clock = field(default_factory=SystemClock)
     _waiting: dict[str, Record] = field(default_factory=dict)
     _writer: asyncio.Task[None] | None = None
     _swept_at: float = 0.0
 
     def keep(self, record: Record) -> None:
+        if not self._days:
+            return
         self._waiting[record.id] = record
         if len(self._waiting) > MOST_WAITING:
             lost = next(iter(self._waiting))
@@ -78,6 +81,10 @@ class Records:
         if told is None:
             raise NotFound(f"There is no fusion '{identity[:64]}', or its record is over.")
         return told
+
+    @property
+    def _days(self) -> float:
+        return self.catalog().server.fusion_days
 
     async def close(self) -> None:
         """Wait until what waits is written, and not long for a store that does not take it."""
@@ -107,7 +114,7 @@ class Records:
             await connection.execute(sa.insert(schema.fusions), rows)
             if now - self._swept_at > _DAY_S:
                 self._swept_at = now
-                oldest = int((now - self.days * _DAY_S) * _MICRO)
+                oldest = int((now - self._days * _DAY_S) * _MICRO)
                 old = sa.delete(schema.fusions).where(schema.fusions.c.at < oldest)
                 await connection.execute(old)
         for record in some:

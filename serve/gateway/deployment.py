@@ -43,7 +43,8 @@ class Gateway:
         clock = SystemClock()
         house = House(Settings.model_validate(settings), accounts, clock)
         judging, routing = RemoteJudge(judge, house.till), RemoteRouter(router)
-        records, client = Records(house.database, clock=clock), new_client()
+        records = Records(house.database, lambda: house.editions.current.catalog, clock)
+        client = new_client()
 
         def pipeline(catalog: Catalog, models: Answerer) -> Answerer:
             boxes = Toolset(catalog.tools, client).open

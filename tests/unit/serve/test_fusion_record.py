@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +39,17 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
         yield made
 
 
+def kept(days: float = 30) -> Callable[[], Catalog]:
+    made = Catalog.model_validate(
+        {
+            "server": {"fusion_days": days},
+            "models": {"m": {"engine": "fake"}},
+            "roles": {"judge": "m"},
+        }
+    )
+    return lambda: made
+
+
 def a_record(name: str = "fus_1", at: float = 100.0, project: str = "default") -> Record:
     return Record(name, at, project, "req_1", {"id": name, "status": "ok"})
 
@@ -50,16 +61,16 @@ async def rows(database: Database) -> list[str]:
 
 
 async def test_a_record_can_be_read_at_once_and_after_it_was_written(database: Database) -> None:
-    records = Records(database, clock=FakeClock(100.0))
+    records = Records(database, kept(), FakeClock(100.0))
     records.keep(a_record())
     assert (await records.find("fus_1", "default"))["status"] == "ok"
     await records.close()
     assert await rows(database) == ["fus_1"]
-    assert (await Records(database).find("fus_1", "default"))["status"] == "ok"
+    assert (await Records(database, kept()).find("fus_1", "default"))["status"] == "ok"
 
 
 async def test_another_projects_record_is_not_there(database: Database) -> None:
-    records = Records(database, clock=FakeClock(100.0))
+    records = Records(database, kept(), FakeClock(100.0))
     records.keep(a_record(project="theirs"))
     for _ in range(2):  # waiting, and written
         with pytest.raises(NotFound):
@@ -71,7 +82,7 @@ async def test_a_store_that_is_down_delays_records_and_nothing_else(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record, "_RETRY_S", 0.01)
-    records = Records(Database("postgresql://nobody@127.0.0.1:1/none"))
+    records = Records(Database("postgresql://nobody@127.0.0.1:1/none"), kept())
     records.keep(replace(a_record(), at=time.time()))
     await asyncio.sleep(0.02)
     assert (await records.find("fus_1", "default"))["status"] == "ok"
@@ -84,19 +95,28 @@ async def test_when_too_many_wait_the_oldest_is_given_up(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record, "MOST_WAITING", 2)
-    records = Records(database, clock=FakeClock(100.0))
+    records = Records(database, kept(), FakeClock(100.0))
     for number in range(3):
         records.keep(a_record(f"fus_{number}"))
     await records.close()
     assert await rows(database) == ["fus_1", "fus_2"]
 
 
+async def test_a_catalog_that_keeps_nothing(database: Database) -> None:
+    records = Records(database, kept(0), FakeClock(100.0))
+    records.keep(a_record())
+    with pytest.raises(NotFound):
+        await records.find("fus_1", "default")
+    await records.close()
+    assert await rows(database) == []
+
+
 async def test_old_records_are_forgotten(database: Database) -> None:
     day = 86_400.0
-    first = Records(database, days=30, clock=FakeClock(10 * day))
+    first = Records(database, kept(), FakeClock(10 * day))
     first.keep(a_record("fus_old", at=10 * day))
     await first.close()
-    second = Records(database, days=30, clock=FakeClock(41 * day))
+    second = Records(database, kept(), FakeClock(41 * day))
     second.keep(a_record("fus_new", at=41 * day))
     await second.close()
     assert await rows(database) == ["fus_new"]
@@ -125,7 +145,7 @@ async def test_a_whole_fusion_is_read_under_the_id_of_its_answer(database: Datab
         }
     )
     concrete = Models(known, models)
-    records = Records(database)
+    records = Records(database, kept())
     resources = Resources(known, concrete, ModelJudge(concrete), records=records)
     asked = Request("fusion/pair", (user("Is water wet?"),))
     fusion = Fusion(make(known, "pair", None), resources)
@@ -150,7 +170,7 @@ async def test_a_fusion_that_failed_has_its_record_too(database: Database) -> No
         }
     )
     models = Models(known, {"one": FakeModel("one", Unavailable("gone"))})
-    records = Records(database)
+    records = Records(database, kept())
     resources = Resources(known, models, ModelJudge(models), records=records)
     with pytest.raises(FusionError):
         await Fusion(make(known, "lonely", None), resources).complete(
