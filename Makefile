@@ -33,13 +33,15 @@ check: .venv/installed-test ## Lint and types
 unit: .venv/installed-test ## Unit tests: pure, under a minute
 	.venv/bin/python -m pytest tests/unit -q
 
-integration: .venv/installed-test ## Tests on real Ray, real HTTP and the real engine
+integration: .venv/installed-test ## Tests on real Ray, real HTTP, real databases and the real engine
+	@infra/postgresql
 	.venv/bin/python -m pytest tests/integration -q --timeout 600 --durations 15
 
 bench: .venv/installed-test ## Speed and memory beside their rivals, measured in one run
 	.venv/bin/python tests/bench/serving.py
 	.venv/bin/python tests/bench/gateway.py
 	.venv/bin/python tests/bench/fusion.py
+	.venv/bin/python tests/bench/ledger.py
 	.venv/bin/python tests/bench/fusion.py --engine
 
 evidence: .venv/installed-test ## Whether fusing helps, on 100 questions (an hour, resumable)

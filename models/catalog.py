@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from models import price_table
 from models.messages import Sampling
 from models.policies import Approvals, PolicySpec
 from models.prices import Price, Usd
@@ -376,6 +377,13 @@ class Target:
     name: str
 
 
+def _with_known_price(name: str, spec: ModelSpec) -> ModelSpec:
+    if spec.price is not None or not isinstance(spec, ApiModel):
+        return spec
+    found = price_table.known(spec.base_url, spec.upstream or name)
+    return spec if found is None else spec.model_copy(update={"price": found})
+
+
 class Catalog(Record):
     """Everything that one installation knows."""
 
@@ -389,6 +397,12 @@ class Catalog(Record):
     limits: dict[AccountName, Budget] = Field(default_factory=dict)
     policies: dict[Name, PolicySpec] = Field(default_factory=dict)
     approvals: Approvals = Approvals()
+
+    @field_validator("models")
+    @classmethod
+    def _priced(cls, models: dict[Name, ModelSpec]) -> dict[Name, ModelSpec]:
+        """Well-known models have the price of `models.price_table` where none is given."""
+        return {name: _with_known_price(name, spec) for name, spec in models.items()}
 
     def resolve(self, name: str) -> Target | None:
         """Follow aliases to the end. None if nothing here has that name."""

@@ -17,6 +17,7 @@ from serve.control.policed import Policed
 from serve.control.policy import catalog as policies
 from serve.editions.edition import Edition, Editions
 from serve.editions.history import History
+from serve.gateway.metrics import RayAlarm
 from serve.money.till import new_till
 from serve.parts import Parts
 from serve.settings import Settings
@@ -38,7 +39,9 @@ class House:
         self.secret = secret.read(settings.folder)
         self.database = Database(settings.store)
         self.history = History(self.database, clock)
-        self.till = new_till(self.database, lambda: self.editions.current.catalog, clock)
+        self.till = new_till(
+            self.database, lambda: self.editions.current.catalog, clock, RayAlarm()
+        )
         self.control = Control(self.database, clock)
         self._parts = Parts(accounts, clock, self.till, partial(cache_salt, self.secret))
         self.count = self._parts.count

@@ -57,11 +57,10 @@ class RemoteJudge:
     async def judge(self, case: Case, call: Call) -> Finding:
         if (cap := call.cost_cap_nano_usd) is None:
             return await self._asked(case, call)
-        request = call.request or call.id
-        left = self._till.left(request, cap)
+        left = self._till.left(call, cap)
         finding = await self._asked(case, replace(call, cost_cap_nano_usd=left))
         cost = sum(stage.nano_usd or 0 for stage in finding.stages)
-        self._till.spent_elsewhere(request, cost)
+        self._till.spent_elsewhere(call, cost)
         return finding
 
     async def _asked(self, case: Case, call: Call) -> Finding:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from support import free_port
@@ -20,35 +23,64 @@ def programs() -> Path | None:
     return found[-1].parent if found else Path(other).parent if other else None
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server and its database `fusion`, without a password."""
+
+    binaries: Path
+    folder: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://fusion@127.0.0.1:{self.port}/fusion"
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self.folder} -h 127.0.0.1"
+        log = f"{self.folder}/log"
+        self.run("pg_ctl", "-D", f"{self.folder}/data", "-o", options, "-l", log, "-w", "start")
+
+    def stop(self) -> None:
+        self.run("pg_ctl", "-D", f"{self.folder}/data", "-m", "immediate", "-w", "stop")
+
+    def crash(self) -> None:
+        """SIGKILL to the server at work, and a new start on what it left."""
+        pid = int((self.folder / "data/postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        # Its processes notice and end; a new server refuses to start beside them.
+        for _ in range(50):
+            time.sleep(0.1)
+            with suppress(AssertionError):
+                self.start()
+                return
+        raise AssertionError((self.folder / "log").read_text()[-2000:])
+
+    def run(self, program: str, *arguments: str) -> None:
+        command = [*_as_somebody_else(self.folder), str(self.binaries / program), *arguments]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, timeout=60, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 @contextmanager
-def server(binaries: Path) -> Iterator[str]:
-    """The address of a running server's database `fusion`, without a password."""
+def server(binaries: Path) -> Iterator[Server]:
+    """A running server; nothing of it outlives the block."""
     # A socket's path may have 107 bytes, which pytest's own folders can pass.
     with tempfile.TemporaryDirectory(prefix="fusion-pg-") as name:
-        folder = Path(name)
-        prefix = _as_somebody_else(folder)
-        port = free_port()
-
-        def run(program: str, *arguments: str) -> None:
-            command = [*prefix, str(binaries / program), *arguments]
-            done = subprocess.run(command, cwd=folder, capture_output=True, timeout=60, text=True)
-            assert done.returncode == 0, done.stdout + done.stderr
-
-        run("initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "fusion", "--no-sync")
-        options = f"-p {port} -k {folder} -h 127.0.0.1"
-        log = f"{folder}/log"
+        made = Server(binaries, Path(name), free_port())
+        if os.getuid() == 0:
+            made.folder.chmod(0o700)
+            shutil.chown(made.folder, "nobody")
+        made.run("initdb", "-D", f"{name}/data", "-A", "trust", "-U", "fusion", "--no-sync")
         try:
-            run("pg_ctl", "-D", f"{folder}/data", "-o", options, "-l", log, "-w", "start")
-            run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "fusion", "fusion")
-            yield f"postgresql://fusion@127.0.0.1:{port}/fusion"
+            made.start()
+            made.run("createdb", "-h", "127.0.0.1", "-p", str(made.port), "-U", "fusion", "fusion")
+            yield made
         finally:
-            run("pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "-w", "stop")
+            made.stop()
 
 
 def _as_somebody_else(folder: Path) -> list[str]:
     """PostgreSQL refuses to run as root, so root runs it as nobody."""
     if os.getuid() != 0:
         return []
-    folder.chmod(0o700)
-    shutil.chown(folder, "nobody")
     return ["setpriv", "--reuid=nobody", "--clear-groups", "env", f"HOME={folder}"]

@@ -9,6 +9,10 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from models.fake import FakeClock
+from models.messages import Usage
+from serve.money.bank import Bank
+from serve.money.ledger import Entry
 from serve.store import migrate, schema
 from serve.store.database import Database
 
@@ -36,3 +40,27 @@ async def differences(database: Database) -> list[object]:
 
     async with database.read() as connection:
         return await connection.run_sync(compare)
+
+
+async def spend(database: Database) -> None:
+    """Book five calls of November and December 2026: 0.06 USD at the flagship, 0.02 at home."""
+    cent, morning = 10_000_000, 1_795_593_600.0  # 2026-11-25T08:00:00Z
+    calls = [
+        ("default", "flagship", "judge", "gpt", "k1", 3 * cent, "exact", morning),
+        ("default", "flagship", "panelist", "gpt", "k1", 2 * cent, "exact", morning),
+        ("other", "flagship", "panelist", "gpt", "k2", cent, "estimated", morning),
+        ("default", "workforce", "panelist", "small", None, 2 * cent, "exact", morning),
+        ("default", "workforce", "panelist", "small", None, None, "exact", morning + 6 * 86_400),
+    ]
+    entries = [
+        Entry(
+            *(f"led_{number}", at, f"req_{number}", project, tier, role, model),
+            key=key,
+            usage=Usage(10, 5),
+            nano_usd=cost,
+            basis=basis,
+        )
+        for number, (project, tier, role, model, key, cost, basis, at) in enumerate(calls)
+    ]
+    bank = Bank(database, FakeClock(morning))
+    await bank.settle("", [(entry, entry.cost) for entry in entries])

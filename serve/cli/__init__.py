@@ -19,6 +19,7 @@ from serve.cli import (
     server,
     simulate,
 )
+from serve.cli.usage import app as usage
 
 app = typer.Typer(
     name="fusion",
@@ -30,6 +31,7 @@ app = typer.Typer(
 for group in (server, models, catalog, edition, keys, ask, control, fusions, simulate, draco):
     group.register(app)
 app.add_typer(router.app)
+app.add_typer(usage)
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from serve.gateway.site import Room, site
 from serve.gateway.vitals import Vitals
 from serve.gateway.watch import Watch
 from serve.house import House
+from serve.money.room import UsageRoom
 from serve.pipeline import Pipeline
 from serve.remote import RemoteJudge, RemoteRouter
 from serve.settings import Settings
@@ -67,6 +68,7 @@ class Gateway:
             KeysRoom(book, clock),
             FusionsRoom(records),
             ApprovalsRoom(house.control, house.editions),
+            UsageRoom(house.database, house.till.limits),
         ]
         house.control.start(house.editions)
         self._house = house

@@ -43,6 +43,7 @@ from serve.gateway.memory import Memory
 from serve.gateway.metrics import Recorder
 from serve.gateway.streams import EventStream, Feed
 from serve.gateway.watch import Watch
+from serve.money.headers import headers as cost_headers
 
 #: Seconds of silence after which a stream says that it lives.
 HEARTBEAT_S = 10.0
@@ -91,7 +92,8 @@ class Door:
             await self._answered(answer, asked, visit)
             told = to_json(dialect.whole(answer, asked, visit.call.id))
             visit.status = 200
-            return Response(told, media_type="application/json")
+            costs = cost_headers(answer.stages)
+            return Response(told, media_type="application/json", headers=costs)
         except FusionError as error:
             visit.status = error.status
             raise

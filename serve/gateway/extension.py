@@ -10,6 +10,7 @@ from pydantic import Field
 from models import prices
 from models.messages import Completion, Source, Stage
 from serve.gateway.shape import Shape
+from serve.money import headers
 
 
 class Extension(Shape):
@@ -60,14 +61,8 @@ def cited(text: str, found: tuple[Source, ...]) -> list[tuple[Source, int, int]]
 
 def cost(stages: tuple[Stage, ...]) -> str | None:
     """The sum of the stages, or None if one that ran has no price."""
-    total = 0
-    for stage in stages:
-        if stage.nano_usd is None:
-            if stage.error is None:
-                return None
-            continue
-        total += stage.nano_usd
-    return prices.usd(total)
+    total = headers.cost(stages)
+    return None if total is None else prices.usd(total)
 
 
 def shown(stage: Stage) -> dict[str, Any]:

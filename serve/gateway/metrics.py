@@ -85,6 +85,20 @@ class RayRecorder:
                 self._cost.inc(stage.nano_usd / 1e9, tags)
 
 
+class RayAlarm:
+    """Counts what must wake somebody: a bill above its reservation."""
+
+    def __init__(self) -> None:
+        self._overruns = ray_metrics.Counter(
+            "fusion_bills_above_reservation_total",
+            description="Bills that passed what was reserved for them, and froze their accounts.",
+            tag_keys=("model",),
+        )
+
+    def overrun(self, model: str, nano_usd: int) -> None:
+        self._overruns.inc(1, {"model": model})
+
+
 class ClusterMetrics:
     """The metrics of all nodes as one Prometheus text."""
 

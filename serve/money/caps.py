@@ -10,6 +10,9 @@ from models.prices import usd
 #: How long after its last call a request's spending is remembered.
 KEPT_S = 3600.0
 
+#: A request: its project and its id.
+Capped = tuple[str, str]
+
 
 @dataclass(slots=True)
 class _Spent:
@@ -22,12 +25,12 @@ class Caps:
     """How much each capped request has spent in this process, all calls under it together."""
 
     def __init__(self) -> None:
-        self._spent: dict[str, _Spent] = {}
+        self._spent: dict[Capped, _Spent] = {}
 
     def __len__(self) -> int:
         return len(self._spent)
 
-    def reserve(self, request: str, cap: int, worst: int, now: float) -> None:
+    def reserve(self, request: Capped, cap: int, worst: int, now: float) -> None:
         """Set a call's worst case aside. Raises BudgetExceeded if the cap does not allow it."""
         spent = self._spent.get(request, _Spent())
         if spent.settled + spent.reserved + worst > cap:
@@ -40,19 +43,19 @@ class Caps:
         spent.at = now
         self._spent[request] = spent
 
-    def settle(self, request: str, worst: int, cost: int) -> None:
+    def settle(self, request: Capped, worst: int, cost: int) -> None:
         """A call that had `worst` set aside did cost this. Nothing if the request has no cap."""
         if (spent := self._spent.get(request)) is not None:
             spent.reserved -= worst
             spent.settled += cost
 
-    def add(self, request: str, cost: int, now: float) -> None:
+    def add(self, request: Capped, cost: int, now: float) -> None:
         """Count what was spent for this request elsewhere."""
         spent = self._spent.setdefault(request, _Spent())
         spent.settled += cost
         spent.at = now
 
-    def left(self, request: str, cap: int) -> int:
+    def left(self, request: Capped, cap: int) -> int:
         """What the request may still spend."""
         spent = self._spent.get(request, _Spent())
         return max(0, cap - spent.settled - spent.reserved)

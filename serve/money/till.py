@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Protocol
 
 from models.answerer import Clock, SystemClock
+from models.call import Call
 from models.catalog import Catalog
 from models.errors import BudgetExceeded, FusionError, StoreUnavailable
 from models.prices import usd
 from serve.money import journal
 from serve.money.bank import LEASE_S, Bank
-from serve.money.caps import Caps
+from serve.money.caps import Capped, Caps
 from serve.money.journal import Journal
 from serve.money.ledger import ALL, Entry, Limit, Purse, Refusal, limits_of
 from serve.money.limits import CatalogLimits
@@ -105,7 +106,8 @@ class Till:
     ) -> None:
         self._bank = bank
         self._folder = folder
-        self._limits = limits
+        #: Those in force at the moment.
+        self.limits = limits
         self._clock = clock or SystemClock()
         self._alarm = alarm or _Silent()
         self._holder = journal.new_holder()
@@ -148,7 +150,7 @@ class Till:
         Raises BudgetExceeded where a limit does not allow it, and StoreUnavailable where that
         cannot be known.
         """
-        limits = self._limits()
+        limits = self.limits()
         if limits:
             limits = limits_of(entry.accounts, limits)
         if worst is None:
@@ -156,7 +158,7 @@ class Till:
             worst = 0
         now = self._clock.now()
         if cap is not None:
-            self._caps.reserve(entry.request, cap, worst, now)
+            self._caps.reserve(_capped(entry), cap, worst, now)
         try:
             leased = await self._reserved(tuple(dict.fromkeys((ALL, *limits))), limits, worst)
             hold = Hold(entry, worst, leased, leased.lease)
@@ -167,7 +169,7 @@ class Till:
                 raise
         except BaseException:
             if cap is not None:
-                self._caps.settle(entry.request, worst, 0)
+                self._caps.settle(_capped(entry), worst, 0)
             raise
         return hold
 
@@ -176,17 +178,17 @@ class Till:
         passed = hold.leased.purse.settle(hold.worst, entry.cost)
         self._journal.ended(entry)
         self._done.setdefault(hold.lease, []).append((entry, hold.worst))
-        self._caps.settle(entry.request, hold.worst, entry.cost)
+        self._caps.settle(_capped(entry), hold.worst, entry.cost)
         if passed:
             self._overrun(hold, entry, passed)
 
-    def left(self, request: str, cap: int) -> int:
-        """What a capped request may still spend."""
-        return self._caps.left(request, cap)
+    def left(self, call: Call, cap: int) -> int:
+        """What the request of this call may still spend under its cap."""
+        return self._caps.left((call.project, call.request or call.id), cap)
 
-    def spent_elsewhere(self, request: str, cost: int) -> None:
-        """Count what another process spent for a capped request."""
-        self._caps.add(request, cost, self._clock.now())
+    def spent_elsewhere(self, call: Call, cost: int) -> None:
+        """Count what another process spent for the request of this call."""
+        self._caps.add((call.project, call.request or call.id), cost, self._clock.now())
 
     async def flush(self) -> None:
         """Book every call that has ended."""
@@ -336,6 +338,11 @@ class Till:
                 "nobody knows (fusion usage)",
                 *(holder, ended, still_open),
             )
+
+
+def _capped(entry: Entry) -> Capped:
+    # A client may choose a request's id, and must not meet another project's by it.
+    return (entry.project, entry.request)
 
 
 def new_till(

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -22,6 +23,7 @@ from models.errors import StoreUnavailable
 
 #: How long a statement or a lock may take before the store counts as unreachable.
 TIMEOUT_S = 5.0
+_BARE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
@@ -88,8 +90,8 @@ def _told() -> Iterator[None]:
         raise StoreUnavailable(
             f"The store failed: {error.orig or type(error).__name__}", retry_after_s=1.0
         ) from None
-    except (SQLAlchemyError, OSError, TimeoutError) as error:
-        # asyncpg's own failures to connect come bare.
+    except (SQLAlchemyError, OSError, TimeoutError, *_BARE) as error:
+        # asyncpg's own failures to connect come bare, also those that the server answered with.
         raise StoreUnavailable(
             f"The store cannot be reached ({type(error).__name__}).", retry_after_s=1.0
         ) from None

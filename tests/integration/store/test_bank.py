@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
-import postgres
 import pytest
 import sqlalchemy as sa
 import stores
@@ -23,22 +21,9 @@ CENT = 10_000_000
 ALL = ("all",)
 
 
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    binaries = postgres.programs()
-    if binaries is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
-    with postgres.server(binaries) as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/fusion.db"
-    else:
-        url = request.getfixturevalue("postgresql")
-    async with stores.empty(url) as made:
+@pytest.fixture
+async def database(store: str) -> AsyncIterator[Database]:
+    async with stores.empty(store) as made:
         yield made
 
 

@@ -12,6 +12,7 @@ import pytest
 import stores
 
 from models.answerer import SystemClock
+from models.call import Call
 from models.errors import BudgetExceeded, StoreUnavailable
 from serve.money import till as till_module
 from serve.money.bank import LEASE_S, Bank
@@ -22,6 +23,7 @@ from serve.store.database import Database
 CENT = 10_000_000
 LIMITS = {"all": Limit(total=100 * CENT), "key:*": Limit(day=10 * CENT)}
 Made = Callable[..., Till]
+REQUEST = Call("req_1")
 
 
 class SetClock(SystemClock):
@@ -136,10 +138,10 @@ async def test_a_cap_bounds_all_calls_of_a_request_together(made: Made) -> None:
     with pytest.raises(BudgetExceeded, match=r"may cost 0\.00000001 USD"):
         await till.reserve(entry("led_2"), 6, cap=10)
     till.settle(first, entry("led_1", 4))
-    assert till.left("req_1", 10) == 6
-    till.spent_elsewhere("req_1", 1)
+    assert till.left(REQUEST, 10) == 6
+    till.spent_elsewhere(REQUEST, 1)
     till.settle(await till.reserve(entry("led_3"), 5, cap=10), entry("led_3", 5))
-    assert till.left("req_1", 10) == 0
+    assert till.left(REQUEST, 10) == 0
     await call(till, "led_4", 100, 100)  # another request of the same till
 
 
