@@ -15,6 +15,7 @@ from serve.cli import (
     fusions,
     keys,
     models,
+    profile,
     router,
     server,
     simulate,
@@ -28,7 +29,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (server, models, catalog, edition, keys, ask, control, fusions, simulate, draco):
+for group in (
+    server,
+    models,
+    catalog,
+    edition,
+    keys,
+    ask,
+    control,
+    fusions,
+    simulate,
+    profile,
+    draco,
+):
     group.register(app)
 app.add_typer(router.app)
 app.add_typer(usage)
