@@ -25,6 +25,7 @@ from models.wrappers.profiles import FAMILIES
 #: Names that start so belong to the program.
 FUSION = "fusion/"
 AUTO = "fusion/auto"
+PLAN = "fusion/plan"
 RESERVED_PANELS = frozenset({"auto", "plan"})
 #: Names that OpenRouter's clients send, and the panel that answers each.
 CONTRACT_NAMES = {"openrouter/fusion": "default", "openrouter/fusion-flash": "general-fast"}
@@ -373,7 +374,7 @@ AccountName = Annotated[
 class Target:
     """What a name stands for in the end."""
 
-    kind: Literal["model", "panel", "auto"]
+    kind: Literal["model", "panel", "auto", "plan"]
     name: str
 
 
@@ -418,6 +419,8 @@ class Catalog(Record):
     def _own_name(self, name: str) -> Target | None:
         if name == AUTO:
             return Target("auto", "auto")
+        if name == PLAN:
+            return Target("plan", "plan")
         panel = CONTRACT_NAMES.get(name) or name.removeprefix(FUSION)
         if panel != name and panel in self.panels:
             return Target("panel", panel)
@@ -459,3 +462,4 @@ class Catalog(Record):
             if panel in self.panels:
                 yield name, Target("panel", panel)
         yield AUTO, Target("auto", "auto")
+        yield PLAN, Target("plan", "plan")

@@ -21,6 +21,7 @@ from models.catalog import (
     CONTRACT_NAMES,
     FUSION,
     MAX_PANEL,
+    PLAN,
     RESERVED_PANELS,
     AnthropicModel,
     Budget,
@@ -312,8 +313,10 @@ class _Names:
         if name in self.models:
             return
         panel = CONTRACT_NAMES.get(name) or name.removeprefix(FUSION)
-        fused = name == AUTO or (panel != name and panel in self.panels)
-        if fused and model_only:
+        fused = name in (AUTO, PLAN) or (panel != name and panel in self.panels)
+        if name == PLAN and path[0] == "roles":
+            yield path, "a plan cannot stand inside a plan", "name a model, a panel or fusion/auto"
+        elif fused and model_only:
             yield path, f"'{name}' is a fusion and cannot stand here", "name a model"
         elif not fused:
             yield path, f"nothing is called '{name}'", self._nearest(name)

@@ -186,6 +186,15 @@ class FusionOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What a request for a plan brings along: a graph of its own (JSON, see `serve.plans.graph`),
+    or the id of a plan to go on with."""
+
+    graph: Mapping[str, Any] | None = None
+    resume: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What is asked, of whom, in no vendor's form."""
 
@@ -200,6 +209,7 @@ class Request:
     #: How much a model that reasons shall think first. None: its own default.
     effort: Effort | None = None
     fusion: FusionOptions | None = None
+    plan: PlanOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)

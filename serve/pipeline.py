@@ -25,6 +25,8 @@ from serve.fusion.judge import Judge
 from serve.fusion.outer import Outer
 from serve.fusion.plan import make
 from serve.fusion.record import Keeper
+from serve.plans.plan import Means, Plan
+from serve.plans.record import Records as PlanRecords
 
 
 class Router(Protocol):
@@ -68,12 +70,15 @@ class Pipeline:
         clock: Clock | None = None,
         boxes: Callable[[], ToolBox] | None = None,
         records: Keeper | None = None,
+        plans: PlanRecords | None = None,
     ) -> None:
-        """`boxes` opens the server tools of one request, `records` keeps what fusions did."""
+        """`boxes` opens the server tools of one request, `records` keeps what fusions did, and
+        `plans` what plans did."""
         self._catalog = catalog
         self._models = models
         self._router = router
         self._plans = {panel: make(catalog, panel, None) for panel in catalog.panels}
+        self._means = Means(catalog, self, clock or SystemClock(), plans)
         self._resources = Resources(catalog, models, judge, clock or SystemClock(), boxes, records)
 
     async def complete(self, request: Request, call: Call) -> Completion:
@@ -100,6 +105,8 @@ class Pipeline:
             options = None
         if target.kind == "panel":
             return self._fusion(request, target.name, options), request, {}
+        if target.kind == "plan":
+            return Plan(self._means), request, {}
         extension: dict[str, Any] = {}
         if target.kind == "auto":
             candidates = self._candidates(request)

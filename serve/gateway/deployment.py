@@ -14,21 +14,23 @@ from models.tools.toolset import Toolset
 from serve import parts
 from serve.access.book import KeyBook
 from serve.access.guard import Guard
-from serve.access.room import KeysRoom
 from serve.control.rooms import ApprovalsRoom
-from serve.editions.room import CatalogRoom
 from serve.fusion.record import Records
+from serve.gateway.catalog import CatalogRoom
 from serve.gateway.count import TokenCount
 from serve.gateway.door import Door
 from serve.gateway.fusions import FusionsRoom
+from serve.gateway.keys import KeysRoom
 from serve.gateway.metrics import ClusterMetrics, RayRecorder
 from serve.gateway.names import Names
+from serve.gateway.plans import PlansRoom
 from serve.gateway.site import Room, site
 from serve.gateway.vitals import Vitals
 from serve.gateway.watch import Watch
 from serve.house import House
 from serve.money.room import UsageRoom
 from serve.pipeline import Pipeline
+from serve.plans.record import PlanBook
 from serve.remote import RemoteJudge, RemoteRouter
 from serve.settings import Settings
 
@@ -43,13 +45,14 @@ class Gateway:
     ) -> None:
         clock = SystemClock()
         house = House(Settings.model_validate(settings), accounts, clock)
+        plans = PlanBook(house.database, clock)
         judging, routing = RemoteJudge(judge, house.till), RemoteRouter(router)
         records = Records(house.database, lambda: house.editions.current.catalog, clock)
         client = new_client()
 
         def pipeline(catalog: Catalog, models: Answerer) -> Answerer:
             boxes = Toolset(catalog.tools, client).open
-            return Pipeline(catalog, models, judging, routing, clock, boxes, records)
+            return Pipeline(catalog, models, judging, routing, clock, boxes, records, plans)
 
         await house.open(pipeline)
         book = KeyBook(house.database, house.secret, clock)
@@ -69,6 +72,7 @@ class Gateway:
             FusionsRoom(records),
             ApprovalsRoom(house.control, house.editions),
             UsageRoom(house.database, house.till.limits),
+            PlansRoom(house.editions, plans, clock),
         ]
         house.control.start(house.editions)
         self._house = house

@@ -219,3 +219,31 @@ notices = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("due_at", sa.BigInteger, nullable=False, index=True),
 )
+
+#: Plans, running and ended.
+plans = sa.Table(
+    "plans",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    #: `running`, `done`, `failed`, `cancelled`.
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("task", sa.Text, nullable=False),
+    sa.Column("graph", sa.JSON, nullable=False),
+    #: What the answer was and cost, when there is one; JSON.
+    sa.Column("told", sa.JSON),
+    sa.Index(None, "project", "at"),
+)
+
+#: Results of a plan's subtasks. What stands here is never paid for again.
+plan_steps = sa.Table(
+    "plan_steps",
+    metadata,
+    sa.Column("plan", sa.Text, primary_key=True),
+    sa.Column("subtask", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    #: Who did it, for how much, in how long; JSON.
+    sa.Column("told", sa.JSON, nullable=False),
+)

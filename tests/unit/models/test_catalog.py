@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from models.catalog import (
     AUTO,
+    PLAN,
     Catalog,
     FakeModelSpec,
     OpenAIModel,
@@ -155,6 +156,7 @@ def test_the_names_that_a_client_sees() -> None:
         "fusion/default": Target("panel", "default"),
         "openrouter/fusion": Target("panel", "default"),
         AUTO: Target("auto", "auto"),
+        PLAN: Target("plan", "plan"),
     }
 
 

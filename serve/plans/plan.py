@@ -1,0 +1,399 @@
+"""One plan as an `Answerer`: carries out what `run` decides, with real models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from models import prices
+from models.answerer import Answerer, Clock, Events
+from models.call import Call, new_id
+from models.catalog import AUTO, PLAN, Catalog
+from models.errors import BadRequest, BudgetExceeded, Cancelled, FusionError, UpstreamError
+from models.messages import (
+    Completion,
+    Done,
+    Message,
+    PlanOptions,
+    Progress,
+    Request,
+    ResponseFormat,
+    Sampling,
+    Stage,
+    Usage,
+)
+from serve.plans import graph, prompts, run
+from serve.plans.graph import BadGraph, Graph, Limits, Subtask
+from serve.plans.planner import Planned, Planner
+from serve.plans.record import Done as Kept
+from serve.plans.record import Records, Saved, Status
+from serve.plans.run import Converge, Event, GiveUp, Replan, Run, Start
+
+#: Subtasks of one plan at the same time.
+PARALLEL = 20
+#: How often it is looked for whether somebody has cancelled the plan.
+LOOK_S = 0.5
+#: The share of a budget that is kept for writing the answer.
+WRITERS_SHARE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What plans are carried out with. `answerer` answers for every name of the catalog."""
+
+    catalog: Catalog
+    answerer: Answerer
+    clock: Clock
+    records: Records | None = None
+    #: Of a graph that a caller brings: as wide as he has documents. A planner's own is smaller.
+    limits: Limits = field(default_factory=lambda: Limits(subtasks=4000, width=4000))
+
+
+class Plan:
+    """What answers as `fusion/plan`. A request may bring a graph of its own, or go on with a plan
+    that broke off; else the planner makes one."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        async with aclosing(self.stream(request, call)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    return event.completion
+        raise AssertionError("a stream ends with Done")
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        if call.role != "answer":
+            raise BadRequest("A plan cannot run inside a plan.", param="model")
+        own, resumed = await self._brought(request, call)
+        work = _Work(self._means, replace(request, plan=None), call)
+        ended: Status | None = "cancelled"
+        try:
+            async with aclosing(work.events(own, resumed)) as events:
+                async for event in events:
+                    if isinstance(event, Done):
+                        ended = None
+                    yield event
+        except Cancelled:
+            raise
+        except FusionError:
+            ended = "failed"
+            raise
+        finally:
+            if ended is not None:
+                await work.broke_off(ended)
+
+    async def _brought(self, request: Request, call: Call) -> tuple[Graph | None, Saved | None]:
+        options = request.plan or PlanOptions()
+        try:
+            own = None if options.graph is None else graph.parse(options.graph, self._means.limits)
+        except BadGraph as error:
+            raise BadRequest(str(error), param="graph") from None
+        if options.resume is None:
+            return own, None
+        if self._means.records is None:
+            raise BadRequest("Plans are not kept here, so none can be resumed.", param="resume")
+        return own, await self._means.records.find(options.resume, call.project)
+
+
+class _Work:
+    """One plan under way."""
+
+    def __init__(self, means: Means, request: Request, call: Call) -> None:
+        self._means = means
+        self._request = request
+        self._call = call
+        self._task = "\n\n".join(one.text for one in request.messages if one.role == "user")
+        self._id = new_id("plan")
+        self._stages: list[Stage] = []
+        self._told: dict[str, dict[str, Any]] = {}
+        self._fallback: str | None = None
+        self._begun = False
+        self._looked_at = 0.0
+        catalog = means.catalog
+        self._brain = catalog.roles.plan or catalog.roles.judge
+        self._planner = Planner(means.answerer, self._brain, Limits())
+
+    async def events(self, own: Graph | None, resumed: Saved | None) -> Events:
+        if resumed is not None:
+            self._id, self._task, own = resumed.id, resumed.task, resumed.graph
+            self._told = {one.subtask: dict(one.told) for one in resumed.done}
+            self._begun = True
+            if self._means.records is not None:
+                await self._means.records.end(self._id, "running", {})
+        elif own is None:
+            yield Progress("plan.in_progress", {"id": self._id, "model": self._brain})
+            planned = await self._planner.plan(self._task, self._subcall(writing=False))
+            self._stages += planned.stages
+            own, self._fallback = planned.graph, planned.fallback
+        _refuse_names(own, self._means.catalog)
+        state = Run(own, self._ladder, PARALLEL, limits=self._means.limits)
+        actions = state.start({one.subtask: one.text for one in resumed.done} if resumed else None)
+        await self._begin(state.graph)
+        yield Progress("plan.created", {"id": self._id, "subtasks": _told_graph(state.graph)})
+        inbox: asyncio.Queue[Event | FusionError] = asyncio.Queue()
+        async with _Tasks(inbox) as tasks:
+            while True:
+                known = state.graph
+                for action in actions:
+                    match action:
+                        case Start():
+                            yield Progress(
+                                "plan.subtask.in_progress",
+                                {
+                                    "id": action.subtask.id,
+                                    "model": action.name,
+                                    "attempt": action.attempt,
+                                },
+                            )
+                            tasks.start(self._do(action))
+                        case Replan(subtask, error):
+                            tasks.start(self._replan(subtask, error))
+                        case GiveUp(error):
+                            raise UpstreamError(f"The plan failed: {error}.")
+                        case Converge():
+                            async with aclosing(self._converge(state, action)) as written:
+                                async for event in written:
+                                    yield event
+                            return
+                happened = await inbox.get()
+                if isinstance(happened, FusionError):
+                    raise happened
+                await self._heed_cancel()
+                actions = state.on(happened)
+                if state.graph is not known:
+                    await self._grown(state.graph)
+                    shown = {"id": self._id, "subtasks": _told_graph(state.graph)}
+                    yield Progress("plan.changed", shown)
+                yield self._progress(happened, state)
+
+    def _ladder(self, subtask: Subtask, attempt: int) -> str | None:
+        """Who does it first, and one rung up: whoever plans."""
+        roles = self._means.catalog.roles
+        first = subtask.model or getattr(roles.subtasks, subtask.kind)
+        if subtask.kind == "decide" and subtask.model is None and first == AUTO:
+            first = self._brain
+        return (first, self._brain)[attempt] if attempt < 2 else None
+
+    async def _do(self, start: Start) -> Event:
+        subtask = start.subtask
+        messages = prompts.working(self._task, subtask, start.inputs, start.feedback)
+        shape = None
+        if subtask.kind == "check":
+            shape = ResponseFormat("json_schema", "verdict", prompts.VERDICT, strict=True)
+        elif subtask.list:
+            shape = ResponseFormat("json_schema", "list", prompts.ITEMS, strict=True)
+        asked = Request(
+            start.name,
+            messages,
+            Sampling(max_tokens=subtask.max_tokens),
+            response_format=shape,
+        )
+        began = self._means.clock.now()
+        call = self._subcall(writing=False).child("subtask")
+        try:
+            answer = await self._means.answerer.complete(asked, call)
+        except BudgetExceeded:
+            return run.OutOfMoney(subtask.id)
+        except FusionError as error:
+            return run.Failed(subtask.id, error.message)
+        self._stages += (replace(stage, member=subtask.id) for stage in answer.stages)
+        if not answer.text.strip():
+            return run.Failed(subtask.id, "the answer was empty")
+        self._told[subtask.id] = {
+            "model": answer.model,
+            "asked": start.name,
+            "attempt": start.attempt,
+            "seconds": round(self._means.clock.now() - began, 3),
+            "cost_usd": prices.usd(sum(stage.nano_usd or 0 for stage in answer.stages)),
+            "tokens": answer.usage.input + answer.usage.output,
+        }
+        if self._means.records is not None and self._begun:
+            kept = Kept(subtask.id, answer.text, self._told[subtask.id])
+            await self._means.records.finished(self._id, kept)
+        return run.Finished(subtask.id, answer.text)
+
+    async def _replan(self, subtask: Subtask, error: str) -> Event:
+        try:
+            planned: Planned | None = await self._planner.replan(
+                self._task, subtask, error, self._subcall(writing=False)
+            )
+        except BudgetExceeded:
+            planned = None
+        if planned is None:
+            return run.Replanned(subtask.id)
+        self._stages += planned.stages
+        return run.Replanned(subtask.id, planned.graph.subtasks)
+
+    async def _converge(self, state: Run, converge: Converge) -> Events:
+        """The caller's own conversation, sampling, tools and format, and the results."""
+        catalog = self._means.catalog
+        writer = catalog.roles.synthesis or catalog.roles.judge
+        before, material = prompts.converging(
+            state.graph.answer, converge.results, converge.missing
+        )
+        messages: tuple[Message, ...] = (before, *self._request.messages, material)
+        asked = replace(self._request, model=writer, messages=messages, fusion=None)
+        call = self._subcall(writing=True).child("synthesis")
+        yield Progress("plan.writing", {"model": writer, "missing": list(converge.missing)})
+        async with aclosing(self._means.answerer.stream(asked, call)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    done = self._whole(event.completion, state, converge)
+                    await self._end("done", done)
+                    yield Done(done)
+                else:
+                    yield event
+
+    def _whole(self, written: Completion, state: Run, converge: Converge) -> Completion:
+        stages = (*self._stages, *written.stages)
+        usage = sum((stage.usage for stage in stages), Usage())
+        told = {
+            "id": self._id,
+            "subtasks": [self._told_step(step) for step in state.steps.values()],
+            "missing": list(converge.missing),
+            "budget_ended": state.broke,
+            "shares": shares(stages, self._means.catalog),
+            **({"fallback": self._fallback} if self._fallback else {}),
+        }
+        extension = {**written.extension, "plan": told}
+        return replace(written, stages=stages, usage=usage, extension=extension)
+
+    def _told_step(self, step: run.Step) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            "id": step.subtask.id,
+            "kind": step.subtask.kind,
+            "needs": list(step.subtask.needs),
+            "status": step.status,
+            **self._told.get(step.subtask.id, {}),
+        }
+        if step.accepted is not None:
+            told["accepted"] = step.accepted
+        if step.error is not None:
+            told["error"] = step.error
+        return told
+
+    def _progress(self, happened: Event, state: Run) -> Progress:
+        step = state.steps.get(happened.id)
+        if step is None:  # its place was taken by others
+            return Progress("plan.subtask.replaced", {"id": happened.id})
+        kind = {"done": "completed", "waiting": "waiting", "running": "in_progress"}.get(
+            step.status, step.status
+        )
+        return Progress(f"plan.subtask.{kind}", self._told_step(step))
+
+    def _subcall(self, *, writing: bool) -> Call:
+        """Under the same cap; of it a part is kept for the answer."""
+        cap = self._call.cost_cap_nano_usd
+        if cap is None or writing:
+            return self._call
+        return replace(self._call, cost_cap_nano_usd=cap - cap // WRITERS_SHARE)
+
+    async def _begin(self, made: Graph) -> None:
+        if self._means.records is not None and not self._begun:
+            await self._means.records.begin(self._id, self._call.project, self._task, made)
+            self._begun = True
+
+    async def _grown(self, made: Graph) -> None:
+        if self._means.records is not None:
+            await self._means.records.grown(self._id, made)
+
+    async def _end(self, status: Status, whole: Completion) -> None:
+        if self._means.records is not None and self._begun:
+            told = {
+                "answer": whole.text,
+                "model": whole.model,
+                "cost_usd": prices.usd(sum(stage.nano_usd or 0 for stage in whole.stages)),
+                "plan": whole.extension["plan"],
+            }
+            await self._means.records.end(self._id, status, told)
+
+    async def _heed_cancel(self) -> None:
+        """Somebody may have cancelled it through another gateway."""
+        now = self._means.clock.now()
+        if self._means.records is None or not self._begun or now - self._looked_at < LOOK_S:
+            return
+        self._looked_at = now
+        if await self._means.records.status(self._id) == "cancelled":
+            raise Cancelled("This plan was cancelled. It can be resumed.")
+
+    async def broke_off(self, status: Status) -> None:
+        """It ended without an answer. What was done is kept: it can be resumed."""
+        if self._means.records is not None and self._begun:
+            await self._means.records.end(self._id, status, {})
+
+
+def shares(stages: tuple[Stage, ...], catalog: Catalog) -> dict[str, Any]:
+    """Tokens and dollars by tier, and by whose work it was: the brain's or the workforce's."""
+    told: dict[str, Any] = {}
+    for stage in stages:
+        spec = catalog.models.get(stage.model)
+        tier = spec.tier if spec is not None else "unknown"
+        part = "brain" if stage.role in ("plan", "judge", "synthesis") else "work"
+        for key in (f"tier:{tier}", f"part:{part}"):
+            one = told.setdefault(key, {"tokens": 0, "nano_usd": 0})
+            one["tokens"] += stage.usage.input + stage.usage.output
+            one["nano_usd"] += stage.nano_usd or 0
+    return {
+        key: {"tokens": one["tokens"], "cost_usd": prices.usd(one["nano_usd"])}
+        for key, one in sorted(told.items())
+    }
+
+
+def _refuse_names(made: Graph, catalog: Catalog) -> None:
+    """Known now, so not after the first subtasks have been paid for."""
+    for subtask in made.subtasks:
+        if subtask.model == PLAN:
+            raise BadRequest(f"Subtask '{subtask.id}' is a plan inside a plan.", param="graph")
+        if subtask.model is not None and catalog.resolve(subtask.model) is None:
+            raise BadRequest(
+                f"Subtask '{subtask.id}' names '{subtask.model}', which nothing is called.",
+                param="graph",
+            )
+
+
+def _told_graph(made: Graph) -> list[Mapping[str, Any]]:
+    return [
+        {
+            "id": one.id,
+            "kind": one.kind,
+            "needs": list(one.inputs),
+            **({"model": one.model} if one.model else {}),
+        }
+        for one in made.subtasks
+    ]
+
+
+class _Tasks:
+    """Tasks that end with the block, each of which puts its event in line."""
+
+    def __init__(self, inbox: asyncio.Queue[Event | FusionError]) -> None:
+        self._inbox = inbox
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Any) -> None:
+        task = asyncio.create_task(self._carry_out(work))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _carry_out(self, work: Any) -> None:
+        try:
+            self._inbox.put_nowait(await work)
+        except FusionError as error:
+            self._inbox.put_nowait(error)
+        except Exception as error:  # a bug of ours: the plan must not wait for ever
+            self._inbox.put_nowait(FusionError(f"Internal error: {type(error).__name__}."))
+            raise
+
+    async def __aenter__(self) -> _Tasks:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

@@ -1,0 +1,182 @@
+"""Plans in the store: what each result was, so that nothing is done or paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from models.answerer import Clock
+from models.errors import NotFound
+from serve.plans.graph import Graph
+from serve.store import schema
+from serve.store.database import Database
+
+Status = Literal["running", "done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One result. `told` is JSON: who did it, for how much, in how long."""
+
+    subtask: str
+    text: str
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A plan as it stands in the store. `at` is seconds since the epoch."""
+
+    id: str
+    project: str
+    at: float
+    status: Status
+    task: str
+    graph: Graph
+    told: Mapping[str, Any] | None
+    done: tuple[Done, ...]
+
+
+class Records(Protocol):
+    """Where a plan under way is written down."""
+
+    async def begin(self, plan: str, project: str, task: str, graph: Graph) -> None: ...
+
+    async def grown(self, plan: str, graph: Graph) -> None: ...
+
+    async def finished(self, plan: str, done: Done) -> None: ...
+
+    async def end(self, plan: str, status: Status, told: Mapping[str, Any]) -> None: ...
+
+    async def find(self, plan: str, project: str) -> Saved: ...
+
+    async def status(self, plan: str) -> Status: ...
+
+
+class PlanBook:
+    """The plans of all gateways. Every method may raise StoreUnavailable."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._waiting: list[tuple[str, Done, asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def begin(self, plan: str, project: str, task: str, graph: Graph) -> None:
+        row = {
+            "id": plan,
+            "project": project,
+            "at": self._now(),
+            "status": "running",
+            "task": task,
+            "graph": graph.model_dump(mode="json"),
+        }
+        async with self._database.write() as connection:
+            await connection.execute(sa.insert(schema.plans).values(**row))
+
+    async def grown(self, plan: str, graph: Graph) -> None:
+        """The graph is another one now: a list was taken apart, or a failure planned around."""
+        await self._update(plan, graph=graph.model_dump(mode="json"))
+
+    async def finished(self, plan: str, done: Done) -> None:
+        """Keep this result, in place of one that was rejected. Returns when it is kept.
+
+        Results that come while the store writes are written together: a row of subtasks ends at
+        about the same time, and a transaction costs as much for twenty as for one.
+        """
+        kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((plan, done, kept))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        await kept
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                async with self._database.write() as connection:
+                    await connection.execute(self._upsert(), [self._step(*one) for one in batch])
+            except Exception as error:
+                _answer(batch, error)
+            else:
+                _answer(batch, None)
+
+    def _upsert(self) -> Any:
+        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
+        made = insert(schema.plan_steps)
+        new = {name: made.excluded[name] for name in ("at", "text", "told")}
+        return made.on_conflict_do_update(index_elements=["plan", "subtask"], set_=new)
+
+    def _step(self, plan: str, done: Done, _: object) -> dict[str, Any]:
+        return {
+            "plan": plan,
+            "subtask": done.subtask,
+            "at": self._now(),
+            "text": done.text,
+            "told": dict(done.told),
+        }
+
+    async def end(self, plan: str, status: Status, told: Mapping[str, Any]) -> None:
+        """It is in this state now."""
+        await self._update(plan, status=status, told=dict(told))
+
+    async def status(self, plan: str) -> Status:
+        async with self._database.read() as connection:
+            query = sa.select(schema.plans.c.status).where(schema.plans.c.id == plan)
+            found: Status = (await connection.execute(query)).scalar_one()
+            return found
+
+    async def find(self, plan: str, project: str) -> Saved:
+        """A plan of this project. Raises NotFound, also for another project's."""
+        plans, steps = schema.plans, schema.plan_steps
+        async with self._database.read() as connection:
+            query = sa.select(plans).where(plans.c.id == plan, plans.c.project == project)
+            row = (await connection.execute(query)).one_or_none()
+            if row is None:
+                raise NotFound(f"There is no plan '{plan[:64]}'.")
+            found = await connection.execute(
+                sa.select(steps).where(steps.c.plan == plan).order_by(steps.c.at)
+            )
+            done = tuple(Done(one.subtask, one.text, one.told) for one in found)
+        graph = Graph.model_validate(row.graph)
+        return Saved(row.id, row.project, row.at / 1e6, row.status, row.task, graph, row.told, done)
+
+    async def list(self, project: str, most: int = 50) -> list[Mapping[str, Any]]:
+        """The newest plans of this project, without their results."""
+        columns = schema.plans.c
+        query = (
+            sa.select(columns.id, columns.at, columns.status, columns.task)
+            .where(columns.project == project)
+            .order_by(columns.at.desc())
+            .limit(most)
+        )
+        async with self._database.read() as connection:
+            return [
+                {"id": row.id, "at": row.at // 1_000_000, "status": row.status, "task": row.task}
+                for row in await connection.execute(query)
+            ]
+
+    async def _update(self, plan: str, **values: Any) -> None:
+        async with self._database.write() as connection:
+            change = sa.update(schema.plans).where(schema.plans.c.id == plan)
+            await connection.execute(change.values(**values))
+
+    def _now(self) -> int:
+        return int(self._clock.now() * 1e6)
+
+
+def _answer(
+    batch: Sequence[tuple[str, Done, asyncio.Future[None]]], error: Exception | None
+) -> None:
+    for _, _, kept in batch:
+        if kept.done():  # whoever waited for it was cancelled
+            continue
+        if error is None:
+            kept.set_result(None)
+        else:
+            kept.set_exception(error)

@@ -1,0 +1,369 @@
+"""What a plan does next, as a pure state machine: events in, actions out.
+
+It knows neither models nor time. The runner (`serve.plans.plan`) carries the actions out and
+reports what happened.
+
+    waiting ──all its inputs settled──▶ running ──▶ done
+                                          │ ──failed──▶ once more, one rung up its ladder
+                                          │             ──▶ replanned around, once a plan
+                                          │             ──▶ failed: who needs it goes on without
+    a check that rejects sends what it judged back to waiting, one rung up, and waits itself
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from serve.plans.graph import MOST_ITEMS, BadGraph, Graph, Limits, Subtask, ancestors, expanded
+
+Status = Literal["waiting", "running", "done", "failed", "skipped"]
+#: Who does a subtask at its n-th try (from 0); None when it is not tried again.
+Ladder = Callable[[Subtask, int], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What a subtask reads of another. `text` is None where that did not come about."""
+
+    id: str
+    text: str | None
+
+
+@dataclass(slots=True)
+class Step:
+    """Where one subtask stands."""
+
+    subtask: Subtask
+    status: Status = "waiting"
+    #: Tries that ended.
+    attempts: int = 0
+    text: str | None = None
+    error: str | None = None
+    #: Why a check sent it back.
+    feedback: str | None = None
+    #: The last word of the checks on it. None: nobody checked, or no verdict could be read.
+    accepted: bool | None = None
+
+    @property
+    def settled(self) -> bool:
+        return self.status in ("done", "failed", "skipped")
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfMoney:
+    """What is free of the budget does not cover it. What others have set aside may."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replanned:
+    """What shall be done in place of a subtask that failed. Empty: nothing can be."""
+
+    id: str
+    subtasks: tuple[Subtask, ...] = ()
+
+
+Event = Finished | Failed | OutOfMoney | Replanned
+
+# Actions
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    subtask: Subtask
+    #: The name to ask, and the number of this try, from 1.
+    name: str
+    attempt: int
+    inputs: tuple[Input, ...]
+    feedback: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Replan:
+    subtask: Subtask
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Converge:
+    """Write the answer. `missing` are the ids of subtasks without a result."""
+
+    results: tuple[Input, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    error: str
+
+
+Action = Start | Replan | Converge | GiveUp
+
+
+@dataclass(slots=True)
+class Run:
+    """One plan under way. `done` are results that are there already, from before a restart."""
+
+    graph: Graph
+    ladder: Ladder
+    parallel: int = 20
+    replans: int = 1
+    limits: Limits = field(default_factory=Limits)
+    steps: dict[str, Step] = field(default_factory=dict)
+    broke: bool = False
+    ended: bool = False
+    _held: bool = False
+    _replanning: int = 0
+
+    def start(self, done: Mapping[str, str] | None = None) -> list[Action]:
+        self.steps = {one.id: Step(one) for one in self.graph.subtasks}
+        for one_id, text in (done or {}).items():
+            if one_id in self.steps:
+                self._finish(self.steps[one_id], text)
+        return self._next()
+
+    def on(self, event: Event) -> list[Action]:
+        """What to do after this event. Raises ValueError for one that cannot happen now."""
+        step = self.steps[event.id]
+        match event:
+            case Replanned(_, subtasks):
+                self._replanning -= 1
+                self._replace(step, subtasks)
+                return self._next()
+            case _ if step.status != "running":
+                raise ValueError(f"'{event.id}' is not running")
+            case Finished() | Failed() if self._held:
+                # It has given back what it did not need: whoever lacked it may try again.
+                self._held = False
+                return self.on(event)
+            case OutOfMoney():
+                step.status = "waiting"
+                self._held = True
+                self.broke |= not self._running()
+                return self._next()
+            case Failed(_, error):
+                return [*self._fail(step, error), *self._next()]
+            case Finished(_, text):
+                step.attempts += 1
+                try:
+                    self._finish(step, text)
+                except BadGraph as error:
+                    step.attempts -= 1
+                    return [*self._fail(step, str(error)), *self._next()]
+                return [*self._heed(step), *self._next()]
+
+    def _finish(self, step: Step, text: str) -> None:
+        if step.subtask.list:
+            self._expand(step.subtask, items_of(text))
+        step.status, step.text, step.error = "done", text, None
+
+    def _expand(self, subtask: Subtask, items: tuple[str, ...]) -> None:
+        if not items:
+            raise BadGraph(["it returned no list"])
+        graph = expanded(self.graph, subtask.id, items[:MOST_ITEMS])
+        if len(graph.subtasks) > self.limits.subtasks:
+            raise BadGraph([f"its list makes more than {self.limits.subtasks} subtasks"])
+        self._take(graph)
+
+    def _take(self, graph: Graph) -> None:
+        """Go on with a changed graph; what is known about subtasks that stay is kept."""
+        self.graph = graph
+        before = self.steps
+        self.steps = {}
+        for one in graph.subtasks:
+            step = self.steps[one.id] = before.get(one.id) or Step(one)
+            step.subtask = one
+
+    def _fail(self, step: Step, error: str) -> list[Action]:
+        step.attempts += 1
+        step.error = error
+        if self.ladder(step.subtask, step.attempts) is not None:
+            step.status = "waiting"
+            return []
+        if self.replans > 0 and not self.broke:
+            self.replans -= 1
+            self._replanning += 1
+            step.status = "running"
+            return [Replan(step.subtask, error)]
+        step.status = "failed"
+        return []
+
+    def _replace(self, step: Step, subtasks: tuple[Subtask, ...]) -> None:
+        old = step.subtask
+        taken = {one.id for one in subtasks} & set(self.steps)
+        if not subtasks or taken or len(self.steps) + len(subtasks) > self.limits.subtasks:
+            step.status = "failed"
+            return
+        needed = {need for one in subtasks for need in one.needs}
+        ends = tuple(one.id for one in subtasks if one.id not in needed)
+        # The new ones read what the old one read; who needed it needs their ends.
+        fresh = [
+            one.model_copy(update={"needs": tuple(dict.fromkeys((*old.needs, *one.needs)))})
+            for one in subtasks
+        ]
+        rest = [
+            one.model_copy(
+                update={
+                    "needs": tuple(
+                        part for need in one.needs for part in (ends if need == old.id else (need,))
+                    )
+                }
+            )
+            for one in self.graph.subtasks
+            if one.id != old.id
+        ]
+        self._take(self.graph.model_copy(update={"subtasks": (*rest, *fresh)}))
+
+    def _heed(self, check: Step) -> list[Action]:
+        """A check has spoken: what it judged stands, or goes back."""
+        if check.subtask.kind != "check" or check.text is None:
+            return []
+        verdict = verdict_of(check.text)
+        if verdict is None:
+            check.attempts -= 1
+            return self._fail(check, "no verdict can be read in its answer")
+        judged = [
+            self.steps[need] for need in check.subtask.needs if self._is_judged(self.steps[need])
+        ]
+        for step in judged:
+            step.accepted = verdict.accepted
+        if verdict.accepted:
+            return []
+        again = [step for step in judged if self.ladder(step.subtask, step.attempts) is not None]
+        for step in again:
+            step.status, step.feedback = "waiting", verdict.reason
+        if again:
+            check.status, check.text = "waiting", None
+            # A check is no failed try of its own; it may look as often as there is something new.
+            check.attempts = 0
+        return []
+
+    def _is_judged(self, step: Step) -> bool:
+        return step.subtask.kind != "check" and step.status == "done"
+
+    def _next(self) -> list[Action]:
+        if self.ended:
+            return []
+        actions: list[Action] = []
+        self._skip()
+        running = self._running()
+        for step in self.steps.values():
+            if self.broke or self._held or running >= self.parallel:
+                break
+            if step.status == "waiting" and self._is_ready(step):
+                name = self.ladder(step.subtask, step.attempts)
+                assert name is not None, "a step that waits has another try"
+                step.status = "running"
+                running += 1
+                inputs = tuple(Input(need, self.steps[need].text) for need in step.subtask.needs)
+                actions.append(Start(step.subtask, name, step.attempts + 1, inputs, step.feedback))
+        if not running and not self._replanning:
+            self.ended = True
+            actions.append(self._end())
+        return actions
+
+    def _running(self) -> int:
+        return sum(step.status == "running" for step in self.steps.values())
+
+    def _skip(self) -> None:
+        """Nothing can be made of a subtask none of whose inputs came about."""
+        changed = any(step.status == "failed" for step in self.steps.values())
+        while changed:
+            changed = False
+            for step in self.steps.values():
+                inputs = [self.steps[need] for need in step.subtask.inputs]
+                lost = bool(inputs) and all(one.status in ("failed", "skipped") for one in inputs)
+                # A list that never came leaves nothing to do something for.
+                each = step.subtask.each
+                lost |= each is not None and self.steps[each].status in ("failed", "skipped")
+                if step.status == "waiting" and lost:
+                    step.status, step.error = "skipped", "what it needs did not come about"
+                    changed = True
+
+    def _is_ready(self, step: Step) -> bool:
+        if step.subtask.each is not None:
+            return False  # it waits for its list, which takes it apart
+        if not all(self.steps[need].settled for need in step.subtask.needs):
+            return False
+        if step.subtask.kind == "check":
+            return True
+        # What is being checked is not built upon before its checks have spoken.
+        return all(
+            step.subtask.id in ancestors(self.graph.by_id(), other.subtask.id)
+            for other in self.steps.values()
+            if other.subtask.kind == "check"
+            and not other.settled
+            and not set(other.subtask.needs).isdisjoint(step.subtask.needs)
+        )
+
+    def _end(self) -> Action:
+        results = tuple(
+            Input(step.subtask.id, step.text)
+            for step in self.steps.values()
+            if step.status == "done" and step.text is not None
+        )
+        if not results:
+            if self.broke:
+                return GiveUp("the budget does not cover one subtask")
+            errors = [f"{one.subtask.id}: {one.error}" for one in self.steps.values() if one.error]
+            return GiveUp(f"no subtask succeeded ({'; '.join(errors[:5])})")
+        missing = tuple(one.subtask.id for one in self.steps.values() if one.status != "done")
+        return Converge(results, missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    accepted: bool
+    reason: str
+
+
+def verdict_of(text: str) -> Verdict | None:
+    """What a check says: JSON with `accepted` and `reason`, also with words around it."""
+    data = json_in(text)
+    if isinstance(data, dict) and isinstance(data.get("accepted"), bool):
+        return Verdict(data["accepted"], str(data.get("reason") or ""))
+    return None
+
+
+def items_of(text: str) -> tuple[str, ...]:
+    """The texts of a list: JSON (`{"items": [...]}` or an array), else its numbered or dotted
+    lines."""
+    data = json_in(text)
+    if isinstance(data, dict):
+        data = data.get("items")
+    if isinstance(data, list):
+        found = [one if isinstance(one, str) else json.dumps(one) for one in data]
+    else:
+        found = re.findall(r"^\s*(?:[-*•]|\d+[.)])\s+(.+)$", text, re.M)
+    return tuple(one.strip() for one in found if one.strip())
+
+
+def json_in(text: str) -> Any:
+    """The first JSON object or array in this text."""
+    start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
+    if start < 0:
+        return None
+    try:
+        return json.JSONDecoder().raw_decode(text[start:])[0]
+    except (ValueError, RecursionError):
+        return None
