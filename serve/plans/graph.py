@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -121,7 +122,7 @@ def _problems(graph: Graph, limits: Limits) -> Iterator[str]:
     depth = max(levels.values()) + 1
     if depth > limits.depth:
         yield f"{depth} subtasks stand one behind the other; at most {limits.depth} may"
-    width = max(sum(level == one for level in levels.values()) for one in range(depth))
+    width = max(Counter(levels.values()).values())
     if width > limits.width:
         yield f"{width} subtasks stand side by side; at most {limits.width} may"
 
@@ -157,13 +158,20 @@ def _circle(known: Mapping[str, Subtask]) -> list[str] | None:
 
 def _levels(known: Mapping[str, Subtask]) -> dict[str, int]:
     """How many subtasks must come before each, in a row."""
-    levels: dict[str, int] = {}
-    waiting = list(known.values())
-    while waiting:
-        ready = [one for one in waiting if all(need in levels for need in one.inputs)]
-        for one in ready:
-            levels[one.id] = 1 + max((levels[need] for need in one.inputs), default=-1)
-        waiting = [one for one in waiting if one.id not in levels]
+    levels = dict.fromkeys(known, 0)
+    left = {one.id: len(one.inputs) for one in known.values()}
+    needed_by: dict[str, list[str]] = {one: [] for one in known}
+    for one in known.values():
+        for need in one.inputs:
+            needed_by[need].append(one.id)
+    ready = [one for one, count in left.items() if not count]
+    while ready:
+        here = ready.pop()
+        for one in needed_by[here]:
+            levels[one] = max(levels[one], levels[here] + 1)
+            left[one] -= 1
+            if not left[one]:
+                ready.append(one)
     return levels
 
 
