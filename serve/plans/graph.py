@@ -160,18 +160,18 @@ def _levels(known: Mapping[str, Subtask]) -> dict[str, int]:
     """How many subtasks must come before each, in a row."""
     levels = dict.fromkeys(known, 0)
     left = {one.id: len(one.inputs) for one in known.values()}
-    needed_by: dict[str, list[str]] = {one: [] for one in known}
+    needed_by: dict[str, list[str]] = {name: [] for name in known}
     for one in known.values():
         for need in one.inputs:
             needed_by[need].append(one.id)
-    ready = [one for one, count in left.items() if not count]
+    ready = [name for name, count in left.items() if not count]
     while ready:
         here = ready.pop()
-        for one in needed_by[here]:
-            levels[one] = max(levels[one], levels[here] + 1)
-            left[one] -= 1
-            if not left[one]:
-                ready.append(one)
+        for after in needed_by[here]:
+            levels[after] = max(levels[after], levels[here] + 1)
+            left[after] -= 1
+            if not left[after]:
+                ready.append(after)
     return levels
 
 
