@@ -42,6 +42,8 @@ bench: .venv/installed-test ## Speed and memory beside their rivals, measured in
 	.venv/bin/python tests/bench/gateway.py
 	.venv/bin/python tests/bench/fusion.py
 	.venv/bin/python tests/bench/ledger.py
+	.venv/bin/python tests/bench/batch.py
+	.venv/bin/python tests/bench/evaluation.py
 	.venv/bin/python tests/bench/fusion.py --engine
 
 evidence: .venv/installed-test ## Whether fusing helps, on 100 questions (an hour, resumable)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from models.errors import DeadlineExceeded
 from models.messages import StageRole
@@ -40,6 +40,8 @@ class Call:
     waits_s: float = 0.0
     #: Policies whose ask a person has approved for this request.
     approved: frozenset[str] = frozenset()
+    #: Low: behind whatever a person waits for.
+    priority: Literal["normal", "low"] = "normal"
     #: The caller's own words about the request, kept and never interpreted.
     metadata: tuple[tuple[str, str], ...] = ()
 

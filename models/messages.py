@@ -211,6 +211,14 @@ class Request:
     fusion: FusionOptions | None = None
     plan: PlanOptions | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name of the catalog that it says."""
+        if self.fusion is None:
+            return (self.model,)
+        judge = () if self.fusion.judge is None else (self.fusion.judge,)
+        return (self.model, *self.fusion.analysis_models, *judge)
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:

@@ -8,15 +8,18 @@ import typer
 
 from serve.cli import (
     ask,
+    batch,
     catalog,
     control,
     draco,
     edition,
+    evaluate,
     fusions,
     keys,
     models,
     plan,
     profile,
+    research,
     router,
     server,
     simulate,
@@ -40,9 +43,12 @@ for group in (
     plan,
     control,
     fusions,
+    batch,
     simulate,
     profile,
     draco,
+    evaluate,
+    research,
 ):
     group.register(app)
 app.add_typer(router.app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray
 from ray import serve as ray_serve
 from starlette.types import ASGIApp
 
@@ -16,9 +17,11 @@ from serve.access.book import KeyBook
 from serve.access.guard import Guard
 from serve.control.rooms import ApprovalsRoom
 from serve.fusion.record import Records
+from serve.gateway.batches import BatchesRoom
 from serve.gateway.catalog import CatalogRoom
 from serve.gateway.count import TokenCount
 from serve.gateway.door import Door
+from serve.gateway.files import FilesRoom
 from serve.gateway.fusions import FusionsRoom
 from serve.gateway.keys import KeysRoom
 from serve.gateway.metrics import ClusterMetrics, RayRecorder
@@ -28,6 +31,10 @@ from serve.gateway.site import Room, site
 from serve.gateway.vitals import Vitals
 from serve.gateway.watch import Watch
 from serve.house import House
+from serve.jobs.asking import Ask, Desk, Reply
+from serve.jobs.batches import Batches
+from serve.jobs.files import Files
+from serve.jobs.starter import RayJobs
 from serve.money.room import UsageRoom
 from serve.pipeline import Pipeline
 from serve.plans.record import PlanBook
@@ -57,16 +64,21 @@ class Gateway:
         await house.open(pipeline)
         book = KeyBook(house.database, house.secret, clock)
         guard = Guard(book, house.secret, house.settings.local, clock)
+        door = Door(
+            editions=house.editions,
+            recorder=RayRecorder(),
+            clock=clock,
+            watch=Watch(guard.still),
+        )
+        files = Files(house.database, clock)
+        jobs = RayJobs(ray.get_runtime_context().gcs_address, house.settings.store)
         rooms: list[Room] = [
-            Door(
-                editions=house.editions,
-                recorder=RayRecorder(),
-                clock=clock,
-                watch=Watch(guard.still),
-            ),
+            door,
             TokenCount(house.editions, house.count),
             Names(house.editions),
             Vitals(house.health, ClusterMetrics().text),
+            FilesRoom(files),
+            BatchesRoom(Batches(house.database, clock), files, jobs, house.editions, clock),
             CatalogRoom(house.editions, house.history, parts.not_running),
             KeysRoom(book, clock),
             FusionsRoom(records),
@@ -76,7 +88,16 @@ class Gateway:
         ]
         house.control.start(house.editions)
         self._house = house
+        self._desk = Desk(house.editions, lambda: door.open, clock.now)
         self._site = site(rooms, guard)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._site
+
+    async def ask_many(self, asks: list[Ask]) -> list[Reply]:
+        """Many requests of a batch, each through the whole pipeline. An error is a reply."""
+        return await self._desk.ask_many(asks)
+
+    async def stands_for(self, names: list[str]) -> list[str]:
+        """What answers to each of these names now."""
+        return self._desk.stands_for(names)

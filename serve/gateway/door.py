@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -81,7 +81,7 @@ class Door:
             self._admit(visit.server)
             asked = dialect.parse(await read_body(http, visit.server))
             visit.model = asked.request.model
-            visit.caller.may_ask(_names(asked.request))
+            visit.caller.may_ask(asked.request.names)
             visit.call = _call(http, asked, visit)
             asked = await self._remembering(asked, visit)
             if asked.stream:
@@ -263,15 +263,6 @@ def _model_of(request: Request, visit: _Visit) -> str:
     if target is not None and target.kind == "panel":
         return visit.edition.catalog.writer_of(target.name)
     return request.model if target is None else target.name
-
-
-def _names(request: Request) -> Iterator[str]:
-    """Every name of the catalog that this request says."""
-    yield request.model
-    if request.fusion is not None:
-        yield from request.fusion.analysis_models
-        if request.fusion.judge is not None:
-            yield request.fusion.judge
 
 
 async def read_body(http: HttpRequest, server: Server) -> bytes:

@@ -72,6 +72,101 @@ entries = sa.Table(
     sa.Index(None, "request"),
 )
 
+#: Files that were uploaded, or that a batch wrote. A row stands here once the file is whole.
+files = sa.Table(
+    "files",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, index=True),
+    sa.Index(None, "project", "at"),
+)
+
+#: Their content, in pieces of one size.
+file_parts = sa.Table(
+    "file_parts",
+    metadata,
+    sa.Column("file", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    #: When it was written, so that what a broken upload left can be found.
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+
+#: Batches of requests, each worked through by one runner at a time.
+batches = sa.Table(
+    "batches",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, index=True),
+    #: Why it ended early, if so.
+    sa.Column("why", sa.Text),
+    #: What was asked for (`serve.jobs.batch.Spec`).
+    sa.Column("spec", sa.JSON, nullable=False),
+    #: Whoever works on it now. A runner that does not find itself here stops.
+    sa.Column("runner", sa.Text),
+    sa.Column("seen_at", sa.BigInteger),
+    #: The name of its job in Ray.
+    sa.Column("job", sa.Text),
+    #: When it entered each state.
+    sa.Column("times", sa.JSON, nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("done", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("failed", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("running", sa.BigInteger, nullable=False, server_default="0"),
+    #: What this batch itself paid: an answer that was kept costs nothing.
+    sa.Column("nano_usd", sa.BigInteger, nullable=False, server_default="0"),
+    #: Rows that another one's answer served.
+    sa.Column("reused", sa.BigInteger, nullable=False, server_default="0"),
+    #: Tokens by model, as {model: [input, output]}.
+    sa.Column("tokens", sa.JSON, nullable=False),
+    #: Lines of the input that could not be read, as [[line, message]]: the first ones.
+    sa.Column("errors", sa.JSON, nullable=False),
+    sa.Column("output_file", sa.Text),
+    sa.Column("error_file", sa.Text),
+    sa.Index(None, "project", "at"),
+)
+
+#: One row a line of a batch's input, by its number in the file.
+batch_rows = sa.Table(
+    "batch_rows",
+    metadata,
+    sa.Column("batch", sa.Text, primary_key=True),
+    sa.Column("line", sa.BigInteger, primary_key=True),
+    sa.Column("id", sa.Text, nullable=False),
+    #: Where it lies in the input, in bytes.
+    sa.Column("start", sa.BigInteger, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    #: The content key of its answer; null as long as it has none.
+    sa.Column("answer", sa.Text),
+    #: Whether the answer was there before.
+    sa.Column("reused", sa.Boolean, nullable=False, server_default=sa.false()),
+    #: Its failure, as [code, message].
+    sa.Column("error", sa.JSON),
+    sa.Index(None, "batch", "id"),
+    sa.Index(None, "batch", "state", "line"),
+)
+
+#: Answers of batches by the content of what was asked, so that nobody pays twice.
+answers = sa.Table(
+    "answers",
+    metadata,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    #: A completion as JSON text (`serve.jobs.answers`).
+    sa.Column("completion", sa.Text, nullable=False),
+)
+
 #: Calls that left and whose process died before their end: held until a person resolves them.
 unknowns = sa.Table(
     "unknowns",

@@ -1,0 +1,137 @@
+"""`fusion eval`: systems on questions whose answers can be checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from serve.cli.batch import Server, line, remote_at, told
+from serve.cli.common import Json, Port, err, fail, out, print_json
+
+if TYPE_CHECKING:
+    from serve.evaluation.outcome import Figures
+    from serve.evaluation.work import Work
+    from serve.jobs.remote import Card
+
+Systems = Annotated[
+    Path,
+    typer.Option("--systems", "-s", help="YAML; docs/evaluation.md has all.", show_default=False),
+]
+Budget = Annotated[
+    float | None, typer.Option(help="US dollars for all of it; it stops cleanly before them.")
+]
+Plot = Annotated[Path | None, typer.Option(help="Draw cost against score to this PNG.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("eval")(evaluate)
+
+
+def evaluate(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help='JSON lines: {"id", "question", "answer", "choices"?, "kind"?, "task"?}.',
+            show_default=False,
+        ),
+    ],
+    systems: Systems,
+    budget: Budget = None,
+    tasks: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    matched: Annotated[
+        bool,
+        typer.Option(
+            "--matched/--no-matched",
+            help="Beside each panel, its writer alone with as many calls, which vote.",
+        ),
+    ] = True,
+    outcomes: Annotated[
+        Path | None,
+        typer.Option(help="Write what the models did, for: fusion router train (.jsonl.gz)."),
+    ] = None,
+    plot: Plot = None,
+    address: Server = None,
+    port: Port = None,
+    as_json: Json = False,
+) -> None:
+    """Measure accuracy, cost and latency of systems on your own questions.
+
+    Killed and begun again, it goes on; no answer is paid for twice.
+    """
+    from serve.evaluation import plot as plots
+    from serve.evaluation import run
+    from serve.evaluation.outcome import figures
+    from serve.evaluation.questions import read_questions
+    from serve.evaluation.systems import read_systems, with_matched
+
+    with told():
+        if plot is not None:
+            plots.check(plot)
+        chosen = read_systems(systems)
+        chosen = with_matched(chosen) if matched else chosen
+        questions = read_questions(file)[:tasks]
+        with working(address, port, budget) as work:
+            found = run.evaluate(work, chosen, questions)
+        lines = figures(chosen, found, right_or_wrong=True)
+        if outcomes is not None:
+            count = run.teach(outcomes, chosen, questions, found, source=file.stem)
+            err.print(f"{count} rows for the router in {outcomes}", markup=False)
+        if plot is not None:
+            plots.draw(plot, lines, "accuracy")
+    if as_json:
+        print_json({"systems": [asdict(one) for one in lines], "spent_usd": str(work.spent)})
+        return
+    show(lines, "accuracy", percent=True)
+    out.print(f"\nspent now: ${work.spent}")
+
+
+@contextmanager
+def working(address: str | None, port: int | None, budget: float | None) -> Iterator[Work]:
+    """Steps of an evaluation on the server, shown live. Ends in words where they stop."""
+    from rich.live import Live
+
+    from serve.evaluation.work import Stopped, Work
+
+    with Live(console=err, auto_refresh=False, transient=True) as live:
+        dollars = None if budget is None else Decimal(str(budget))
+
+        def report(step: str, card: Card) -> None:
+            live.update(f"{escape(step)}  {line(card)}", refresh=True)
+
+        try:
+            yield Work(remote_at(address, port), report, dollars)
+        except Stopped as error:
+            live.stop()
+            fail(escape(str(error)))
+
+
+def show(lines: Sequence[Figures], score: str, *, percent: bool) -> None:
+    """The table, and what its columns mean."""
+    table = Table(
+        *("system", "kind", "tasks", score, "95%", "above the first", "95%"),
+        *("failed", "USD a task", "seconds", "front"),
+        box=None,
+        pad_edge=False,
+    )
+    form: Callable[[float], str] = (lambda x: f"{x:.1%}") if percent else (lambda x: f"{x:.1f}")
+    for one in lines:
+        cells: list[Any] = [
+            form(one.score.value),
+            f"{form(one.score.low)} to {form(one.score.high)}",
+            form(one.above.value),
+            f"{form(one.above.low)} to {form(one.above.high)}",
+            one.failed,
+            "?" if one.usd is None else f"{one.usd:.6f}",
+            f"{one.seconds.value:.2f}",
+            "*" if one.on_front else "",
+        ]
+        table.add_row(escape(one.system), one.kind, str(one.tasks), *map(str, cells))
+    out.print(table)

@@ -1,0 +1,73 @@
+"""`fusion research`: a report with evidence, its citations checked word by word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from serve.cli.batch import Server, told
+from serve.cli.common import CatalogFile, Port, err, fail, read_catalog
+from serve.cli.evaluate import Budget, working
+
+if TYPE_CHECKING:
+    from serve.evaluation.research import Stored
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(research)
+
+
+def research(
+    question: Annotated[str, typer.Argument(help="What the report answers.", show_default=False)],
+    sources: Annotated[
+        str, typer.Option(help="A folder of documents, or: web (by the catalog's tools).")
+    ] = "web",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Who writes it: a panel, or any name.")
+    ] = "fusion/default",
+    planner: Annotated[
+        str | None, typer.Option(help="Who plans the searches. Default: the same.")
+    ] = None,
+    budget: Budget = 5.0,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Markdown file; its sources beside it.")
+    ] = None,
+    catalog: CatalogFile = None,
+    address: Server = None,
+    port: Port = None,
+) -> None:
+    """Plan, search, let a panel write, and keep only citations that quote their source."""
+    from serve.evaluation import library
+    from serve.evaluation import research as reports
+
+    with told(), working(address, port, budget) as work:
+        tools = read_catalog(catalog).tools if sources == "web" else None
+        plan = work.ask("plan", [reports.plan_request(question, planner or model)])["plan"]
+        queries = reports.read_plan(plan["answer"], question)
+        if tools is not None:
+            found = library.search_web(tools, queries)
+        else:
+            found = library.search_folder(Path(sources).expanduser(), queries)
+        shown = reports.chosen(found)
+        report = work.ask("report", [reports.report_request(question, shown, model)])["report"]
+        if report["status"] != "done":
+            fail(f"The report could not be written: {report['error']}")
+        checked = reports.check(report["answer"], shown)
+        text = reports.markdown(question, checked, shown, report, plan)
+        if out_file is not None:
+            out_file.write_text(text, encoding="utf-8")
+            _store(out_file, shown)
+            err.print(f"report in {out_file}", markup=False)
+    if out_file is None:
+        typer.echo(text)
+
+
+def _store(report: Path, sources: list[Stored]) -> None:
+    """The sources as they were shown, so that anybody can check the quotes."""
+    folder = report.with_suffix(".sources")
+    folder.mkdir(exist_ok=True)
+    for number, one in enumerate(sources, 1):
+        text = f"{one.title}\n{one.url}\n\n{one.text}\n"
+        (folder / f"{number:02}.txt").write_text(text, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Batches: thousands of requests worked through in the background, each paid for once."""

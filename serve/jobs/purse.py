@@ -1,0 +1,76 @@
+"""A batch's money: what each row may cost at most, and when to stop. Pure.
+
+Every row that leaves carries a cap, and all caps together with what is spent stay within the
+budget. Near its end the caps get small; a row that its cap stopped is asked again alone, with all
+that is left. Only if that is too little has the money ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Purse:
+    """Nano-dollars. `budget` None: no end of money."""
+
+    budget: int | None
+    spent: int = 0
+    #: The most that a row has cost so far.
+    dearest: int = 0
+    _out: int = 0
+    _any_back: bool = False
+    #: Rows are asked one by one, each with all that is left.
+    alone: bool = False
+
+    @property
+    def left(self) -> int | None:
+        return None if self.budget is None else max(0, self.budget - self.spent - self._out)
+
+    @property
+    def is_empty(self) -> bool:
+        return self.budget is not None and self.spent >= self.budget
+
+    def affords(self, rows: int) -> int:
+        """How many of so many rows may leave now, if each costs what the dearest did.
+
+        Where that is none and nothing is out any more, the last row goes alone.
+        """
+        if self.left is None:
+            return rows
+        if not self._any_back:
+            # What a row costs is seen on one chunk before more may leave.
+            return 0 if self._out else rows
+        if not self.dearest:
+            return rows
+        if self.left < self.dearest and not self._out:
+            self.alone = True
+            return min(rows, 1)
+        return min(rows, self.left // self.dearest)
+
+    def take(self, rows: int, window: int) -> int | None:
+        """The cap of each of `rows` rows that leave now, of `window` that may be out at once."""
+        if self.left is None:
+            return None
+        fair = self.left // (1 if self.alone else max(rows, window))
+        cap = max(fair, min(self.dearest, self.left // rows))
+        self._out += cap * rows
+        return cap
+
+    def returned(self, cap: int | None, rows: int, costs: list[int]) -> None:
+        """So many rows came back, and some of them cost something."""
+        self._any_back = True
+        self.spent += sum(costs)
+        self.dearest = max(self.dearest, *costs, 0)
+        if cap is not None:
+            self._out -= cap * rows
+
+
+def projected(spent: int, done: int, rows: int) -> int | None:
+    """What the whole will cost if the rest costs what the rows so far did."""
+    return None if not done else spent * rows // done
+
+
+def seconds_left(done: int, rows: int, seconds: float) -> float | None:
+    """How long the rest will take at the pace so far."""
+    return None if not done else (rows - done) * seconds / done

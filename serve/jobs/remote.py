@@ -1,0 +1,138 @@
+"""Batches of a server, over HTTP: what the command line and evaluations use."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import httpx
+
+from serve.jobs.batch import ENDED
+from serve.jobs.rows import ENDPOINT
+
+_LOOK_S = 0.5
+#: Time for one piece of an upload or of a download, and for the server to take it in.
+_TIMEOUT = httpx.Timeout(120.0, connect=10.0)
+
+
+class RemoteError(Exception):
+    """The server refused, or is not there. The message is for people."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+Card = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Remote:
+    """The batches of the server at `base`."""
+
+    base: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def upload(self, name: str, content: BinaryIO | bytes) -> str:
+        """A file for a batch; returns its id."""
+        file = (name, content, "application/jsonl")
+        with self._client() as client:
+            card = self._ask(
+                client, "POST", "/v1/files", files={"file": file}, data={"purpose": "batch"}
+            )
+        return str(card["id"])
+
+    def upload_file(self, path: Path) -> str:
+        """Raises RemoteError where the file changes meanwhile, OSError where it cannot be read."""
+        before = _state(path)
+        with path.open("rb") as content:
+            file = self.upload(path.name, content)
+        if _state(path) != before:
+            raise RemoteError(f"{path} changed while it was read. Submit it again when it is done.")
+        return file
+
+    def create(
+        self,
+        file: str,
+        *,
+        window: str = "24h",
+        metadata: Mapping[str, str] | None = None,
+        **ours: Any,
+    ) -> Card:
+        """Begin a batch of this file. `ours` are the fields of `fusion` that are not None."""
+        body = {
+            "input_file_id": file,
+            "endpoint": ENDPOINT,
+            "completion_window": window,
+            "metadata": dict(metadata or {}),
+            "fusion": {name: value for name, value in ours.items() if value is not None},
+        }
+        return self.post("/v1/batches", body)
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Card:
+        with self._client() as client:
+            return self._ask(client, "POST", path, json=body or {})
+
+    def get(self, path: str) -> Card:
+        with self._client() as client:
+            return self._ask(client, "GET", path)
+
+    def text(self, path: str) -> str:
+        with self._client() as client:
+            return self._checked(client.get(path)).text
+
+    def wait(self, batch: str, report: Callable[[Card], None]) -> Card:
+        """Look at it until it has ended, or until nobody works on it."""
+        while True:
+            card = self.get(f"/v1/batches/{batch}")
+            report(card)
+            if card["status"] in ENDED or card["fusion"]["interrupted"]:
+                return card
+            time.sleep(_LOOK_S)
+
+    def rows(self, batch: str) -> Iterator[dict[str, Any]]:
+        """All rows of a batch, in the order of its input."""
+        path = f"/v1/batches/{batch}/rows"
+        with self._client() as client, self._told(), client.stream("GET", path) as response:
+            if not response.is_success:
+                response.read()
+                self._checked(response)
+            for line in response.iter_lines():
+                yield json.loads(line)
+
+    def _client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.base, headers=dict(self.headers), timeout=_TIMEOUT)
+
+    def _ask(self, client: httpx.Client, method: str, path: str, **options: Any) -> Card:
+        with self._told():
+            answer: Card = self._checked(client.request(method, path, **options)).json()
+        return answer
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise RemoteError(
+                f"No fusion server answers at {self.base} ({type(error).__name__}). "
+                "Start it: fusion up"
+            ) from None
+
+    def _checked(self, response: httpx.Response) -> httpx.Response:
+        if response.is_success:
+            return response
+        try:
+            message = str(response.json()["error"]["message"])
+        except (ValueError, KeyError, TypeError):
+            message = response.text[:500]
+        raise RemoteError(message, response.status_code)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns

@@ -1,0 +1,235 @@
+"""`fusion eval` and `fusion draco run` against a real HTTP face, with a fake to ask behind it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import batch_server
+import pytest
+from typer.testing import CliRunner
+
+from models.errors import BadRequest
+from models.messages import Completion, Stage, Usage, assistant
+from router.data import read_rows
+from serve.cli import app
+from serve.jobs.asking import Ask, Reply
+from serve.jobs.fake import FakeAsker
+
+run = CliRunner()
+
+
+def said(ask: Ask, text: str, nano_usd: int = 1_000_000) -> Completion:
+    stage = Stage("answer", ask[0].model, Usage(10, 2), seconds=0.5, nano_usd=nano_usd)
+    return Completion(ask[0].model, assistant(text), usage=stage.usage, stages=(stage,))
+
+
+@pytest.fixture
+def asker() -> FakeAsker:
+    return FakeAsker()
+
+
+@pytest.fixture
+def url(tmp_path: Path, asker: FakeAsker) -> Iterator[str]:
+    with batch_server.serving(tmp_path, asker) as address:
+        yield address
+
+
+def questions(folder: Path) -> Path:
+    lines: list[dict[str, Any]] = [
+        {
+            "id": n,
+            "question": f"What is {n} + {n}?",
+            "kind": "number",
+            "answer": 2 * n,
+            "task": "sum",
+        }
+        for n in range(10)
+    ]
+    file = folder / "questions.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    return file
+
+
+def systems(folder: Path, text: str) -> Path:
+    file = folder / "systems.yaml"
+    file.write_text(f"systems:\n{text}")
+    return file
+
+
+def test_eval_measures_and_teaches_the_router(url: str, asker: FakeAsker, tmp_path: Path) -> None:
+    def reply(ask: Ask) -> Reply:
+        number = int(ask[0].messages[-1].text.split()[2])
+        if ask[0].model == "weak":
+            return said(ask, f"Answer: {2 * number if number < 4 else 0}", 100_000)
+        if number == 9:
+            return BadRequest("too hard")
+        return said(ask, f"I add them. Answer: {2 * number}.")
+
+    asker.reply = reply
+    chosen = systems(tmp_path, "  weak: {model: weak}\n  strong: {model: strong}\n")
+    outcomes, plot = tmp_path / "outcomes.jsonl.gz", tmp_path / "plot.png"
+    command = ["eval", str(questions(tmp_path)), "--systems", str(chosen), "--url", url]
+    done = run.invoke(app, [*command, "--outcomes", str(outcomes), "--plot", str(plot), "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    weak, strong = told["systems"]
+    assert (weak["score"]["value"], strong["score"]["value"]) == (0.4, 0.9)
+    assert (weak["failed"], strong["failed"]) == (0, 1)
+    assert strong["above"]["value"] == pytest.approx(0.5)
+    assert strong["above"]["low"] > 0
+    assert weak["usd"] == pytest.approx(0.0001)
+    assert weak["on_front"]
+    assert strong["on_front"]
+    assert plot.stat().st_size > 1000
+    rows = read_rows([outcomes])
+    assert len(rows) == 10
+    assert rows[0].task == "sum"
+    assert rows[5].outcomes["weak"].score == 0
+    assert rows[5].outcomes["strong"].cost == pytest.approx(0.001)
+    with gzip.open(outcomes, "rt") as file:
+        assert "What is 0 + 0?" in json.loads(next(file))["prompt"]
+    # Again: everything is there already, but for the row that failed.
+    asker.asked.clear()
+    again = run.invoke(app, [*command, "--json"])
+    assert json.loads(again.stdout)["systems"] == told["systems"]
+    assert (json.loads(again.stdout)["spent_usd"], len(asker.asked)) == ("0", 1)
+
+
+def test_a_panel_has_its_writer_beside_it_with_as_many_calls(
+    url: str, asker: FakeAsker, tmp_path: Path
+) -> None:
+    asker.reply = lambda ask: said(ask, "Answer: 0")
+    chosen = systems(tmp_path, "  pair: {panel: [x, y], judge: y}\n")
+    done = run.invoke(
+        app,
+        ["eval", str(questions(tmp_path)), "-s", str(chosen), "--url", url, "--json"],
+    )
+    assert done.exit_code == 0, done.output
+    pair, votes = json.loads(done.stdout)["systems"]
+    assert (pair["kind"], votes["system"], votes["kind"]) == ("panel", "y x4", "votes")
+    assert votes["usd"] == pytest.approx(4 * pair["usd"])
+    fusions = [ask[0].fusion for ask in asker.asked if ask[0].fusion is not None]
+    assert fusions[0].analysis_models == ("x", "y")
+
+
+def test_eval_stops_before_its_budget_and_goes_on_with_more(
+    url: str, asker: FakeAsker, tmp_path: Path
+) -> None:
+    asker.reply = lambda ask: said(ask, "Answer: 0")
+    chosen = systems(tmp_path, "  one: {model: one}\n")
+    command = ["eval", str(questions(tmp_path)), "-s", str(chosen), "--url", url, "--json"]
+    done = run.invoke(app, [*command, "--budget", "0.0055"])
+    assert done.exit_code == 1
+    assert "budget_exceeded" in done.output
+    assert 4 <= len(asker.asked) <= 6
+    done = run.invoke(app, [*command, "--budget", "1"])
+    assert done.exit_code == 0, done.output
+    assert len(asker.asked) == 10
+
+
+def test_what_is_wrong_is_said_before_anything_is_asked(tmp_path: Path) -> None:
+    bad = systems(tmp_path, "  a: {model: x, panel: [y]}\n  b: {panel: [y]}\n  c: {modle: x}\n")
+    done = run.invoke(app, ["eval", str(questions(tmp_path)), "-s", str(bad)])
+    assert done.exit_code == 2
+    for line in ("systems.a: ", "systems.b: ", "systems.c.modle: "):
+        assert line in done.output
+
+
+SECRET = "mentions the year 1648"
+
+
+def task(number: int) -> str:
+    criteria = [
+        {"id": "good", "weight": 10, "requirement": f"{SECRET} ({number})"},
+        {"id": "more", "weight": 5, "requirement": "names both sides"},
+        {"id": "bad", "weight": -20, "requirement": "invents a treaty"},
+    ]
+    sections = [
+        {"id": "s1", "title": "Facts", "criteria": criteria[:2]},
+        {"id": "s2", "title": "Faults", "criteria": criteria[2:]},
+    ]
+    return json.dumps(
+        {
+            "id": f"t{number}",
+            "problem": f"How did war {number} end?",
+            "answer": json.dumps({"id": "r", "sections": sections}),
+            "domain": "History",
+        }
+    )
+
+
+def draco(folder: Path) -> list[str]:
+    data = folder / "draco.jsonl"
+    data.write_text(f"{task(1)}\n{task(2)}\n")
+    chosen = systems(folder, "  mute: {model: mute}\n  able: {model: able}\n")
+    return ["draco", "run", "--data", str(data), "-s", str(chosen), "--judge", "judge"]
+
+
+def judging(ask: Ask) -> Reply:
+    """Answers as `able` and `mute`, judges as `judge`."""
+    request, text = ask[0], ask[0].messages[-1].text
+    if request.model == "mute":
+        return BadRequest("I refuse.")
+    if request.model == "able":
+        return said(ask, "It ended in 1648.")
+    if "names both sides" in text:
+        return said(ask, "In my view this is not quite met.")
+    verdict = "MET" if SECRET in text else "UNMET"
+    return said(ask, json.dumps({"reason": "because", "verdict": verdict}))
+
+
+def test_draco_from_answers_to_scores(url: str, asker: FakeAsker, tmp_path: Path) -> None:
+    asker.reply = judging
+    out = tmp_path / "out"
+    done = run.invoke(app, [*draco(tmp_path), "--url", url, "--json", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    mute, able = told["systems"]
+    # Failed generations are 0, and shown.
+    assert (mute["score"]["value"], mute["failed"], mute["pass_rate"]) == (0, 2, None)
+    # 'good' is MET (10), 'more' has no verdict and leaves both sums, 'bad' is UNMET: 100.
+    assert (able["score"]["value"], able["pass_rate"]) == (100, 1)
+    assert able["dropped_verdicts"] == 2 * 3
+    assert able["by_section"] == {"Facts": 1.0, "Faults": 1.0}
+    assert able["by_domain"] == {"History": 1.0}
+    assert able["above"]["value"] == 100
+    assert told["protocol"] == "three-runs"
+    assert told["agreement"]["criteria"] == 4
+    assert told["agreement"]["share"]["value"] == 1
+    assert set(told["spent_usd"]) == {"answers", "verdicts", "second judge"}
+    files = sorted(out.glob("verdicts-*.json"))
+    assert len(files) == 2
+    scored = run.invoke(app, ["draco", "score", str(files[0]), "--json"])
+    assert json.loads(scored.stdout)["normalized_score"] == 100
+
+
+def test_what_generates_never_sees_a_rubric(url: str, asker: FakeAsker, tmp_path: Path) -> None:
+    asker.reply = judging
+    done = run.invoke(app, [*draco(tmp_path), "--url", url, "--json"])
+    assert done.exit_code == 0, done.output
+    generated = [ask for ask in asker.asked if ask[0].model in ("mute", "able")]
+    assert len(generated) == 4
+    for request, call in generated:
+        read = repr(request) + repr(call.metadata)
+        assert "How did war" in read
+        assert not any(word in read for word in (SECRET, "both sides", "treaty", "weight", "Facts"))
+
+
+def test_each_judge_run_is_asked_for_itself(url: str, asker: FakeAsker, tmp_path: Path) -> None:
+    asker.reply = judging
+    run.invoke(app, [*draco(tmp_path), "--url", url, "--json"])
+    judged = [ask[0] for ask in asker.asked if ask[0].model == "judge"]
+    # Of one system two tasks, three criteria, three runs; and six by the second judge.
+    assert len(judged) == 2 * 3 * 3 + 6
+    assert {request.sampling.temperature for request in judged} == {0.2}
+    assert all(request.response_format is not None for request in judged)
+
+
+def test_a_dry_run_asks_nothing(tmp_path: Path) -> None:
+    done = run.invoke(app, [*draco(tmp_path), "--dry-run"])
+    assert done.exit_code == 0
+    assert "4 answers and 36 verdicts" in done.output

@@ -1,0 +1,104 @@
+"""Research: what is cited stands in the source, word by word, or is taken out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import batch_server
+import pytest
+from typer.testing import CliRunner
+
+from models.messages import Completion, Stage, Usage, assistant
+from serve.cli import app
+from serve.evaluation.research import SEARCHES, Stored, check, chosen, read_plan
+from serve.jobs.asking import Ask, Reply
+from serve.jobs.fake import FakeAsker
+
+SOURCES = [
+    Stored("a.md", "Bees", "Bees see ultraviolet light.\nThey cannot see red."),
+    Stored("b.md", "Birds", "Most birds see ultraviolet light too."),
+]
+
+
+def test_a_quote_that_stands_in_its_source_stays() -> None:
+    text = 'They see more [1: "Bees see ultraviolet light. They cannot see red."].'
+    found = check(text, SOURCES)
+    assert found.text == text
+    assert [one.number for one in found.kept] == [1]
+    assert not found.removed
+
+
+@pytest.mark.parametrize(
+    ("citation", "problem"),
+    [
+        ('[1: "Bees see infrared light"]', "do not stand in it"),
+        ('[2: "Bees see ultraviolet light"]', "do not stand in it"),
+        ('[1: "bees see ultraviolet light"]', "do not stand in it"),
+        ('[3: "Bees see ultraviolet light"]', "no such source"),
+        ('[0: "Bees see ultraviolet light"]', "no such source"),
+        ('[1: "red"]', "fewer than 3 words"),
+    ],
+)
+def test_what_does_not_hold_is_removed_and_said(citation: str, problem: str) -> None:
+    found = check(f"A claim {citation}. Another.", SOURCES)
+    assert found.text == "A claim. Another."
+    assert problem in str(found.removed[0].problem)
+
+
+def test_a_plan_that_is_none_searches_for_the_question() -> None:
+    assert read_plan("I would look around.", "Why?") == ["Why?"]
+    assert read_plan('{"searches": ["b", " ", "Why?"]}', "Why?") == ["Why?", "b"]
+    many = json.dumps({"searches": [str(n) for n in range(20)]})
+    assert len(read_plan(many, "Why?")) == SEARCHES + 1
+
+
+def test_sources_are_joined_by_document_and_have_an_end() -> None:
+    found = chosen([SOURCES[0], SOURCES[1], SOURCES[0], Stored("a.md", "Bees", "More.")])
+    assert [(one.url, "More." in one.text) for one in found] == [("a.md", True), ("b.md", False)]
+    assert found[0].text.count("ultraviolet") == 1
+    assert sum(len(one.text) for one in chosen(SOURCES, most_chars=30)) == 30
+
+
+def test_the_command_writes_a_report_with_its_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder, out = tmp_path / "texts", tmp_path / "report.md"
+    folder.mkdir()
+    (folder / "bees.md").write_text("# Bees\n\nBees see ultraviolet light.\n")
+    (folder / "birds.md").write_text("# Birds\n\nMost birds see ultraviolet light too.\n")
+    analysis = {
+        "contradictions": [{"topic": "red", "stances": [{"model": "x", "stance": "unseen"}]}],
+        "unique_insights": [{"model": "y", "insight": "Polarised light helps."}],
+    }
+
+    def reply(ask: Ask) -> Reply:
+        request = ask[0]
+        stage = Stage("synthesis", request.model, Usage(5, 5), seconds=1.0, nano_usd=2_000_000)
+        if request.response_format is not None:
+            text, told = '{"searches": ["ultraviolet light"]}', {}
+        else:
+            shown = request.messages[-1].text
+            assert "Bees see ultraviolet light." in shown
+            text = 'Bees do [1: "Bees see ultraviolet light."], cats too [1: "Cats see it too"].'
+            told = {"analysis": analysis}
+        return Completion(request.model, assistant(text), stages=(stage,), extension=told)
+
+    with batch_server.serving(tmp_path, FakeAsker(reply)) as url:
+        done = CliRunner().invoke(
+            app,
+            [
+                *("research", "Who sees ultraviolet light, bees?", "--sources", str(folder)),
+                *("--out", str(out), "--url", url),
+            ],
+        )
+    assert done.exit_code == 0, done.output
+    text = out.read_text()
+    assert 'Bees do [1: "Bees see ultraviolet light."], cats too.' in text
+    assert "1. Bees (bees.md)" in text
+    assert "- red: x says unseen" in text
+    assert "- Only y: Polarised light helps." in text
+    assert '- [1] "Cats see it too": these words do not stand in it' in text
+    assert "| plan | fusion/default | 5 | 5 | 1.0 | 0.002 |" in text
+    assert "Bees see ultraviolet" in (tmp_path / "report.sources" / "01.txt").read_text()

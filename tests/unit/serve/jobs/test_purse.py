@@ -1,0 +1,55 @@
+"""A batch's money: caps that never pass the budget, and when it has ended."""
+
+from __future__ import annotations
+
+import random
+
+from serve.jobs.purse import Purse, projected, seconds_left
+
+
+def test_without_a_budget_there_are_no_caps() -> None:
+    purse = Purse(None)
+    assert purse.affords(64) == 64
+    assert purse.take(64, 128) is None
+    purse.returned(None, 64, [10] * 64)
+    assert not purse.is_empty
+
+
+def test_one_chunk_shows_what_a_row_costs_before_more_may_leave() -> None:
+    purse = Purse(1000)
+    assert purse.affords(8) == 8
+    cap = purse.take(8, 16)
+    assert cap == 62
+    assert purse.affords(8) == 0
+    purse.returned(cap, 8, [10] * 8)
+    assert purse.affords(100) == 92
+
+
+def test_the_last_row_goes_alone_with_all_that_is_left() -> None:
+    purse = Purse(100)
+    purse.returned(purse.take(1, 1), 1, [70])
+    assert purse.affords(8) == 1
+    assert purse.alone
+    assert purse.take(1, 64) == 30
+
+
+def test_whatever_rows_cost_within_their_caps_the_budget_holds() -> None:
+    spread = random.Random(1)
+    for budget in (1, 99, 1000, 100_000):
+        purse, out = Purse(budget), []
+        for _ in range(300):
+            if out and spread.random() < 0.5:
+                cap, rows = out.pop()
+                purse.returned(cap, rows, [spread.randint(0, cap) for _ in range(rows)])
+            elif rows := purse.affords(spread.randint(1, 8)):
+                cap = purse.take(rows, 16)
+                assert cap is not None
+                out.append((cap, rows))
+            assert purse.spent + sum(cap * rows for cap, rows in out) <= budget
+
+
+def test_projections() -> None:
+    assert projected(spent=10, done=0, rows=5) is None
+    assert projected(spent=10, done=2, rows=5) == 25
+    assert seconds_left(done=0, rows=5, seconds=3.0) is None
+    assert seconds_left(done=2, rows=5, seconds=4.0) == 6.0
