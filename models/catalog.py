@@ -109,6 +109,8 @@ class Hosted(_Model):
     env: dict[str, str] = Field(default_factory=dict)
     #: How it is scaled. Default: by the requests under way, by Serve's own rule.
     scaling: Scaling | None = None
+    #: US dollars that an hour of one replica costs, busy or not.
+    usd_per_hour: Usd | None = None
 
 
 class VllmModel(Hosted):
@@ -365,7 +367,7 @@ AccountName = Annotated[
     str,
     Field(
         pattern=r"^(all|tier:(workforce|flagship|\*)|part:(brain|work|\*)"
-        r"|(project|key|session|job):\S{1,200})$"
+        r"|(project|key|session|job|model):\S{1,200})$"
     ),
 ]
 

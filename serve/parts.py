@@ -27,7 +27,7 @@ from models.flagship.registry import Registry
 from models.messages import Request
 from models.workforce import hosting
 from models.workforce.answerer import Salt, Workforce
-from models.workforce.names import application_name, hosted
+from models.workforce.names import application_name, deployment_name, hosted
 from models.wrappers.breaker import Breaker
 from models.wrappers.fallback import Fallback
 from models.wrappers.fit import Fit
@@ -141,6 +141,12 @@ def summary(
     well = healthy and all(model["status"] == "ok" for model in flagships.values())
     status = "ok" if well else "degraded"
     return 200, {"status": status, "parts": told, "flagships": flagships}
+
+
+async def replicas(catalog: Catalog) -> dict[str, int]:
+    """How many replicas of each hosted model run now."""
+    deployments = await asyncio.to_thread(_deployments)
+    return {name: deployments.get(deployment_name(name), ("", 0))[1] for name in hosted(catalog)}
 
 
 _seen: tuple[float, dict[str, tuple[str, int]]] = (0.0, {})

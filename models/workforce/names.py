@@ -15,7 +15,10 @@ def deployment_name(model: str) -> str:
 
 
 #: Keys of a hosted model that its replicas never see: changing one replaces no replica.
-_OUTSIDE = {"price", "fallbacks", "tools", "images", "tool_calls", "structured", "family"}
+_OUTSIDE = {
+    *("price", "usd_per_hour", "image_tokens", "fallbacks", "tools", "images"),
+    *("tool_calls", "structured", "family"),
+}
 
 
 def application_name(name: str, spec: VllmModel | FakeModelSpec) -> str:

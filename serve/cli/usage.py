@@ -192,6 +192,8 @@ def _print_accounts(answer: dict[str, Any]) -> None:
                 )
                 if key in one
             )
+            if "hours_usd" in one:
+                limits = f"of {one['hours_usd']} for replica-hours"
             table.add_row(one["account"], one["settled_usd"], one["held_usd"], limits)
             if one["frozen"]:
                 table.add_row("", f"[red]frozen:[/] {one['frozen']}")

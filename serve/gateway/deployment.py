@@ -35,6 +35,7 @@ from serve.jobs.asking import Ask, Desk, Reply
 from serve.jobs.batches import Batches
 from serve.jobs.files import Files
 from serve.jobs.starter import RayJobs
+from serve.money.replicas import ReplicaHours
 from serve.money.room import UsageRoom
 from serve.pipeline import Pipeline
 from serve.plans.record import PlanBook
@@ -87,6 +88,10 @@ class Gateway:
             PlansRoom(house.editions, plans, clock),
         ]
         house.control.start(house.editions)
+        self._hours = ReplicaHours(
+            house.database, lambda: house.editions.current.catalog, parts.replicas, clock
+        )
+        self._hours.start()
         self._house = house
         self._desk = Desk(house.editions, lambda: door.open, clock.now)
         self._site = site(rooms, guard)

@@ -164,22 +164,16 @@ class Entry:
 
     @property
     def accounts(self) -> tuple[str, ...]:
-        """Every account that this entry counts for."""
-        return accounts_of(self.project, self.key, self.session, self.job, self.tier, self.role)
-
-
-def accounts_of(
-    project: str, key: str | None, session: str | None, job: str | None, tier: str, role: StageRole
-) -> tuple[str, ...]:
-    """The accounts of a call, the widest first."""
-    named = (("key", key), ("session", session), ("job", job))
-    return (
-        ALL,
-        f"project:{project}",
-        f"tier:{tier}",
-        f"part:{'brain' if role in BRAIN else 'work'}",
-        *(f"{kind}:{name}" for kind, name in named if name is not None),
-    )
+        """Every account that this entry counts for, the widest first."""
+        named = (("key", self.key), ("session", self.session), ("job", self.job))
+        return (
+            ALL,
+            f"project:{self.project}",
+            f"tier:{self.tier}",
+            f"part:{'brain' if self.role in BRAIN else 'work'}",
+            f"model:{self.model}",
+            *(f"{kind}:{name}" for kind, name in named if name is not None),
+        )
 
 
 def limits_of(accounts: tuple[str, ...], limits: Mapping[str, Limit]) -> dict[str, Limit]:

@@ -322,6 +322,8 @@ class Till:
             self._leaving.remove(leased)
 
     async def _renew(self) -> None:
+        if not (self._purses or self._leaving):
+            return
         asked = self._clock.now()
         await self._bank.renew(self._holder)
         for leased in self._purses.values():

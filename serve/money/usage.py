@@ -17,7 +17,7 @@ from models.errors import BadRequest
 from models.prices import usd
 from serve.money.ledger import BRAIN, Limit, limits_of
 from serve.store.database import Database
-from serve.store.schema import accounts, entries, unknowns
+from serve.store.schema import accounts, entries, replica_hours, unknowns
 
 #: What entries may be told apart by. `part` is brain or work, `day` and `month` are UTC.
 By = Literal[
@@ -150,17 +150,20 @@ async def answer(
 async def standing(
     database: Database, limits: Mapping[str, Limit], project: str | None
 ) -> dict[str, Any]:
-    """Accounts that have a limit, hold something or are frozen, and calls whose end nobody
-    knows; only what belongs to `project`, if one is named."""
+    """Accounts that have a limit, hold something or are frozen, the idle time of hosted models,
+    and calls whose end nobody knows; only what belongs to `project`, if one is named."""
     mine = f"project:{project}"
     async with database.read() as connection:
         found = (await connection.execute(sa.select(accounts).order_by(accounts.c.name))).all()
         open_ends = (await connection.execute(sa.select(unknowns).order_by(unknowns.c.at))).all()
+        hosted = (await connection.execute(sa.select(replica_hours))).all()
     told = []
     for row in found:
         limit = limits_of((row.name,), limits).get(row.name)
         if (limit or row.held or row.frozen) and (project is None or row.name == mine):
             told.append(_account(row, limit))
+    if project is None:
+        told += [_idle(row) for row in hosted]
     return {
         "accounts": told,
         "unknown": [
@@ -284,6 +287,17 @@ def _account(row: Any, limit: Limit | None) -> dict[str, Any]:
         "held_usd": usd(row.held),
         "frozen": row.frozen,
         **bounds,
+    }
+
+
+def _idle(row: Any) -> dict[str, Any]:
+    return {
+        "account": f"idle:{row.model}",
+        "settled_usd": usd(row.hours - row.charged),
+        "held_usd": "0",
+        "frozen": None,
+        "hours_usd": usd(row.hours),
+        "charged_usd": usd(row.charged),
     }
 
 

@@ -180,6 +180,18 @@ unknowns = sa.Table(
     sa.Column("why", sa.Text, nullable=False),
 )
 
+#: What replicas of hosted models cost by the hour, up to when they were counted.
+replica_hours = sa.Table(
+    "replica_hours",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("hours", sa.BigInteger, nullable=False),
+    #: What calls were charged in the counted time, and what they ever were.
+    sa.Column("charged", sa.BigInteger, nullable=False),
+    sa.Column("ever", sa.BigInteger, nullable=False),
+)
+
 #: Every catalog that was in force. The newest is.
 editions = sa.Table(
     "editions",

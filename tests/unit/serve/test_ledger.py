@@ -111,7 +111,7 @@ def test_an_entry_counts_for_every_account_of_its_call() -> None:
     made = opened(call.child("judge"), "led_1", "gpt", "flagship", 1.0)
     assert made.request == call.id
     assert made.accounts == (
-        *("all", "project:p", "tier:flagship", "part:brain"),
+        *("all", "project:p", "tier:flagship", "part:brain", "model:gpt"),
         *("key:k", "session:s", "job:j"),
     )
 

@@ -132,6 +132,15 @@ async def test_an_unpriced_model_is_refused_where_a_budget_applies(made: Made) -
         await till.reserve(entry("led_3"), None, cap=CENT)
 
 
+async def test_what_costs_nothing_passes_a_limit_of_nothing(made: Made, bank: Bank) -> None:
+    till = made({"all": Limit(total=0)})
+    await call(till, "led_1", 0, 0)
+    with pytest.raises(BudgetExceeded, match=r"limit is 0 USD"):
+        await till.reserve(entry("led_2"), 1)
+    await till.flush()
+    assert (await balance(bank)).settled == 0
+
+
 async def test_a_cap_bounds_all_calls_of_a_request_together(made: Made) -> None:
     till = made()
     first = await till.reserve(entry("led_1"), 6, cap=10)

@@ -1,0 +1,26 @@
+"""replica hours"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "replica_hours",
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("hours", sa.BigInteger(), nullable=False),
+        sa.Column("charged", sa.BigInteger(), nullable=False),
+        sa.Column("ever", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("model", name=op.f("pk_replica_hours")),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("replica_hours")
