@@ -65,13 +65,13 @@ def decide(model: ModelScaling, seen: Seen, state: ScalingState) -> Decision:
     ahead, margin = state.ahead, state.margin
     waiting_s = _work_s(model, state, seen.queued_requests, seen.queued_prompt_tokens)
     wanted, reasons = _needed(model, seen, state, ahead, waiting_s, margin)
-    wanted, state = _hold(model, seen, state, wanted, reasons)
-    wanted, state = _idle(model, seen, state, wanted, reasons)
+    wanted, held = _hold(model, seen, state, wanted, reasons)
+    wanted, held = _idle(model, seen, state, wanted, held, reasons)
     bounded = min(max(wanted, model.min_replicas), model.max_replicas)
     if bounded != wanted:
         reasons.append(f"bounds {model.min_replicas}..{model.max_replicas}")
     health: Health = after_orders(state.health, model.offers, seen.oldest_order_s, seen.now_s)
-    state = replace(state, health=dict(health))
+    state = replace(state, held=held, held_s=seen.now_s, health=dict(health))
     placement = place(bounded, model.offers, health, seen.now_s, model.on_demand_floor)
     backlog_s = waiting_s / seen.replicas if seen.replicas else (math.inf if waiting_s else 0.0)
     why = (
@@ -138,11 +138,10 @@ def _learn(model: ModelScaling, seen: Seen, state: ScalingState) -> ScalingState
     share = state.late_share + (
         (late / judged - state.late_share) * judged / total if judged else 0
     )
-    state = replace(state, prompt_tokens=prompt_mean, generated_tokens=generated_mean)
-    assert state.forecast is not None
     after = forecasting.observe(state.forecast, seen.now_s, work_s, residence_s)
     hindsight, ahead, margin = state.hindsight, state.ahead, state.margin
     if after.bins != before_bins:
+        state = replace(state, prompt_tokens=prompt_mean, generated_tokens=generated_mean)
         ahead = forecasting.forecast(after)
         hindsight = meet(
             hindsight,
@@ -155,10 +154,19 @@ def _learn(model: ModelScaling, seen: Seen, state: ScalingState) -> ScalingState
         )
         margin = _margin(model, state, hindsight, ahead)
     busy = arrived > 0 or seen.queued_requests > 0 or seen.running_requests > 0
+    idle_since_s, busy_load = state.idle_since_s, state.busy_load
+    if busy:
+        each_s = rates.work_s(prompt_mean, generated_mean)
+        idle_since_s = seen.now_s
+        busy_load = (after.means[-1] if after.means else 0.0) / each_s
+    # One copy for all: copies are what a decision spends its time on.
     return replace(
         state,
         seen=seen,
-        idle_since_s=seen.now_s if busy else state.idle_since_s,
+        prompt_tokens=prompt_mean,
+        generated_tokens=generated_mean,
+        idle_since_s=idle_since_s,
+        busy_load=busy_load,
         forecast=after,
         hindsight=hindsight,
         ahead=ahead,
@@ -310,7 +318,7 @@ def _shrink_horizons(model: ModelScaling) -> float:
 
 def _hold(
     model: ModelScaling, seen: Seen, state: ScalingState, wanted: int, reasons: list[str]
-) -> tuple[int, ScalingState]:
+) -> tuple[int, float]:
     """Step 6: what was wanted before, less what may be given up since then."""
     kept = state.held * math.exp(
         -(seen.now_s - state.held_s) / (_shrink_horizons(model) * _horizon_s(model))
@@ -319,31 +327,32 @@ def _hold(
     count = math.ceil(held - 1e-9)
     if count > wanted:
         reasons.append(f"going down slowly, {wanted} would do")
-    return count, replace(state, held=held, held_s=seen.now_s)
+    return count, held
 
 
 def _idle(
-    model: ModelScaling, seen: Seen, state: ScalingState, wanted: int, reasons: list[str]
-) -> tuple[int, ScalingState]:
+    model: ModelScaling,
+    seen: Seen,
+    state: ScalingState,
+    wanted: int,
+    held: float,
+    reasons: list[str],
+) -> tuple[int, float]:
     """Step 7: one replica is kept while idle as long as it costs less than a cold start."""
     offer = model.offers[0]
-    assert state.forecast is not None
     waiting = seen.queued_requests > 0 or seen.running_requests > 0
     if state.idle_since_s == seen.now_s:
-        work_s = offer.rates.work_s(state.prompt_tokens, state.generated_tokens)
-        load = state.forecast.means[-1] if state.forecast.means else 0.0
-        state = replace(state, busy_load=load / work_s)
         if waiting and wanted == 0:
             reasons.append("back from zero")
-        return (max(1, wanted) if waiting else wanted), state
+        return (max(1, wanted) if waiting else wanted), held
     price_s = float(offer.usd_per_hour) / _HOUR_S
     late = max(1.0, state.busy_load * offer.startup_s)
     cold_usd = offer.startup_s * price_s + late * model.late_usd
     idle_s = seen.now_s - state.idle_since_s
     if idle_s * price_s >= cold_usd:
         reasons.append("idle for longer than a cold start costs: zero")
-        return 0, replace(state, held=0.0)
+        return 0, 0.0
     if wanted <= 1 and seen.replicas + seen.starting > 0:
         reasons.append(f"kept warm: a cold start costs ${cold_usd:.2f}, idling so far less")
-        return 1, state
-    return wanted, state
+        return 1, held
+    return wanted, held
