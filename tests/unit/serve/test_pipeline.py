@@ -70,7 +70,7 @@ async def test_auto_answers_with_what_the_router_chose_and_says_why() -> None:
     assert answer.extension["route"] == {"model": "small", "why": "the cheapest candidate"}
 
 
-@pytest.mark.parametrize("name", ["nobody", "fusion/nobody", "fusion/plan", ""])
+@pytest.mark.parametrize("name", ["nobody", "fusion/nobody", ""])
 async def test_a_name_that_nobody_defined(name: str) -> None:
     with pytest.raises(ModelNotFound, match="GET /v1/models"):
         await ask(name)
