@@ -13,7 +13,7 @@ from models.flagship.rates import MINUTE_S, Amount, Rate, Terms
 #: first: an owner that restarts must not give everything out a second time.
 GRACE_S = 1.5
 
-Short = Literal["calls", "requests", "tokens", "pause"]
+Short = Literal["calls", "requests", "tokens", "pause", "unknown"]
 
 
 class Grant(NamedTuple):
@@ -65,8 +65,11 @@ class Allowance:
         self._permits = Permits(self.terms.calls)
 
     def lease(self, holder: str, wanted: Amount, now: float) -> Grant:
-        """As much of `wanted` as there is."""
+        """As much of `wanted` as there is. Nothing for a holder that is `unknown`: it must first
+        say, by `renew`, what it holds and spent."""
         terms = self._current()
+        if holder not in self._heard:
+            return Grant(Amount(), terms, "unknown")
         wait = max(self.born + GRACE_S, self._paused_until) - now
         if wait > 0:
             return Grant(Amount(), terms, "pause", wait)

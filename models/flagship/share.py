@@ -37,6 +37,7 @@ _WHY: Mapping[Short | None, str] = {
     "requests": "has made as many requests in this minute as it may",
     "tokens": "has used as many tokens in this minute as it may",
     "pause": "was asked by its provider to pause",
+    "unknown": "is being taken over by another owner",
     None: "has more to do than it may",
 }
 
@@ -253,6 +254,10 @@ class AccountLimit:
         async with self._asking:
             try:
                 granted = await self._account.lease(self.terms, self._holder, wanted)
+                if granted.short == "unknown":
+                    # A new owner, or a new holder: it wants to hear of us first.
+                    await self._renew()
+                    granted = await self._account.lease(self.terms, self._holder, wanted)
             except Exception as error:
                 self._lost(error)
                 return False
@@ -284,18 +289,19 @@ class AccountLimit:
             await self._clock.sleep(TICK_S)
             self._pace, self._begun = self._begun, 0
             async with self._asking:
-                report = self._report()
                 try:
-                    kept = await self._account.renew(self.terms, self._holder, report)
+                    await self._renew()
                 except Exception as error:
                     self._lost(error)
-                    continue
-                self._reachable = True
-                self._in_force = kept.terms
-                self._known = report.held
-                now = self._clock.now()
-                self._paused_until = max(self._paused_until, now + kept.pause_s)
-                self._give_up(self._held - kept.calls)
+
+    async def _renew(self) -> None:
+        report = self._report()
+        kept = await self._account.renew(self.terms, self._holder, report)
+        self._reachable = True
+        self._in_force = kept.terms
+        self._known = report.held
+        self._paused_until = max(self._paused_until, self._clock.now() + kept.pause_s)
+        self._give_up(self._held - kept.calls)
 
     def _something_to_say(self) -> bool:
         now = self._clock.now()

@@ -71,7 +71,8 @@ async def test_permits_come_in_batches_and_are_then_handed_out_here() -> None:
     for _ in range(100):
         limit.release()
         await limit.acquire(Call())
-    assert account.asked == ["lease"]
+    # It asks, is not known, says what it holds, and asks again.
+    assert account.asked == ["lease", "renew", "lease"]
     await limit.aclose()
 
 
@@ -239,6 +240,18 @@ async def test_an_owner_that_restarts_does_not_double_the_rate() -> None:
     before = await granted(limit, clock, 5)
     account.restart()
     assert before + await granted(limit, clock, 50) == 10
+    await limit.aclose()
+
+
+async def test_an_owner_gives_nothing_to_whom_it_does_not_know() -> None:
+    clock, account, limit = share(64, requests=10)
+    before = await granted(limit, clock, 5)
+    # Nobody is heard of in the new owner's first moments.
+    account.away = True
+    account.restart()
+    await clock.advance(GRACE_S + 1)
+    account.away = False
+    assert before + await granted(limit, clock, 40) == 10
     await limit.aclose()
 
 
