@@ -287,7 +287,8 @@ def test_a_fusion_streams_in_the_responses_dialect(server: Server) -> None:
     assert [event.sequence_number for event in seen] == list(range(len(seen)))
     kinds = [event.type for event in seen]
     assert kinds.count("response.fusion_call.panel.completed") == 2  # type: ignore[comparison-overlap]
-    assert kinds[-1] == "response.completed"
+    # The writer repeats its prompt, which is longer than the 64 tokens that it may write.
+    assert kinds[-1] == "response.incomplete"
     last = seen[-1]
     assert last.type == "response.completed"
     assert [item.type for item in last.response.output] == ["openrouter:fusion", "message"]
