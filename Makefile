@@ -45,6 +45,7 @@ bench: .venv/installed-test ## Speed and memory beside their rivals, measured in
 	.venv/bin/python tests/bench/batch.py
 	.venv/bin/python tests/bench/evaluation.py
 	.venv/bin/python tests/bench/fusion.py --engine
+	.venv/bin/python tests/bench/control.py path
 
 evidence: .venv/installed-test ## Whether fusing helps, on 100 questions (an hour, resumable)
 	.venv/bin/python tests/bench/evidence/evidence.py evidence

@@ -38,6 +38,8 @@ class Call:
     fusion_depth: int = 0
     #: Seconds that the caller waits where a person must allow the request first.
     waits_s: float = 0.0
+    #: It was parked and goes on now, perhaps after it was begun already.
+    resumed: bool = False
     #: Policies whose ask a person has approved for this request.
     approved: frozenset[str] = frozenset()
     #: Low: behind whatever a person waits for.

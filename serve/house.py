@@ -13,8 +13,11 @@ from serve.access import secret
 from serve.access.keys import cache_salt
 from serve.control.control import Control
 from serve.control.entrance import Entrance
+from serve.control.idempotency import Idempotent
 from serve.control.policed import Policed
 from serve.control.policy import catalog as policies
+from serve.control.sessions.remembering import Remembering
+from serve.control.sessions.store import Sessions
 from serve.editions.edition import Edition, Editions
 from serve.editions.history import History
 from serve.gateway.metrics import RayAlarm
@@ -43,6 +46,7 @@ class House:
             self.database, lambda: self.editions.current.catalog, clock, RayAlarm()
         )
         self.control = Control(self.database, clock)
+        self.sessions = Sessions(self.database, clock)
         self._parts = Parts(accounts, clock, self.till, partial(cache_salt, self.secret))
         self.count = self._parts.count
 
@@ -52,7 +56,11 @@ class House:
         def make(catalog: Catalog, version: int) -> Edition:
             rules = policies.rules(catalog.policies)
             models = Policed(self._parts.models(catalog), catalog, rules, self.control)
-            pipeline = Entrance(wiring(catalog, models), catalog, rules, self.control)
+            pipeline: Answerer = Remembering(
+                wiring(catalog, models), catalog, models, self.sessions
+            )
+            pipeline = Entrance(pipeline, catalog, rules, self.control)
+            pipeline = Idempotent(pipeline, self.database, self.clock)
             return Edition(catalog, models, pipeline, version)
 
         await migrate.upgrade(self.database)

@@ -22,6 +22,7 @@ from serve.cli import (
     research,
     router,
     server,
+    sessions,
     simulate,
 )
 from serve.cli.usage import app as usage
@@ -41,6 +42,7 @@ for group in (
     keys,
     ask,
     plan,
+    sessions,
     control,
     fusions,
     batch,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from models.answerer import Clock
 from models.call import Call
 from models.flagship.client import new_client
+from serve.control import sweep
 from serve.control.approvals import Approvals
 from serve.control.asked import Asked
 from serve.control.audit import Audit
@@ -36,7 +37,7 @@ class Control:
         self.parking = Parking(self.approvals, clock)
         self._database = database
         self._asks: dict[str, Asked] = {}
-        self._webhook: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._later: set[asyncio.Task[None]] = set()
 
     async def rule(self, rules: Sequence[Rule], event: Event) -> Ruling:
@@ -99,14 +100,17 @@ class Control:
             new_client(),
             self.clock,
         )
-        self._webhook = asyncio.create_task(webhook.run())
+        self._background = [
+            asyncio.create_task(webhook.run()),
+            asyncio.create_task(sweep.run(self._database, self.clock)),
+        ]
 
     async def close(self) -> None:
         """Write what is still to be written."""
         await self.parking.close()
-        if self._webhook is not None:
-            self._webhook.cancel()
-            await asyncio.gather(self._webhook, return_exceptions=True)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
         await asyncio.gather(*self._later, return_exceptions=True)
         await self.audit.flush()
 

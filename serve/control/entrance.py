@@ -104,6 +104,9 @@ class Entrance:
     async def _park(
         self, asked: Asked, request: Request, call: Call
     ) -> tuple[ApprovalNeeded, bool]:
+        if call.waits_s:
+            # Whoever waits holds the key meanwhile, and keeps the answer under it.
+            call = replace(call, idempotency_key=None)
         return await self._control.parking.park(asked, request, call, self._catalog)
 
     async def _decided(

@@ -107,6 +107,7 @@ class Parking:
             approved=call.approved | frozenset(row["granted"] or ()),
             deadline=self._clock.now() + limit,
             waits_s=0.0,
+            resumed=True,
         )
         try:
             async with asyncio.timeout(limit):

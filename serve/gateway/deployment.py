@@ -16,6 +16,8 @@ from serve import parts
 from serve.access.book import KeyBook
 from serve.access.guard import Guard
 from serve.control.rooms import ApprovalsRoom
+from serve.control.sessions.memory import StoredAnswers
+from serve.control.sessions.room import SessionsRoom
 from serve.fusion.record import Records
 from serve.gateway.batches import BatchesRoom
 from serve.gateway.catalog import CatalogRoom
@@ -75,6 +77,13 @@ class Gateway:
         jobs = RayJobs(ray.get_runtime_context().gcs_address, house.settings.store)
         rooms: list[Room] = [
             door,
+            Door(
+                editions=house.editions,
+                recorder=RayRecorder(),
+                clock=clock,
+                watch=Watch(guard.still),
+                memory=StoredAnswers(house.database, clock),
+            ),
             TokenCount(house.editions, house.count),
             Names(house.editions),
             Vitals(house.health, ClusterMetrics().text),
@@ -82,6 +91,7 @@ class Gateway:
             BatchesRoom(Batches(house.database, clock), files, jobs, house.editions, clock),
             CatalogRoom(house.editions, house.history, parts.not_running),
             KeysRoom(book, clock),
+            SessionsRoom(house.sessions),
             FusionsRoom(records),
             ApprovalsRoom(house.control, house.editions),
             UsageRoom(house.database, house.till.limits),

@@ -243,7 +243,7 @@ def _call(http: HttpRequest, asked: Asked, visit: _Visit) -> Call:
     depth = http.headers.get(DEPTH_HEADER, "0")
     if not re.fullmatch(r"[0-9]{1,3}", depth):
         raise BadRequest(f"'{DEPTH_HEADER}' must be a small number.", param=DEPTH_HEADER)
-    said = told(http.headers)
+    said = {**asked.extension.call, **told(http.headers)}
     return Call(
         id=identity,
         project=visit.caller.project,

@@ -24,6 +24,16 @@ class Extension(Shape):
     deadline_s: float | None = Field(None, gt=0, le=86_400)
     #: The most that the whole request may cost, in US dollars.
     cost_cap_usd: float | None = Field(None, gt=0, le=1_000_000)
+    #: The session that the request belongs to; as the header `x-session-id`.
+    session_id: str | None = Field(None, pattern=r"^[\x21-\x7e]{1,255}$")
+    #: Seconds to wait where a person must allow the request; as `x-approval-wait-s`.
+    approval_wait_s: float | None = Field(None, ge=0, le=86_400)
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """The fields of a `Call` that it sets. A header that says the same comes before it."""
+        given = {"session": self.session_id, "waits_s": self.approval_wait_s}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def cost_cap_nano_usd(self) -> int | None:

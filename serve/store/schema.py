@@ -274,6 +274,75 @@ audit = sa.Table(
     sa.Index(None, "project", "id"),
 )
 
+#: Conversations.
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Column("archived", sa.Boolean, nullable=False),
+    #: The session that it was forked from.
+    sa.Column("parent", sa.Text),
+    sa.Column("length", sa.Integer, nullable=False),
+    sa.Index(None, "project", "archived", "created_at", "id"),
+)
+
+#: What was said in them. Rows are added and never changed.
+session_items = sa.Table(
+    "session_items",
+    metadata,
+    sa.Column("session", sa.Text, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("message", sa.JSON, nullable=False),
+    #: The model that wrote it, where one did.
+    sa.Column("model", sa.Text),
+    #: The call that it came with.
+    sa.Column("turn", sa.Text, nullable=False),
+    #: The whole answer, with the message of a model.
+    sa.Column("answer", sa.JSON(none_as_null=True)),
+    sa.Index(None, "session", "turn"),
+    sa.Index(None, "session", "id"),
+)
+
+#: The oldest items of a session in short, up to and with the one at `upto`.
+session_summaries = sa.Table(
+    "session_summaries",
+    metadata,
+    sa.Column("session", sa.Text, primary_key=True),
+    sa.Column("upto", sa.Integer, primary_key=True),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+)
+
+#: Answers that a later request may go on from (`previous_response_id`).
+responses = sa.Table(
+    "responses",
+    metadata,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("conversation", sa.JSON, nullable=False),
+)
+
+#: Requests with an idempotency key, and their answers.
+repeats = sa.Table(
+    "repeats",
+    metadata,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    #: Of the request: the same key with another request is a mistake.
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("held_until", sa.BigInteger, nullable=False),
+    sa.Column("answer", sa.JSON(none_as_null=True)),
+)
+
 #: What persons are asked, and the request that waits for their word.
 approvals = sa.Table(
     "approvals",

@@ -1,0 +1,130 @@
+"""A request within a session: its history goes before it, its turn is kept behind it.
+
+A client sends only what is new. Leading instructions (system and developer messages) are the
+request's own and not kept. The turn is in the store before the answer's last event goes out.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import replace
+
+from models.answerer import Answerer, Events
+from models.call import Call
+from models.catalog import Catalog
+from models.messages import Completion, Done, Message, Request, TextDelta, user
+from serve.control.sessions import summary
+from serve.control.sessions.carry import carried
+from serve.control.sessions.store import History, Item, New, Sessions
+
+
+class Remembering:
+    """`inner` answers for every name; `models` for concrete models, to summarise with."""
+
+    def __init__(
+        self, inner: Answerer, catalog: Catalog, models: Answerer, sessions: Sessions
+    ) -> None:
+        self._inner = inner
+        self._catalog = catalog
+        self._models = models
+        self._sessions = sessions
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        if call.session is None:
+            return await self._inner.complete(request, call)
+        if (known := await self._known(call)) is not None:
+            return known
+        answer = await self._inner.complete(await self._whole(request, call), call)
+        await self._keep(request, answer, call)
+        return answer
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        if call.session is None:
+            async with aclosing(self._inner.stream(request, call)) as events:
+                async for event in events:
+                    yield event
+            return
+        if (known := await self._known(call)) is not None:
+            yield TextDelta(known.text)
+            yield Done(known)
+            return
+        whole = await self._whole(request, call)
+        async with aclosing(self._inner.stream(whole, call)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    await self._keep(request, event.completion, call)
+                yield event
+
+    async def _known(self, call: Call) -> Completion | None:
+        """The answer of a parked request that was kept already before its process died."""
+        assert call.session is not None
+        if not call.resumed:
+            return None
+        await self._sessions.read(call.session, call.project)
+        return await self._sessions.answered(call.session, call.id)
+
+    async def _whole(self, request: Request, call: Call) -> Request:
+        assert call.session is not None
+        history = await self._sessions.history(call.session, call.project)
+        own, new = _split(request.messages)
+        before = self._before(request, history)
+        target = self._catalog.resolve(request.model)
+        if target is not None and target.kind != "auto":
+            name = self._writer(request.model)
+            assert name is not None
+            spec = self._catalog.models[name]
+            answer = min(request.sampling.max_tokens or spec.max_output, spec.max_output)
+            window = spec.context - answer - summary.tokens((*own, *new))
+            if summary.tokens(before) > window:
+                history = await self._shortened(history, int(window * summary.KEPT), call)
+                before = self._before(request, history)
+        return replace(request, messages=(*own, *before, *new))
+
+    def _before(self, request: Request, history: History) -> tuple[Message, ...]:
+        """The history as the next model can take it."""
+        model = self._writer(request.model)
+        spec = None if model is None else self._catalog.models[model]
+        told = carried(
+            history.items,
+            model=model,
+            tools=spec is None or spec.tools,
+            images=spec is None or spec.images,
+        )
+        if not history.summary:
+            return told
+        return (user(f"[Summary of our conversation so far]\n{history.summary}"), *told)
+
+    def _writer(self, name: str) -> str | None:
+        """The concrete model that reads the history, as far as it is known before."""
+        target = self._catalog.resolve(name)
+        if target is None or target.kind == "auto":
+            return None
+        return target.name if target.kind == "model" else self._catalog.writer_of(target.name)
+
+    async def _shortened(self, history: History, budget: int, call: Call) -> History:
+        assert call.session is not None
+        items: tuple[Item, ...] = history.items
+        at = summary.cut(items, budget)
+        if not at:
+            return history
+        text, model = await summary.summarised(
+            history, items[:at], self._catalog, self._models, call
+        )
+        upto = items[at - 1].position
+        await self._sessions.summarise(call.session, upto, text, model)
+        return History(items[at:], text, upto)
+
+    async def _keep(self, request: Request, answer: Completion, call: Call) -> None:
+        assert call.session is not None
+        _, new = _split(request.messages)
+        turn = [New(message) for message in new]
+        turn.append(New(answer.message, answer.model, answer))
+        await self._sessions.append(call.session, call.project, turn, call.id)
+
+
+def _split(messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    """Leading instructions, and the rest."""
+    at = 0
+    while at < len(messages) and messages[at].role in ("system", "developer"):
+        at += 1
+    return messages[:at], messages[at:]
