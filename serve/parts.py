@@ -134,8 +134,13 @@ def summary(
         name: {"status": status.lower(), "replicas": replicas}
         for name, (status, replicas) in deployments.items()
     }
-    places = [told[name]["replicas"] for name in told if name.startswith("Workforce:")]
-    if places and not any(places):
+    # A model that has gone to zero by its own rule is healthy: it starts for who asks.
+    hosts = [
+        part["replicas"] or part["status"] == "healthy"
+        for name, part in told.items()
+        if name.startswith("Workforce:")
+    ]
+    if hosts and not any(hosts):
         return 503, {"status": "down", "parts": told, "flagships": flagships}
     healthy = all(part["status"] == "healthy" for part in told.values())
     well = healthy and all(model["status"] == "ok" for model in flagships.values())
