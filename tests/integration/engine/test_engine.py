@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import time
+from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -205,3 +207,22 @@ async def test_killed_it_leaves_no_orphan_and_serves_again(server: Server, part:
         assert answer.usage is not None
         assert time.monotonic() - began < 120
         assert not set(engines) & set(server.processes("VLLM::")), "an orphan engine is left"
+
+
+def test_a_count_is_what_the_model_then_reads(server: Server) -> None:
+    asked: Any = {"model": "smollm2", "system": "Be brief.", "messages": QUESTION}
+    with anthropic.Anthropic(base_url=server.url, api_key="none") as client:
+        counted = client.messages.count_tokens(**asked)
+        answer = client.messages.create(**asked, max_tokens=4)
+        stopped = client.messages.create(
+            model="smollm2",
+            max_tokens=64,
+            temperature=0,
+            stop_sequences=["3"],
+            messages=[{"role": "user", "content": "Count: 1, 2, 3, 4, 5, 6"}],
+        )
+    used = answer.usage
+    assert counted.input_tokens == used.input_tokens + (used.cache_read_input_tokens or 0)
+    assert (answer.stop_reason, used.output_tokens) == ("max_tokens", 4)
+    if stopped.stop_reason != "max_tokens":
+        assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", "3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +29,15 @@ class Paper:
             raise self.error
         return self._stream(request)
 
+    async def tokenize(self, request: dict[str, Any]) -> AsyncIterator[Any]:
+        self.asked.append(request)
+        return self._counts(request)
+
+    async def _counts(self, request: dict[str, Any]) -> AsyncIterator[Any]:
+        if not request["messages"]:
+            yield SimpleNamespace(error=SimpleNamespace(message="nothing to count"))
+        yield SimpleNamespace(count=len(request["messages"]))
+
     async def _stream(self, request: dict[str, Any]) -> AsyncIterator[Any]:
         asked = request["prompt"] + request.get("max_tokens", 1)
         if asked > WINDOW:
@@ -50,6 +60,7 @@ def replica(engine: Paper) -> VllmReplica:
     made._server = engine
     made._request = lambda **body: body
     made._totals = Totals(2.0)
+    made._counted = lambda **body: body
     return made
 
 
@@ -124,3 +135,12 @@ def test_only_local_weights_are_offline() -> None:
     )
     assert environment(cpu) == {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "A": "b"}
     assert environment(VllmModel.model_validate({"engine": "vllm", "source": "Org/Name"})) == {}
+
+
+async def test_the_engine_counts_what_it_would_read_and_nothing_else() -> None:
+    engine = Paper()
+    body = {"model": "m", "messages": [{}, {}], "max_tokens": 5, "stream": False}
+    assert await replica(engine).count(body) == 2
+    assert engine.asked == [{"model": "m", "messages": [{}, {}]}]
+    with pytest.raises(BadRequest, match="nothing to count"):
+        await replica(engine).count({"messages": []})
