@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import AsyncGenerator
@@ -44,6 +45,8 @@ from serve.gateway.metrics import Recorder
 from serve.gateway.streams import EventStream, Feed
 from serve.gateway.watch import Watch
 from serve.money.headers import headers as cost_headers
+
+log = logging.getLogger(__name__)
 
 #: Seconds of silence after which a stream says that it lives.
 HEARTBEAT_S = 10.0
@@ -194,6 +197,10 @@ class Door:
             # The status line is out; an error event is all that can still be said.
             visit.status = error.status
             yield encoder.failed(error)
+        except Exception as error:  # a bug of ours: the client must not take it for the end
+            log.exception("a stream could not be written")
+            visit.status = FusionError.status
+            yield encoder.failed(FusionError(f"Internal error: {type(error).__name__}."))
 
     async def _answered(self, answer: Completion, asked: Asked, visit: _Visit) -> None:
         self.recorder.answered(answer)

@@ -443,6 +443,18 @@ def test_a_stream_that_breaks_off_ends_with_an_error(doorway: Doorway) -> None:
             pass
 
 
+def test_a_bug_of_ours_ends_a_stream_with_an_error_too(doorway: Doorway) -> None:
+    odd: Any = "no such reason"
+    doorway.plays(TextDelta("half"), Done(Completion("m", assistant("half"), odd)))
+    last = stream(doorway)[-1]
+    assert last["error"] == {
+        "type": "api_error",
+        "message": "Internal error: KeyError.",
+        "param": None,
+        "code": "internal_error",
+    }
+
+
 def test_arguments_that_are_no_object_are_an_error(doorway: Doorway) -> None:
     call = ToolCall("c1", "look", "[1")
     doorway.says(Message("assistant", tool_calls=(call,)))
