@@ -153,8 +153,8 @@ async def main(what: str) -> None:
         if (binaries := postgres.programs()) is None:
             print("   PostgreSQL  is not installed, so not measured")
             return
-        with postgres.server(binaries) as url:
-            await path("PostgreSQL", url)
+        with postgres.server(binaries) as made:
+            await path("PostgreSQL", made.url)
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ def postgresql() -> Iterator[str]:
     binaries = postgres.programs()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
-    with postgres.server(binaries) as url:
-        yield url
+    with postgres.server(binaries) as made:
+        yield made.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
