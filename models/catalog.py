@@ -315,6 +315,37 @@ class Roles(Record):
     subtasks: Subtasks = Subtasks()
 
 
+class Acquaintance(Record):
+    """What the router is told about a model that it has not yet seen at work here."""
+
+    #: A model of the router's training data that it is, or is much like.
+    known_as: str | None = None
+    #: 0 the weakest to 1 the strongest model thinkable. Default: by its price.
+    strength: float | None = Field(None, ge=0, le=1)
+
+
+class RouterRules(Record):
+    """How `fusion/auto` chooses, where the request does not say."""
+
+    #: 0 as cheap as can be to 1 as good as can be.
+    quality: float = Field(0.5, ge=0, le=1)
+    #: US dollars that one answer may cost.
+    max_usd: float | None = Field(None, gt=0, le=1000)
+    #: Part of all tokens that flagships should write; with it `quality` decides nothing.
+    flagship_share: float | None = Field(None, ge=0, le=1)
+    #: How a cheap answer is looked at before it is given. Empty: no cascades.
+    verify: tuple[Literal["checker", "agreement", "judge"], ...] = ("checker", "agreement")
+    #: Panels that may be chosen.
+    panels: tuple[Name, ...] = ()
+    #: Part of requests that try another model than the best, to learn.
+    explore: float = Field(0.02, ge=0, le=0.5)
+    #: US dollars that these may cost a day more than the best choice.
+    explore_usd_per_day: float = Field(0.1, ge=0, le=10_000)
+    #: What `fusion router train` wrote. Read when the cluster starts. Default: what ships.
+    weights: str | None = None
+    models: dict[Name, Acquaintance] = Field(default_factory=dict)
+
+
 #: Without a password: catalogs are shown and kept. Drivers take it from PGPASSWORD or ~/.pgpass.
 _STORE = r"^(sqlite:////\S+|postgresql://([^\s:@/]+@)?[^\s:@/]+(:\d+)?/[^\s/?]+)$"
 
@@ -396,6 +427,7 @@ class Catalog(Record):
     panels: dict[Name, Panel] = Field(default_factory=dict)
     roles: Roles
     tools: Tools = Tools()
+    router: RouterRules = RouterRules()
     #: What may be spent, by account. An account's own limit comes before that of its kind.
     limits: dict[AccountName, Budget] = Field(default_factory=dict)
     policies: dict[Name, PolicySpec] = Field(default_factory=dict)

@@ -23,6 +23,7 @@ from models.catalog import (
     MAX_PANEL,
     PLAN,
     RESERVED_PANELS,
+    Acquaintance,
     AnthropicModel,
     Budget,
     Catalog,
@@ -34,6 +35,7 @@ from models.catalog import (
     PythonModel,
     Replicas,
     Roles,
+    RouterRules,
     Server,
     Subtasks,
     VllmModel,
@@ -220,6 +222,10 @@ def _record_at(loc: Place) -> type[BaseModel]:
             return Panel
         case ("limits", *_):
             return Budget
+        case ("router", "models", _, _):
+            return Acquaintance
+        case ("router", _):
+            return RouterRules
         case ("roles", "subtasks", _):
             return Subtasks
         case ("roles", _):
@@ -273,6 +279,13 @@ def _references(data: Any) -> Iterator[tuple[Place, str, str]]:
             yield from names.check(place, policy["downgrade_to"], model_only=True)
     for kind, target in _mapping(roles, "subtasks").items():
         yield from names.check(("roles", "subtasks", kind), target)
+    router = _mapping(data, "router")
+    for index, panel in enumerate(_list(router, "panels")):
+        if isinstance(panel, str):
+            yield from names.check(("router", "panels", index), FUSION + panel)
+    for name in _mapping(router, "models"):
+        if name not in models:
+            yield ("router", "models", name), f"no model is called '{name}'", "name a model"
 
 
 def _bad_name(

@@ -195,6 +195,21 @@ class PlanOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteOptions:
+    """What a request to `fusion/auto` says about who should answer. None: the catalog's default.
+
+    quality: 0 as cheap as can be to 1 as good as can be. max_usd: dollars for the whole answer.
+    flagship_share: part of all tokens, over the last requests, that flagships should write.
+    kind: of subtask, one of the catalog's `roles.subtasks`.
+    """
+
+    quality: float | None = None
+    max_usd: float | None = None
+    flagship_share: float | None = None
+    kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What is asked, of whom, in no vendor's form."""
 
@@ -210,6 +225,7 @@ class Request:
     effort: Effort | None = None
     fusion: FusionOptions | None = None
     plan: PlanOptions | None = None
+    route: RouteOptions | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -17,13 +17,15 @@ class Candidate:
 
     `known_as`: its name in the training data, if it is there (else `name` is looked up).
     `strength`: 0 the weakest to 1 the strongest model thinkable, for a model that is not there.
-    `cost`: dollars of a typical answer, None where only the training data may know.
+    `cost`: dollars of a typical answer, None where only the training data may know. `most`: of
+    the dearest possible one, None where that is not known.
     """
 
     name: str
     known_as: str | None = None
     strength: float = 0.5
     cost: float | None = None
+    most: float | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.strength <= 1.0:

@@ -24,7 +24,7 @@ WIDTH = 384
 TOKENS = 96
 """Longest input in tokens. The model was trained with 128; 96 measured as good, in 2/3 the time."""
 
-TAIL = 12
+TAIL = 30
 """Last tokens, the closing one included, whose states make the embedding."""
 
 _HEAD = 30

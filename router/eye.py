@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,17 +17,17 @@ class Family:
     """Models that answered the same rows, and what was learned of them.
 
     quality, cost (models,): mean score and mean dollars, NaN where unknown. voices: weights of
-    forest and kernel. near, far: the factor on their word for known tasks and for unseen ones.
-    trees, cost_trees: first and last + 1 in the forest. gain_mean, gain_spread: of the stronger
-    half of the models over the weaker one. cost_scale (models,): dollars over exp(log dollars).
-    foreign: the factor on what the other families say of its gain.
+    the forest and of each kernel. near, far: the factor on their word for known tasks and for
+    unseen ones. trees, cost_trees: first and last + 1 in the forest. gain_mean, gain_spread: of
+    the stronger half of the models over the weaker one. cost_scale (models,): dollars over
+    exp(log dollars). foreign: the factor on what the other families say of its gain.
     """
 
     models: tuple[str, ...]
     rows: int
     quality: tuple[float, ...]
     cost: tuple[float, ...]
-    voices: tuple[float, float]
+    voices: tuple[float, ...]
     near: float
     far: float
     trees: tuple[int, int]
@@ -76,9 +77,14 @@ class Sight:
         """Surface (rows, SURFACE), and n-grams or embeddings, as one (rows, features)."""
         return np.hstack([form, about @ self.axes - self.middle]).astype(np.float32)
 
+    def place(self, inputs: Floats) -> Floats:
+        """All numbers on one scale, none far out; form and subject weigh the same, (rows, ...)."""
+        placed: Floats = np.clip((inputs - self.mean) * self.scale, -1.0, 1.0)
+        return placed
+
     def distances(self, inputs: Floats) -> Doubles:
         """From each row to each family's nearest centre, in that family's reach."""
-        placed = np.clip((inputs - self.mean) * self.scale, -1.0, 1.0)
+        placed = self.place(inputs)
         families, count, width = self.centres.shape
         square = squares(placed, self.centres.reshape(families * count, width))
         nearest = square.reshape(len(inputs), families, count).min(axis=2)
@@ -90,18 +96,27 @@ class Sight:
 class Kernel:
     """Kernel ridge on landmarks (Williams and Seeger 2001): a smooth kind of nearest neighbours.
 
-    landmarks (n, k): training prompts drawn at random, on the sight's axes. heads (families, n,
+    It sees the k numbers from `first` on of what `Sight.look` gives, less mean (k,), times scale
+    (k,). landmarks (n, k): training prompts drawn at random, so seen. heads (families, n,
     models): weights of the landmarks in each family, unused columns zero.
     """
 
+    first: int
+    mean: Floats
+    scale: Floats
     landmarks: Floats
     sharpness: float
     heads: Floats
 
+    def see(self, inputs: Floats) -> Floats:
+        """The numbers that it compares, (rows, k), none far out."""
+        part = inputs[:, self.first : self.first + len(self.mean)]
+        seen: Floats = np.clip((part - self.mean) * self.scale, -3.0, 3.0)
+        return seen
+
     def near(self, inputs: Floats) -> Floats:
         """Likeness of each row to each landmark, 0 to 1, (rows, n)."""
-        about = inputs[:, inputs.shape[1] - self.landmarks.shape[1] :]
-        likeness: Floats = np.exp(-self.sharpness * squares(about, self.landmarks))
+        likeness: Floats = np.exp(-self.sharpness * squares(self.see(inputs), self.landmarks))
         return likeness
 
     def predict(self, inputs: Floats) -> Doubles:
@@ -115,8 +130,14 @@ class Eye:
 
     sight: Sight
     forest: Forest
-    kernel: Kernel
+    kernels: tuple[Kernel, ...]
     families: tuple[Family, ...]
+
+    @property
+    def id(self) -> str:
+        """Changes with what is seen of a prompt, so that what was learned on line is not mixed."""
+        sight = self.sight
+        return f"{zlib.crc32(sight.mean.tobytes() + sight.axes[:8].tobytes()):08x}"
 
 
 def squares(rows: Floats, others: Floats) -> Floats:

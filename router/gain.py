@@ -1,17 +1,17 @@
 """The gain model: for every candidate the expected quality, how sure of it, and the cost.
 
 What was learned comes in families: rows that the same models answered. In each family a forest
-tells how its models fare on a prompt. For a candidate of a family the forest's word is shrunk
-towards the candidate's mean, by how much it proved right on other rows of known tasks near what
-was seen, and on whole unseen tasks far from it. Where a prompt lies nearer to what another
-family saw, the gain of strong over weak models there takes part. A model that no family knows
-is placed between weak and strong by a prior strength.
+and two kernels tell how its models fare on a prompt. For a candidate of a family their word is
+shrunk towards the candidate's mean, by how much it proved right on other rows of known tasks
+near what was seen, and on whole unseen tasks far from it. Where a prompt lies nearer to what
+another family saw, the gain of strong over weak models there takes part. A model that no family
+knows is placed between weak and strong by a prior strength.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,7 @@ from router.candidate import Candidate
 from router.encoder import Encoder
 from router.eye import Eye, Family
 from router.features import BUCKETS, SURFACE, ngrams, surface
+from router.sketch import Sketch, sketch
 
 FAR_SPREAD = 0.25
 """Standard deviation of the expected quality of a model that was never seen."""
@@ -38,13 +39,17 @@ class Prediction:
 
     quality: expected score. spread: its standard deviation. cost: dollars, NaN where unknown.
     distance (prompts,): from what was seen, 1 at the rim of the training data; well over it a
-    prompt is `far`, and there the quality is little more than each model's mean.
+    prompt is `far`, and there the quality is little more than each model's mean. context
+    (prompts, features): the prompts on one scale, for what learns on line. guessed: for each
+    candidate, whether it was placed by its strength alone.
     """
 
     quality: Doubles
     spread: Doubles
     cost: Doubles
     distance: Doubles
+    context: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    guessed: tuple[bool, ...] = ()
 
     @property
     def far(self) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
@@ -58,8 +63,8 @@ class GainModel:
 
     plain: Eye
     encoded: Eye | None = None
-    offsets: Mapping[str, float] = field(default_factory=dict)
-    """Learned on line: added to the expected quality of a model, by its candidate name."""
+    seen: Sketch = field(default_factory=lambda: sketch(()))
+    """Of the prompts that it was learned from."""
 
     def predict(
         self,
@@ -71,36 +76,60 @@ class GainModel:
         if not candidates:
             raise ValueError("no candidates to choose from")
         form = np.array([surface(prompt) for prompt in prompts], np.float32).reshape(-1, SURFACE)
-        if encoder is not None and self.encoded is not None:
-            eye, about = self.encoded, encoder.encode(prompts)
+        eye = self.eye(encoder)
+        if encoder is not None and eye is self.encoded:
+            about = encoder.encode(prompts)
         else:
-            eye = self.plain
             about = np.array([ngrams(prompt) for prompt in prompts], np.float32)
             about = about.reshape(-1, BUCKETS)
         return self.judge(eye, eye.sight.look(form, about), candidates)
+
+    def eye(self, encoder: Encoder | None) -> Eye:
+        """The eye that looks with this encoder, or without one."""
+        return self.plain if encoder is None or self.encoded is None else self.encoded
 
     def judge(self, eye: Eye, inputs: Floats, candidates: Sequence[Candidate]) -> Prediction:
         """`predict` for prompts already seen by an eye, (prompts, features)."""
         distances = eye.sight.distances(inputs)
         views, weight = hear(eye, inputs, distances), nearness(distances)
-        known = {own: _blend(views, weight, distances, own) for own in _homes(candidates, views)}
+        home = _home(candidates, views)
+        blended = _blend(views, weight, distances, home) if home >= 0 else None
+        # Scores of different families are of different prompts and cannot be compared: who is
+        # not of the home that most candidates share is placed in it by strength.
+        near = views if home < 0 else [views[home]]
+        weights = weight.T if home < 0 else np.ones((1, len(inputs)))
+        guessed = []
         shape = (len(inputs), len(candidates))
         quality, spread, cost = np.empty(shape), np.empty(shape), np.empty(shape)
         for index, candidate in enumerate(candidates):
-            own, column = _place(candidate, views)
-            if own < 0:
-                expected = [view.weak + candidate.strength * view.gain for view in views]
-                quality[:, index], spread[:, index] = _mean(expected, weight.T), FAR_SPREAD
+            own, column = _place(candidate, views, home)
+            if blended is None or own != home:
+                expected = [view.weak + candidate.strength * view.gain for view in near]
+                quality[:, index], spread[:, index] = _mean(expected, weights), FAR_SPREAD
             else:
-                quality[:, index] = known[own][0][:, column]
-                spread[:, index] = known[own][1][:, column]
-            quality[:, index] += self.offsets.get(candidate.name, 0.0)
+                quality[:, index] = blended[0][:, column]
+                spread[:, index] = blended[1][:, column]
+            guessed.append(blended is None or own != home)
             cost[:, index] = _cost(candidate, views, own, column)
-        return Prediction(np.clip(quality, 0.0, 1.0), spread, cost, distances.min(axis=1))
+        return Prediction(
+            np.clip(quality, 0.0, 1.0),
+            spread,
+            cost,
+            distances.min(axis=1),
+            eye.sight.place(inputs),
+            tuple(guessed),
+        )
 
     def knows(self, name: str) -> bool:
         """Whether a model of this name is in the training data."""
         return any(name in family.models for family in self.plain.families)
+
+    def recognise(self, name: str) -> str | None:
+        """What the training data call a model of this name, if they have it: in any case of
+        letters, with or without its maker's name before a slash."""
+        wanted = _bare(name)
+        names = (model for family in self.plain.families for model in family.models)
+        return next((model for model in names if _bare(model) == wanted), None)
 
     def mean_cost(self, name: str) -> float | None:
         """Mean dollars of a model's answers in the training data, None where unknown."""
@@ -144,20 +173,20 @@ def foreign_gain(views: list[View], weight: Doubles, own: int) -> Doubles:
 def hear(eye: Eye, inputs: Floats, distances: Doubles) -> list[View]:
     """Every family's word on prompts already seen by an eye, (prompts, features)."""
     found = eye.forest.values[eye.forest.leaves(inputs)].astype(np.float64)
-    smooth = eye.kernel.predict(inputs)
+    smooth = [kernel.predict(inputs) for kernel in eye.kernels]
     views = []
     for index, family in enumerate(eye.families):
         width = len(family.models)
         first, last = family.trees
         heard = found[:, first:last, :width]
         mean, quality = heard.mean(axis=1), np.array(family.quality)
-        both = family.voices[0] * (mean - quality)
-        both += family.voices[1] * smooth[index][:, :width]
+        said = [mean - quality, *(word[index][:, :width] for word in smooth)]
+        both = sum(loud * word for loud, word in zip(family.voices, said, strict=True))
         # Trusted where the like was seen, less and less beyond.
         beyond = np.clip((distances[:, index] - _FAMILIAR) / (1.0 - _FAMILIAR), 0.0, 1.0)
         trust = family.near + (family.far - family.near) * beyond
         trust /= np.maximum(distances[:, index], 1.0)
-        deviation = trust[:, None] * both
+        deviation: Doubles = trust[:, None] * both
         weaker, stronger = family.halves
         weak = (quality + deviation)[:, weaker].mean(axis=1)
         gain = (quality + deviation)[:, stronger].mean(axis=1) - weak
@@ -173,19 +202,31 @@ def hear(eye: Eye, inputs: Floats, distances: Doubles) -> list[View]:
     return views
 
 
-def _place(candidate: Candidate, views: list[View]) -> tuple[int, int]:
-    """Family and column of a candidate, where most rows are; -1, -1 for an unknown one."""
+def _bare(name: str) -> str:
+    return name.rpartition("/")[2].lower()
+
+
+def _place(candidate: Candidate, views: list[View], home: int) -> tuple[int, int]:
+    """Family and column of a candidate, at home or else where most rows are; -1, -1 for an
+    unknown one."""
     name = candidate.known_as or candidate.name
     found = [
-        (view.family.rows, index, view.family.models.index(name))
+        (index == home, view.family.rows, index, view.family.models.index(name))
         for index, view in enumerate(views)
         if name in view.family.models
     ]
-    return max(found)[1:] if found else (-1, -1)
+    return max(found)[2:] if found else (-1, -1)
 
 
-def _homes(candidates: Sequence[Candidate], views: list[View]) -> set[int]:
-    return {_place(candidate, views)[0] for candidate in candidates} - {-1}
+def _home(candidates: Sequence[Candidate], views: list[View]) -> int:
+    """The family that most candidates are of, where most rows are; -1 if there is none."""
+    names = {candidate.known_as or candidate.name for candidate in candidates}
+    found = [
+        (len(names & {*view.family.models}), view.family.rows, index)
+        for index, view in enumerate(views)
+    ]
+    count, _, index = max(found)
+    return index if count else -1
 
 
 def _blend(

@@ -63,12 +63,14 @@ class Objective:
 @dataclass(frozen=True, slots=True)
 class Verifier:
     """How well a cascade's check works: the part of wrong answers it catches, the part of right
-    ones it doubts, and the dollars of one check. Measured on live traffic where possible.
+    ones it doubts, and what one check costs: dollars, and further samples of the first model.
+    Measured on live traffic where possible.
     """
 
     catches: float = 0.7
     doubts: float = 0.15
     cost: float = 0.0
+    samples: int = 0
 
     def __post_init__(self) -> None:
         if not (0 <= self.catches <= 1 and 0 <= self.doubts <= 1 and self.cost >= 0):
@@ -79,12 +81,13 @@ class Verifier:
 class Panel:
     """Candidates that may answer together. `insight`: how much of the way from the best
     panelist's quality to that of an oracle among them the judge and synthesis go; `overhead`:
-    their dollars.
+    their dollars; `name` in the catalog.
     """
 
     models: tuple[str, ...]
     insight: float = 0.3
     overhead: float = 0.0
+    name: str = ""
 
     def __post_init__(self) -> None:
         if len(self.models) < 2 or not 0 <= self.insight <= 1 or self.overhead < 0:
@@ -103,7 +106,8 @@ class Menu:
 @dataclass(frozen=True, slots=True)
 class Option:
     """One thing that may be done. quality and spread are expected, cost is the mean in dollars,
-    most the dollars if everything in it is called. priced: False where a price had to be assumed.
+    most the dollars if everything in it is called and says as much as it can. priced: False where
+    a price had to be assumed. panel: the name of a panel.
     """
 
     kind: Kind
@@ -113,6 +117,7 @@ class Option:
     cost: float
     most: float
     priced: bool = True
+    panel: str = ""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -126,7 +131,8 @@ class Decision:
     """What was chosen, what else there was, best first, and why, in words.
 
     gain: expected quality of the best flagship option less that of the best other one; zero
-    where there is only one side. far: the prompt is unlike anything seen.
+    where there is only one side. far: the prompt is unlike anything seen. singles: what each
+    candidate alone would do, chosen from or not.
     """
 
     choice: Option
@@ -134,35 +140,34 @@ class Decision:
     reason: str
     gain: float
     far: bool
+    singles: tuple[Option, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The last requests of live traffic: for each its gain, its tokens, and whether a flagship
-    produced them. Immutable: `after` gives the next window.
+    """The last requests of live traffic: for each its gain, its tokens, and how many of these
+    flagships produced. Immutable: `after` gives the next window.
     """
 
     size: int = 500
     gains: tuple[float, ...] = field(default=(), repr=False)
     tokens: tuple[float, ...] = field(default=(), repr=False)
-    flagship: tuple[bool, ...] = field(default=(), repr=False)
+    flagship: tuple[float, ...] = field(default=(), repr=False)
 
-    def after(self, gain: float, tokens: float, flagship: bool) -> Window:
-        """The window once a request was answered with that many tokens."""
+    def after(self, gain: float, tokens: float, flagship: float) -> Window:
+        """The window once a request was answered with so many tokens, `flagship` of them by
+        flagships."""
         return Window(
             self.size,
             (*self.gains, gain)[-self.size :],
             (*self.tokens, max(float(tokens), 0.0))[-self.size :],
-            (*self.flagship, flagship)[-self.size :],
+            (*self.flagship, min(max(float(flagship), 0.0), tokens))[-self.size :],
         )
 
     @property
     def realised(self) -> float:
         """Share of the window's tokens that flagships produced, 0 to 1; 0 when empty."""
-        total = sum(self.tokens)
-        return math.fsum(t for t, f in zip(self.tokens, self.flagship, strict=True) if f) / (
-            total or 1.0
-        )
+        return math.fsum(self.flagship) / (math.fsum(self.tokens) or 1.0)
 
     def calls(self, gain: float, share: float) -> bool:
         """Whether a request of this gain belongs to the share that flagships should answer.
@@ -225,7 +230,8 @@ def decide(
         reasons.append("unlike anything seen: judged by each model's mean alone, one model only")
     if not options[0].priced:
         reasons.append("no price known, taken to be as dear as the dearest")
-    return Decision(options[0], tuple(options), "; ".join(reasons), gain, far)
+    alone = tuple(singles.values())
+    return Decision(options[0], tuple(options), "; ".join(reasons), gain, far, alone)
 
 
 def _singles(
@@ -239,8 +245,9 @@ def _singles(
         priced = bool(np.isfinite(costs[index]))
         cost = float(costs[index]) if priced else dearest
         quality, spread = prediction.quality[row, index], prediction.spread[row, index]
+        most = cost if candidate.most is None else max(cost, candidate.most)
         singles[candidate.name] = Option(
-            "one", (candidate.name,), float(quality), float(spread), cost, cost, priced
+            "one", (candidate.name,), float(quality), float(spread), cost, most, priced
         )
     return singles
 
@@ -257,14 +264,15 @@ def _cascades(singles: dict[str, Option], menu: Menu) -> list[Option]:
                 continue
             right, wrong = first.quality, 1.0 - first.quality
             flagged = right * check.doubts + wrong * check.catches
+            looked = first.cost * (1 + check.samples) + check.cost
             found.append(
                 Option(
                     "cascade",
                     first.models + second.models,
                     right * (1.0 - check.doubts) + flagged * second.quality,
                     math.hypot((1.0 - flagged) * first.spread, flagged * second.spread),
-                    first.cost + check.cost + flagged * second.cost,
-                    first.cost + check.cost + second.cost,
+                    looked + flagged * second.cost,
+                    (1 + check.samples) * first.most + check.cost + second.most,
                     first.priced and second.priced,
                 )
             )
@@ -281,9 +289,14 @@ def _panels(singles: dict[str, Option], menu: Menu) -> list[Option]:
         # Models fail on the same prompts: the best of several is not as good as if independent.
         oracle = 1.0 - math.sqrt(math.prod(1.0 - m.quality for m in members) * (1 - best.quality))
         cost = sum(member.cost for member in members) + panel.overhead
+        most = sum(member.most for member in members) + panel.overhead
         quality = best.quality + panel.insight * (oracle - best.quality)
         priced = all(member.priced for member in members)
-        found.append(Option("panel", panel.models, quality, best.spread, cost, cost, priced))
+        found.append(
+            Option(
+                "panel", panel.models, quality, best.spread, cost, most, priced, panel=panel.name
+            )
+        )
     return found
 
 

@@ -26,6 +26,7 @@ from router.evaluate import (
     task_gain,
 )
 from router.gain import GainModel
+from router.sketch import part_seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,15 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Figures with intervals, each by the name that `as_json` gives it."""
+    """Figures with intervals, each by the name that `as_json` gives it. trained_on: the part of
+    the rows that the weights were learned from, as far as that can be told.
+    """
 
     n: int
     models: tuple[str, ...]
     encoder: bool
     mapping: Mapping[str, str]
+    trained_on: float | None = None
     figures: Mapping[str, Interval] = field(default_factory=dict)
     baselines: Mapping[str, Interval] = field(default_factory=dict)
     curve: Curve | None = None
@@ -73,6 +77,7 @@ class Report:
             "intervals": intervals,
             "encoder": self.encoder,
             "mapping": dict(self.mapping),
+            "trained_on": self.trained_on,
         }
 
 
@@ -109,7 +114,16 @@ def evaluate(
         figures |= _unpriced(truth, prediction.quality)
     used = encoder is not None and model.encoded is not None
     return Report(
-        len(rows), truth.models, used, named, figures, baselines, curve, mixture, constants
+        n=len(rows),
+        models=truth.models,
+        encoder=used,
+        mapping=named,
+        trained_on=part_seen(model.seen, (row.prompt for row in rows)),
+        figures=figures,
+        baselines=baselines,
+        curve=curve,
+        mixture=mixture,
+        constants=constants,
     )
 
 

@@ -22,7 +22,7 @@ from router.features import BUCKETS, SURFACE
 from router.forest import Forest
 from router.gain import GainModel
 
-FORMAT = 1
+FORMAT = 2
 SHIPPED = Path(__file__).with_name("weights") / "gain.npz"
 
 _log = logging.getLogger(__name__)
@@ -50,9 +50,12 @@ def save_model(model: GainModel, path: Path) -> None:
     for name, eye in _eyes(model):
         arrays |= _eye_arrays(name, eye)
         meta["eyes"][name] = {
-            "sharpness": eye.kernel.sharpness,
+            "kernels": [
+                {"first": kernel.first, "sharpness": kernel.sharpness} for kernel in eye.kernels
+            ],
             "families": [asdict(family) for family in eye.families],
         }
+    arrays["seen"] = model.seen
     meta["sha256"] = _digest(arrays)
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     unfinished = path.with_name(path.name + ".part")
@@ -73,7 +76,8 @@ def load_model(path: Path) -> GainModel:
         if meta["sha256"] != _digest(arrays):
             raise ValueError("the numbers do not match their checksum")
         eyes = {name: _eye(name, arrays, found) for name, found in meta["eyes"].items()}
-        return GainModel(eyes["plain"], eyes.get("encoded"))
+        seen = arrays["seen"].astype(np.uint64)
+        return GainModel(eyes["plain"], eyes.get("encoded"), seen)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error} in it" if isinstance(error, KeyError) else str(error)
         raise WeightsError(f"weights {path} cannot be used: {reason}") from error
@@ -103,18 +107,24 @@ def _eyes(model: GainModel) -> list[tuple[str, Eye]]:
 
 def _eye_arrays(name: str, eye: Eye) -> Arrays:
     """Half precision for what is many numbers and need not be exact."""
-    sight, kernel = eye.sight, eye.kernel
-    return {
+    sight = eye.sight
+    arrays: Arrays = {
         f"{name}.axes": sight.axes.astype(np.float16),
         f"{name}.middle": sight.middle,
         f"{name}.mean": sight.mean,
         f"{name}.scale": sight.scale,
         f"{name}.centres": sight.centres.astype(np.float16),
         f"{name}.reach": sight.reach,
-        f"{name}.landmarks": kernel.landmarks.astype(np.float16),
-        f"{name}.heads": kernel.heads,
         **eye.forest.to_arrays(f"{name}.forest"),
     }
+    for index, kernel in enumerate(eye.kernels):
+        arrays |= {
+            f"{name}.{index}.mean": kernel.mean,
+            f"{name}.{index}.scale": kernel.scale,
+            f"{name}.{index}.landmarks": kernel.landmarks.astype(np.float16),
+            f"{name}.{index}.heads": kernel.heads.astype(np.float16),
+        }
+    return arrays
 
 
 def _eye(name: str, arrays: Arrays, meta: Mapping[str, Any]) -> Eye:
@@ -138,15 +148,23 @@ def _eye(name: str, arrays: Arrays, meta: Mapping[str, Any]) -> Eye:
         floats("centres", count, None, features),
         floats("reach", count),
     )
-    landmarks = floats("landmarks", None, axes.shape[1])
     width = max(len(family.models) for family in families)
-    heads = floats("heads", count, len(landmarks), width)
-    kernel = Kernel(landmarks, float(meta["sharpness"]), heads)
+    kernels = []
+    for index, told in enumerate(meta["kernels"]):
+        mean, first = floats(f"{index}.mean", None), int(told["first"])
+        landmarks = floats(f"{index}.landmarks", None, len(mean))
+        heads = floats(f"{index}.heads", count, len(landmarks), width)
+        scale = floats(f"{index}.scale", len(mean))
+        if not 0 <= first <= features - len(mean):
+            raise ValueError(f"kernel {index} of {name} looks at what is not there")
+        kernels.append(Kernel(first, mean, scale, landmarks, float(told["sharpness"]), heads))
+    if any(len(family.voices) != 1 + len(kernels) for family in families):
+        raise ValueError(f"{name} has not one voice for each of its learners")
     forest = Forest.from_arrays(f"{name}.forest", arrays, features)
     trees = max(family.cost_trees[1] or family.trees[1] for family in families)
     if trees > len(forest.roots) or forest.values.shape[1] < width:
         raise ValueError(f"{name}.forest has fewer trees than its families name")
-    return Eye(sight, forest, kernel, families)
+    return Eye(sight, forest, tuple(kernels), families)
 
 
 def _family(meta: Mapping[str, Any]) -> Family:

@@ -16,6 +16,7 @@ from router.eye import Eye, Family, Kernel, Sight, split_models
 from router.features import ngrams, surface
 from router.forest import Forest, Growth, grow, join
 from router.gain import GainModel, foreign_gain, hear, nearness
+from router.sketch import sketch
 
 FEWEST_ROWS = 40
 """Rows that the same models must have answered before anything is learned from them."""
@@ -24,9 +25,9 @@ AXES = 32
 """Numbers for what a prompt is about; the trees ask for the first half of them."""
 
 CENTRES = 48
-LANDMARKS = 400
-SHARPNESS = 3.0
-"""Of the kernel, over the mean squared length of what the axes hold."""
+LANDMARKS = 1_000
+SHARPNESS = {"about": 3.0, "form": 1.0}
+"""Of each kernel, over the mean squared length of what it sees."""
 
 PENALTY = 10.0
 _FOLDS = 4
@@ -72,11 +73,13 @@ def train(
     used = np.concatenate([members for _, members in groups])
     parts = [_part(rows, models, members) for models, members in groups]
     chosen = seen.take(used)
+    told = sketch(rows[index].prompt for index in used)
     plain = _learn(chosen.form, chosen.terms, _rareness(chosen.terms), parts, growth)
     if chosen.embedding is None:
-        return GainModel(plain)
+        return GainModel(plain, None, told)
     alike = np.ones(chosen.embedding.shape[1], np.float32)
-    return GainModel(plain, _learn(chosen.form, chosen.embedding, alike, parts, growth))
+    encoded = _learn(chosen.form, chosen.embedding, alike, parts, growth)
+    return GainModel(plain, encoded, told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +126,19 @@ def _learn(form: Floats, about: Floats, weight: Floats, parts: list[_Part], grow
     spans = [slice(a, b) for a, b in pairwise(starts)]
     sight = _sight(form, about, weight, spans)
     inputs = sight.look(form, about)
-    kernel, basis = _kernel(inputs, parts)
+    smooths = [_smooth(inputs, what, parts) for what in SHARPNESS]
     families, forests, heads, first = [], [], [], 0
     for part, span in zip(parts, spans, strict=True):
-        family, grown, head = _family(inputs[span], part, growth, kernel, basis, first)
+        family, grown, head = _family(inputs[span], part, growth, smooths, first)
         families.append(family)
         forests += grown
         heads.append(head)
         first += sum(len(forest.roots) for forest in grown)
-    eye = Eye(sight, join(forests), replace(kernel, heads=np.stack(heads)), tuple(families))
+    kernels = tuple(
+        replace(smooth.kernel, heads=np.stack(learned))
+        for smooth, learned in zip(smooths, zip(*heads, strict=True), strict=True)
+    )
+    eye = Eye(sight, join(forests), kernels, tuple(families))
     if len(families) == 1:
         return eye
     worth = [
@@ -154,23 +161,22 @@ def _foreign(eye: Eye, inputs: Floats, part: _Part, own: int) -> float:
 
 
 def _family(
-    inputs: Floats, part: _Part, growth: Growth, kernel: Kernel, basis: Floats, first: int
-) -> tuple[Family, list[Forest], Floats]:
+    inputs: Floats, part: _Part, growth: Growth, smooths: Sequence[_Smooth], first: int
+) -> tuple[Family, list[Forest], list[Floats]]:
     """Learn one family and measure, on rows that were kept from the learner, what it is worth.
 
-    Splits are judged by contrasts between the models alone: that all fail together on a prompt
-    does not say which of them should answer it.
+    Splits are judged by all models' scores and not by their contrasts alone: how hard a prompt
+    is for all is better known, and tells much of where they differ.
     """
     quality = part.scores.mean(axis=0)
     deviation = part.scores - quality
     seen = inputs[:, : inputs.shape[1] - AXES // 2]
-    forest, said = grow(seen, _contrasts(part.scores), part.scores, growth)
-    near = kernel.near(inputs) @ basis
-    smooth = _crossed(near, deviation)
-    head = np.zeros((near.shape[1], kernel.heads.shape[2]), np.float32)
-    head[:, : deviation.shape[1]] = basis @ _ridge(near, deviation)
-    voices = _voices(said - quality, smooth)
-    both = voices[0] * (said - quality) + voices[1] * smooth
+    forest, said = grow(seen, part.scores, part.scores, growth)
+    nears = [smooth.near(inputs) for smooth in smooths]
+    heads = [s.head(near, deviation) for s, near in zip(smooths, nears, strict=True)]
+    words = [said - quality, *(_crossed(near, deviation) for near in nears)]
+    voices = _voices(words)
+    both = _sum(voices, words)
     slope = _slope(both, deviation)
     weaker, stronger = (halves := split_models(tuple(quality.tolist())))
     gain = slope * (both[:, stronger].mean(axis=1) - both[:, weaker].mean(axis=1))
@@ -186,20 +192,14 @@ def _family(
         cost=tuple(part.costs.mean(axis=0).tolist()),
         voices=voices,
         near=slope,
-        far=min(slope, _far_slope(seen, near, part, growth, voices)),
+        far=min(slope, _far_slope(seen, nears, part, growth, voices)),
         trees=(first, first + growth.trees),
         cost_trees=cost_trees,
         gain_mean=float(np.subtract(*(quality[half].mean() for half in reversed(halves)))),
         gain_spread=float(gain.std()),
         cost_scale=tuple(scale.tolist()),
     )
-    return family, forests, head
-
-
-def _contrasts(scores: Doubles) -> Doubles:
-    contrasts = scores - scores.mean(axis=1, keepdims=True)
-    scaled: Doubles = contrasts / max(float(contrasts.std()), 1e-9)
-    return scaled
+    return family, forests, heads
 
 
 def _grow_costs(inputs: Floats, costs: Doubles, growth: Growth) -> tuple[Forest, Doubles]:
@@ -210,20 +210,43 @@ def _grow_costs(inputs: Floats, costs: Doubles, growth: Growth) -> tuple[Forest,
     return forest, costs.mean(axis=0) / np.exp(said).mean(axis=0)
 
 
-def _kernel(inputs: Floats, parts: list[_Part]) -> tuple[Kernel, Floats]:
-    """Landmarks from all families, heads still empty, and the basis (n, n) that makes a ridge on
+@dataclass(frozen=True, slots=True)
+class _Smooth:
+    """A kernel whose heads are still empty, and the basis (n, n) that makes a ridge on
     likenesses the ridge of the kernel itself: their inverse square root.
     """
-    about = inputs[:, inputs.shape[1] - AXES :]
-    generator = np.random.default_rng(0)
-    drawn = generator.choice(len(about), min(LANDMARKS, len(about)), replace=False)
+
+    kernel: Kernel
+    basis: Floats
+
+    def near(self, inputs: Floats) -> Floats:
+        near: Floats = self.kernel.near(inputs) @ self.basis
+        return near
+
+    def head(self, near: Floats, deviation: Doubles) -> Floats:
+        head = np.zeros((near.shape[1], self.kernel.heads.shape[2]), np.float32)
+        head[:, : deviation.shape[1]] = self.basis @ _ridge(near, deviation)
+        return head
+
+
+def _smooth(inputs: Floats, what: str, parts: list[_Part]) -> _Smooth:
+    """A kernel on what prompts are about, or on their form; its landmarks are of all families."""
+    surface_width = inputs.shape[1] - AXES
+    first, count = (surface_width, AXES) if what == "about" else (0, surface_width)
+    seen = inputs[:, first : first + count]
+    # The axes have their own measure, the first ones the greatest; counts and shares have none.
+    scale = np.ones(count) if what == "about" else 1.0 / np.maximum(seen.std(axis=0), 1e-6)
+    drawn = np.random.default_rng(0).choice(len(seen), min(LANDMARKS, len(seen)), replace=False)
     width = max(len(part.models) for part in parts)
-    sharpness = SHARPNESS / max(float((about**2).sum(axis=1).mean()), 1e-9)
     empty = np.zeros((len(parts), len(drawn), width), np.float32)
-    kernel = Kernel(about[drawn], sharpness, empty)
-    alike = kernel.near(kernel.landmarks).astype(np.float64)
+    mean, scale = seen.mean(axis=0), scale.astype(np.float32)
+    kernel = Kernel(first, mean, scale, np.zeros((0, count), np.float32), 1.0, empty)
+    compared = kernel.see(inputs)
+    sharpness = SHARPNESS[what] / max(float((compared**2).sum(axis=1).mean()), 1e-9)
+    kernel = replace(kernel, landmarks=compared[drawn], sharpness=sharpness)
+    alike = kernel.near(inputs[drawn]).astype(np.float64)
     size, directions = np.linalg.eigh(alike + 1e-5 * np.eye(len(drawn)))
-    return kernel, (directions / np.sqrt(np.maximum(size, 1e-5))).astype(np.float32)
+    return _Smooth(kernel, (directions / np.sqrt(np.maximum(size, 1e-5))).astype(np.float32))
 
 
 def _ridge(near: Floats, deviation: Doubles) -> Floats:
@@ -242,12 +265,16 @@ def _crossed(near: Floats, deviation: Doubles) -> Doubles:
     return said
 
 
-def _voices(forest: Doubles, kernel: Doubles) -> tuple[float, float]:
-    """Weights that let forest and kernel speak equally loud: halves of their common loudness."""
-    loud = [float((said - said.mean(axis=1, keepdims=True)).std()) for said in (forest, kernel)]
-    mean = sum(loud) / 2.0
-    first, second = (0.5 * mean / max(one, 1e-9) for one in loud)
-    return first, second
+def _voices(words: Sequence[Doubles]) -> tuple[float, ...]:
+    """Weights that let all learners speak equally loud: equal parts of their mean loudness."""
+    loud = [float((said - said.mean(axis=1, keepdims=True)).std()) for said in words]
+    mean = sum(loud) / len(loud)
+    return tuple(mean / len(loud) / max(one, 1e-9) for one in loud)
+
+
+def _sum(voices: Sequence[float], words: Sequence[Doubles]) -> Doubles:
+    total: Doubles = np.tensordot(np.array(voices), np.array(words), 1)
+    return total
 
 
 def _slope(said: Doubles, happened: Doubles) -> float:
@@ -258,9 +285,9 @@ def _slope(said: Doubles, happened: Doubles) -> float:
 
 
 def _far_slope(
-    inputs: Floats, near: Floats, part: _Part, growth: Growth, voices: tuple[float, float]
+    inputs: Floats, nears: list[Floats], part: _Part, growth: Growth, voices: tuple[float, ...]
 ) -> float:
-    """The slope on tasks that neither trees nor kernel ever saw."""
+    """The slope on tasks that neither trees nor kernels ever saw."""
     names = np.unique(part.tasks)
     if len(names) < 2 * _FOLDS:
         return 0.0
@@ -272,9 +299,10 @@ def _far_slope(
         there, here = of_row != number, of_row == number
         scores = part.scores[there]
         mean = scores.mean(axis=0)
-        forest, _ = grow(inputs[there], _contrasts(scores), scores, fewer)
-        smooth = near[here] @ _ridge(near[there], scores - mean)
-        said[here] = voices[0] * (forest.predict(inputs[here])[0] - mean) + voices[1] * smooth
+        forest, _ = grow(inputs[there], scores, scores, fewer)
+        words = [forest.predict(inputs[here])[0] - mean]
+        words += [near[here] @ _ridge(near[there], scores - mean) for near in nears]
+        said[here] = _sum(voices, words)
         happened[here] = part.scores[here] - mean
     return _slope(said, happened)
 

@@ -11,9 +11,8 @@ from ray import serve as ray_serve
 from models.catalog import FakeModelSpec, VllmModel
 from models.flagship import account
 from models.workforce import hosting
-from router.actor import RouterReplica
 from serve.gateway.deployment import Gateway
-from serve.remote import JudgeReplica
+from serve.remote import JudgeReplica, RouterReplica
 from serve.settings import Settings
 
 #: Cases at work in one judge, above which another one is started where the catalog allows it.
@@ -51,7 +50,7 @@ def build(args: dict[str, Any]) -> Any:
     ).bind(raw, accounts)
     router = ray_serve.deployment(
         RouterReplica, name="Router", max_ongoing_requests=limit, **light
-    ).bind()
+    ).bind(raw)
     return ray_serve.deployment(
         Gateway,
         name="Gateway",

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from models.answerer import Answerer, Clock, Events, SystemClock
 from models.call import Call
 from models.catalog import Catalog, Target
-from models.errors import ModelNotFound, Unsupported
+from models.errors import ModelNotFound
 from models.messages import Completion, Done, FusionOptions, Request
 from models.tools.toolbox import ToolBox
-from models.wrappers.fit import needs_images, refuse_unfit
-from router.actor import Candidate, Decision
+from models.wrappers.fit import refuse_unfit
+from serve.auto.auto import Auto, Keep, Router, forget
 from serve.fusion.deliberation import Resources
 from serve.fusion.fusion import Fusion
 from serve.fusion.judge import Judge
@@ -27,10 +27,6 @@ from serve.fusion.plan import make
 from serve.fusion.record import Keeper
 from serve.plans.plan import Means, Plan
 from serve.plans.record import Records as PlanRecords
-
-
-class Router(Protocol):
-    async def decide(self, prompt: str, candidates: tuple[Candidate, ...]) -> Decision: ...
 
 
 class Models:
@@ -71,15 +67,17 @@ class Pipeline:
         boxes: Callable[[], ToolBox] | None = None,
         records: Keeper | None = None,
         plans: PlanRecords | None = None,
+        routes: Keep = forget,
     ) -> None:
-        """`boxes` opens the server tools of one request, `records` keeps what fusions did, and
-        `plans` what plans did."""
+        """`boxes` opens the server tools of one request, `records` keeps what fusions did,
+        `plans` what plans did, and `routes` how answers of `fusion/auto` came about."""
         self._catalog = catalog
         self._models = models
-        self._router = router
+        clock = clock or SystemClock()
         self._plans = {panel: make(catalog, panel, None) for panel in catalog.panels}
-        self._means = Means(catalog, self, clock or SystemClock(), plans)
-        self._resources = Resources(catalog, models, judge, clock or SystemClock(), boxes, records)
+        self._means = Means(catalog, self, clock, plans)
+        self._resources = Resources(catalog, models, judge, clock, boxes, records)
+        self._auto = Auto(catalog, models, self, router, routes, clock)
 
     async def complete(self, request: Request, call: Call) -> Completion:
         answerer, request, extension = await self._choose(request)
@@ -109,13 +107,10 @@ class Pipeline:
             return Plan(self._means), request, {}
         extension: dict[str, Any] = {}
         if target.kind == "auto":
-            candidates = self._candidates(request)
-            if not candidates:
-                raise Unsupported("No model of the catalog takes this request's tools or images.")
-            decision = await self._router.decide(_prompt(request), candidates)
-            extension = {"route": {"model": decision.model, "why": decision.why}}
-            request = replace(request, model=decision.model)
-            target = Target("model", decision.model)
+            if options is None:
+                return self._auto, request, {}
+            model, extension = await self._auto.model_for(request)
+            request, target = replace(request, model=model), Target("model", model)
         if options is None:
             return self._models, request, extension
         return self._fusion(request, None, options, target.name), request, extension
@@ -137,26 +132,6 @@ class Pipeline:
 
     def _refuse_unfit(self, request: Request, model: str) -> None:
         refuse_unfit(request, model, self._catalog.models[model])
-
-    def _candidates(self, request: Request) -> tuple[Candidate, ...]:
-        """The models that can do what the request asks for."""
-        tools, images = bool(request.tools), needs_images(request)
-        return tuple(
-            Candidate(
-                name=name,
-                tier=spec.tier,
-                input_price=spec.price.input if spec.price else None,
-                output_price=spec.price.output if spec.price else None,
-                context=spec.context,
-            )
-            for name, spec in self._catalog.models.items()
-            if spec.tools >= tools and spec.images >= images
-        )
-
-
-def _prompt(request: Request) -> str:
-    """What the router judges the difficulty by: the last thing that was asked."""
-    return next((m.text for m in reversed(request.messages) if m.role == "user"), "")
 
 
 def _extended(completion: Completion, extension: dict[str, Any]) -> Completion:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from models.answerer import SystemClock
@@ -13,11 +14,18 @@ from models.errors import DeadlineExceeded, Unavailable
 from models.flagship.client import new_client
 from models.tools.toolset import Toolset
 from models.workforce.answerer import ray_errors
-from router.actor import Candidate, Decision, cheapest
+from router.encoder import load_encoder
+from router.live import LiveRouter, Plan, Question, blind
+from router.store import load_or_shipped
+from serve.auto.gauges import RouterGauges
+from serve.auto.mind import Mind
+from serve.auto.notebook import Notebook
 from serve.fusion.judge import Case, Finding, ModelJudge
 from serve.house import House
 from serve.money.till import Till
 from serve.settings import Settings
+from serve.store import migrate
+from serve.store.database import Database
 
 #: How long a request waits for the router's word. Decisions take milliseconds.
 ROUTER_S = 2.0
@@ -75,23 +83,69 @@ class RemoteJudge:
                 raise
 
 
+class RouterReplica:
+    """One replica of the router, as Serve runs it."""
+
+    # Serve awaits a coroutine constructor; the type system does not know such a thing.
+    async def __init__(self, settings: dict[str, Any]) -> None:  # type: ignore[misc]
+        clock, known = SystemClock(), Settings.model_validate(settings)
+        weights = known.catalog.router.weights
+        loaded = await asyncio.to_thread(load_or_shipped, Path(weights) if weights else None)
+        live = LiveRouter(loaded.model, load_encoder())
+        database = Database(known.store)
+        await migrate.upgrade(database)
+        notebook = Notebook(database, clock)
+        self._mind = Mind(live, notebook, clock, str(loaded.path), loaded.refused)
+        await self._mind.start()
+        self._gauges = RouterGauges()
+
+    async def decide(self, question: Question) -> Plan:
+        return await self._mind.decide(question)
+
+    async def status(self) -> dict[str, Any]:
+        return self._mind.status()
+
+    async def state(self) -> dict[str, Any]:
+        return self._mind.state()
+
+    async def replace(self, state: dict[str, Any] | None) -> None:
+        await self._mind.replace(state)
+
+    async def check_health(self) -> None:
+        # Serve asks every few seconds: as good a beat as any to show the figures.
+        self._gauges.show(self._mind.status())
+
+
 class RemoteRouter:
     """The router deployment as a `Router`."""
 
     def __init__(self, handle: Any) -> None:
-        self._decide = handle.decide
+        self._handle = handle
 
-    async def decide(self, prompt: str, candidates: tuple[Candidate, ...]) -> Decision:
-        response = self._decide.remote(prompt, candidates)
+    async def decide(self, question: Question) -> Plan:
+        try:
+            plan: Plan = await self._ask(self._handle.decide.remote(question))
+        except (DeadlineExceeded, Unavailable):
+            # A router that is being replaced must not hold up what it only advises.
+            return blind(question)
+        return plan
+
+    async def status(self) -> dict[str, Any]:
+        told: dict[str, Any] = await self._ask(self._handle.status.remote())
+        return told
+
+    async def state(self) -> dict[str, Any]:
+        told: dict[str, Any] = await self._ask(self._handle.state.remote())
+        return told
+
+    async def replace(self, state: dict[str, Any] | None) -> None:
+        await self._ask(self._handle.replace.remote(state))
+
+    async def _ask(self, response: Any) -> Any:
         try:
             with ray_errors("the router"):
                 async with asyncio.timeout(ROUTER_S):
-                    decision: Decision = await response
-                    return decision
-        except (DeadlineExceeded, Unavailable):
-            # A router that is being replaced must not hold up what it only advises.
-            response.cancel()
-            return cheapest(candidates)
-        except asyncio.CancelledError:
+                    return await response
+        except BaseException:
             response.cancel()
             raise

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from serve.cli.common import Json, err, fail, out, plainly
+from serve.cli.common import (
+    Json,
+    Port,
+    Url,
+    ask,
+    err,
+    fail,
+    out,
+    plainly,
+    print_json,
+    server_url,
+)
 
 if TYPE_CHECKING:
     from router.encoder import Encoder
@@ -110,10 +121,74 @@ def evaluate(
         rows = read_rows(data)
         model = load_model(weights) if weights else shipped_model()
         report = measure(model, rows, _mapping(same_as or []), _encoder(encoder))
+    if report.trained_on:
+        err.print(
+            f"[yellow]note:[/] about {report.trained_on:.0%} of these rows were in the training "
+            "data of these weights: figures on them promise nothing for others"
+        )
     if as_json:
         typer.echo(json.dumps(report.as_json()))
     else:
         _show(report)
+
+
+@app.command()
+def status(url: Url = None, port: Port = None, as_json: Json = False) -> None:
+    """Show what the running router knows, and how well it does."""
+    told = ask(server_url(url, port), "GET", "/v1/router")
+    if as_json:
+        print_json(told)
+        return
+    if told["refused"]:
+        err.print(f"[red]the weights were refused, those that ship are used:[/] {told['refused']}")
+    table = Table("figure", "value", box=None, show_header=False)
+    for name, value in told.items():
+        if value is not None and name not in ("lessons", "signs", "known_models"):
+            shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+            table.add_row(name.replace("_", " "), shown)
+    out.print(table)
+    for model, lessons in told["lessons"].items():
+        out.print(f"  {lessons:.0f} lessons about {model}", markup=False)
+    out.print(f"known from training: {', '.join(told['known_models'])}", markup=False)
+
+
+@app.command("export")
+def export_state(
+    file: Annotated[Path, typer.Argument(help="Where it goes (JSON).", show_default=False)],
+    url: Url = None,
+    port: Port = None,
+) -> None:
+    """Write what was learned on line to a file."""
+    told = ask(server_url(url, port), "GET", "/v1/router/state")
+    with plainly():
+        file.write_text(json.dumps(told), encoding="utf-8")
+    out.print(f"Wrote {file}.", markup=False)
+
+
+@app.command("import")
+def import_state(
+    file: Annotated[Path, typer.Argument(help="What `export` wrote.", show_default=False)],
+    url: Url = None,
+    port: Port = None,
+) -> None:
+    """Let every replica go on from what a file says was learned."""
+    with plainly():
+        state = json.loads(file.read_text(encoding="utf-8"))
+    ask(server_url(url, port), "PUT", "/v1/router/state", state)
+    out.print("Imported.")
+
+
+@app.command()
+def reset(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")] = False,
+    url: Url = None,
+    port: Port = None,
+) -> None:
+    """Forget what was learned on line; the weights stay."""
+    if not yes:
+        typer.confirm("Forget everything that the router learned on line?", abort=True)
+    ask(server_url(url, port), "DELETE", "/v1/router/state")
+    out.print("Forgotten.")
 
 
 def _mapping(pairs: list[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ AT_START = (
     "server.judges.max",
     "server.nodes",
     "server.store",
+    "router.weights",
 )
 
 

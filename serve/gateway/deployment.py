@@ -15,6 +15,8 @@ from models.tools.toolset import Toolset
 from serve import parts
 from serve.access.book import KeyBook
 from serve.access.guard import Guard
+from serve.auto.notebook import Notebook
+from serve.auto.room import RouterRoom
 from serve.control.rooms import ApprovalsRoom
 from serve.control.sessions.memory import StoredAnswers
 from serve.control.sessions.room import SessionsRoom
@@ -56,13 +58,24 @@ class Gateway:
         clock = SystemClock()
         house = House(Settings.model_validate(settings), accounts, clock)
         plans = PlanBook(house.database, clock)
+        notebook = Notebook(house.database, clock)
         judging, routing = RemoteJudge(judge, house.till), RemoteRouter(router)
         records = Records(house.database, lambda: house.editions.current.catalog, clock)
         client = new_client()
 
         def pipeline(catalog: Catalog, models: Answerer) -> Answerer:
             boxes = Toolset(catalog.tools, client).open
-            return Pipeline(catalog, models, judging, routing, clock, boxes, records, plans)
+            return Pipeline(
+                catalog,
+                models,
+                judging,
+                routing,
+                clock,
+                boxes,
+                records,
+                plans,
+                routes=notebook.answered,
+            )
 
         await house.open(pipeline)
         book = KeyBook(house.database, house.secret, clock)
@@ -96,6 +109,7 @@ class Gateway:
             ApprovalsRoom(house.control, house.editions),
             UsageRoom(house.database, house.till.limits),
             PlansRoom(house.editions, plans, clock),
+            RouterRoom(house.editions, routing, notebook),
         ]
         house.control.start(house.editions)
         self._hours = ReplicaHours(

@@ -37,7 +37,7 @@ from models.messages import (
 from serve.access.caller import Caller, caller
 from serve.control.headers import told
 from serve.editions.edition import Current, Edition
-from serve.gateway import body
+from serve.gateway import body, knob
 from serve.gateway.dialect import Asked, Dialect, Encoder, to_json
 from serve.gateway.dialects import DIALECTS
 from serve.gateway.memory import Memory
@@ -83,6 +83,7 @@ class Door:
         try:
             self._admit(visit.server)
             asked = dialect.parse(await read_body(http, visit.server))
+            asked = knob.turned(asked, http.headers)
             visit.model = asked.request.model
             visit.caller.may_ask(asked.request.names)
             visit.call = _call(http, asked, visit)

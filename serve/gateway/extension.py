@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from models import prices
-from models.messages import Completion, Source, Stage
+from models.messages import Completion, RouteOptions, Source, Stage
 from serve.gateway.shape import Shape
 from serve.money import headers
 
@@ -34,6 +34,21 @@ class Extension(Shape):
         """The fields of a `Call` that it sets. A header that says the same comes before it."""
         given = {"session": self.session_id, "waits_s": self.approval_wait_s}
         return {name: value for name, value in given.items() if value is not None}
+
+    #: For `fusion/auto`: 0 as cheap as can be to 1 as good as can be.
+    quality: float | None = Field(None, ge=0, le=1)
+    #: For `fusion/auto`: part of all tokens that flagships should write.
+    flagship_share: float | None = Field(None, ge=0, le=1)
+    #: For `fusion/auto`: the kind of subtask that this is.
+    kind: str | None = None
+
+    @property
+    def route(self) -> RouteOptions | None:
+        """What it says about who should answer, if anything."""
+        said = RouteOptions(
+            quality=self.quality, flagship_share=self.flagship_share, kind=self.kind
+        )
+        return None if said == RouteOptions() else said
 
     @property
     def cost_cap_nano_usd(self) -> int | None:

@@ -167,6 +167,45 @@ answers = sa.Table(
     sa.Column("completion", sa.Text, nullable=False),
 )
 
+#: How answers of `fusion/auto` came about, for feedback on them.
+routes = sa.Table(
+    "routes",
+    metadata,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("data", sa.JSON, nullable=False),
+    #: The caller's word on it, 0 to 1.
+    sa.Column("score", sa.Float),
+)
+
+#: What the router learns from: a log that each of its replicas reads.
+lessons = sa.Table(
+    "lessons",
+    metadata,
+    sa.Column(
+        "number",
+        sa.BigInteger().with_variant(sa.Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=True,
+    ),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("data", sa.JSON, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+#: What the lessons up to a number came to: one row.
+router_state = sa.Table(
+    "router_state",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    #: Changes when the state is put there by hand.
+    sa.Column("era", sa.BigInteger, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("data", sa.Text),
+)
+
 #: Calls that left and whose process died before their end: held until a person resolves them.
 unknowns = sa.Table(
     "unknowns",

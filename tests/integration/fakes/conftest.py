@@ -26,6 +26,7 @@ panels:
   itself: {members: [left], self: 2}
   best: {members: [left, right], answer: best_of}
 roles: {judge: brain}
+router: {explore: 0}
 """
 
 

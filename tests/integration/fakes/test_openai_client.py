@@ -3,6 +3,8 @@ cluster is in tests/unit/serve/gateway."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 
@@ -184,8 +186,36 @@ def test_health_names_every_part(server: Server) -> None:
 
 
 def test_auto_lets_the_router_choose(server: Server) -> None:
+    plan = httpx.post(f"{server.url}/v1/route", json={"prompt": "hello there"}, timeout=30).json()
+    assert {"echo", "twin"} <= {one["model"] for one in plan["candidates"]}
+    answer = server.client().chat.completions.create(
+        model="fusion/auto", messages=HELLO, extra_body={"fusion": {"quality": 0.5}}
+    )
+    route = answer.model_extra["fusion"]["route"]  # type: ignore[index]
+    assert route["model"] == answer.model
+    assert (route["kind"], route["models"]) == (plan["kind"], plan["models"])
+
+
+def test_feedback_reaches_the_router_and_outlives_it(server: Server) -> None:
     answer = server.client().chat.completions.create(model="fusion/auto", messages=HELLO)
-    assert answer.model_extra["fusion"]["route"]["model"] == answer.model  # type: ignore[index]
+    said = {"id": answer.id, "thumb": "up"}
+    assert httpx.post(f"{server.url}/v1/feedback", json=said, timeout=30).status_code == 200
+    assert httpx.post(f"{server.url}/v1/feedback", json=said, timeout=30).status_code == 409
+    assert _judgements(server) >= 1
+    for replica in server.processes(":Router"):
+        os.kill(replica, signal.SIGKILL)
+    assert _judgements(server) >= 1
+
+
+def _judgements(server: Server) -> int:
+    """What the router says it has learned, once it answers and has learned something."""
+    until = time.monotonic() + 40
+    while time.monotonic() < until:
+        response = httpx.get(f"{server.url}/v1/router", timeout=30)
+        if response.is_success and response.json()["judgements"]:
+            return int(response.json()["judgements"])
+        time.sleep(0.5)
+    return 0
 
 
 def test_a_fusion_reads_as_an_ordinary_completion(server: Server) -> None:

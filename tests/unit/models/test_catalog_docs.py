@@ -59,6 +59,8 @@ SECTIONS = {
     "WebSearch": "tools.web_search",
     "WebFetch": "tools.web_fetch",
     "Documents": "tools.documents",
+    "RouterRules": "router",
+    "Acquaintance": "router.models",
     "Budget": "limits",
 }
 

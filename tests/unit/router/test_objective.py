@@ -111,7 +111,7 @@ def test_the_share_is_kept_when_traffic_changes(share: float, shift: float) -> N
             predicted(0.3, large), 0, CANDIDATES, Objective(share=share), MENU, window
         )
         called, used = decision.choice.models == ("large",), float(generator.integers(10, 1_000))
-        window = window.after(decision.gain, used, called)
+        window = window.after(decision.gain, used, used * called)
         if number >= 700:
             tokens[called] += used
     assert tokens[1] / sum(tokens) == pytest.approx(share, abs=0.05)
@@ -121,14 +121,14 @@ def test_the_share_is_kept_when_traffic_changes(share: float, shift: float) -> N
 def test_the_share_is_kept_when_all_prompts_look_alike() -> None:
     window = Window(size=200)
     for _ in range(400):
-        window = window.after(0.1, 100, window.calls(0.1, 0.25))
+        window = window.after(0.1, 100, 100 * window.calls(0.1, 0.25))
     assert window.realised == pytest.approx(0.25, abs=0.02)
 
 
 def test_within_the_share_the_greatest_gains_are_served() -> None:
     window = Window()
     for number in range(100):
-        window = window.after(number / 100, 10, number >= 70)
+        window = window.after(number / 100, 10, 10 * (number >= 70))
     assert window.calls(0.9, 0.3)
     assert not window.calls(0.2, 0.3)
     assert not window.calls(0.9, 0.0)

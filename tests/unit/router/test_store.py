@@ -48,7 +48,7 @@ def test_damaged_weights_are_refused_and_the_shipped_ones_used(
     else:
         with np.load(path) as stored:
             arrays = dict(stored)
-        arrays["plain.heads"] = arrays["plain.heads"] + 1
+        arrays["plain.0.heads"] = arrays["plain.0.heads"] + 1
         np.savez_compressed(path, **arrays)
 
     with pytest.raises(WeightsError, match=r"mine\.npz"):

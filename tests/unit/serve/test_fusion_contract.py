@@ -16,7 +16,7 @@ from models.catalog import Catalog
 from models.errors import Unavailable
 from models.fake import FakeModel
 from models.messages import Message, ToolCall
-from router.actor import Candidate, Decision
+from router.live import Plan, Question
 from serve.fusion.contract import Analysis
 from serve.fusion.judge import ModelJudge
 from serve.pipeline import Models, Pipeline
@@ -50,7 +50,7 @@ NAMES = ("openrouter/fusion", "openrouter/fusion-flash", "outer", "one", "nobody
 
 
 class NoRouter:
-    async def decide(self, prompt: str, candidates: tuple[Candidate, ...]) -> Decision:
+    async def decide(self, question: Question) -> Plan:
         raise AssertionError("nobody asked for it")
 
 

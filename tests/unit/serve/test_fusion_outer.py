@@ -24,7 +24,7 @@ from models.messages import (
     ToolCallDelta,
     user,
 )
-from router.actor import Candidate, Decision
+from router.live import Plan, Question
 from serve.fusion.contract import Analysis
 from serve.fusion.judge import ModelJudge
 from serve.pipeline import Models, Pipeline
@@ -47,7 +47,7 @@ LOOK = Tool("look", parameters={"type": "object"})
 
 
 class NoRouter:
-    async def decide(self, prompt: str, candidates: tuple[Candidate, ...]) -> Decision:
+    async def decide(self, question: Question) -> Plan:
         raise AssertionError("nobody asked for it")
 
 

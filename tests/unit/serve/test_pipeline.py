@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
 
 import pytest
 
@@ -11,8 +10,8 @@ from models.call import Call
 from models.catalog import Catalog
 from models.errors import ModelNotFound, Unsupported
 from models.fake import FakeModel
-from models.messages import Request, Tool, user
-from router.actor import Candidate, Decision, cheapest
+from models.messages import Request, RouteOptions, Tool, user
+from router.live import Plan, Question, blind
 from serve.fusion.contract import Analysis
 from serve.fusion.judge import ModelJudge
 from serve.pipeline import Models, Pipeline
@@ -31,9 +30,9 @@ CATALOG = Catalog.model_validate(
 
 
 class LocalRouter:
-    async def decide(self, prompt: str, candidates: tuple[Candidate, ...]) -> Decision:
-        assert prompt == "hello"
-        return cheapest(candidates)
+    async def decide(self, question: Question) -> Plan:
+        assert question.prompt == "hello"
+        return blind(question)
 
 
 def pipeline() -> tuple[Pipeline, dict[str, FakeModel]]:
@@ -65,9 +64,11 @@ async def test_a_panel_asks_members_by_alias_too() -> None:
 
 async def test_auto_answers_with_what_the_router_chose_and_says_why() -> None:
     whole, _ = pipeline()
-    answer = await whole.complete(Request("fusion/auto", (user("hello"),)), Call())
+    cheap = RouteOptions(quality=0.0)
+    answer = await whole.complete(Request("fusion/auto", (user("hello"),), route=cheap), Call())
     assert answer.model == "small"
-    assert answer.extension["route"] == {"model": "small", "why": "the cheapest candidate"}
+    assert answer.extension["route"]["model"] == "small"
+    assert answer.extension["route"]["why"].startswith("the cheapest")
 
 
 @pytest.mark.parametrize("name", ["nobody", "fusion/nobody", ""])
@@ -96,11 +97,3 @@ async def test_auto_does_not_choose_what_cannot_do_it() -> None:
     request = Request("fusion/auto", (user("hello"),), tools=(Tool("look"),))
     with pytest.raises(Unsupported, match="No model of the catalog"):
         await whole.complete(request, Call())
-
-
-def test_a_workforce_model_without_a_price_is_cheaper_than_any_flagship() -> None:
-    free = Candidate("own", "workforce", None, None, 8192)
-    priced = Candidate("api", "flagship", Decimal(1), Decimal(2), 8192)
-    unknown = Candidate("dark", "flagship", None, None, 8192)
-    assert cheapest((priced, free)).model == "own"
-    assert cheapest((unknown, priced)).model == "api"

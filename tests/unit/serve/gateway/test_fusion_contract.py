@@ -17,7 +17,7 @@ from models.catalog import Catalog
 from models.errors import Unavailable
 from models.fake import FakeModel
 from models.messages import FUSION_TOOL, Message, Request, ToolCall
-from router.actor import Candidate, Decision
+from router.live import Plan, Question
 from serve.fusion.contract import Analysis
 from serve.fusion.judge import ModelJudge
 from serve.pipeline import Pipeline
@@ -45,7 +45,7 @@ HELLO: list[Any] = [{"role": "user", "content": "Is water wet?"}]
 
 
 class NoRouter:
-    async def decide(self, prompt: str, candidates: tuple[Candidate, ...]) -> Decision:
+    async def decide(self, question: Question) -> Plan:
         raise AssertionError("nobody asked for it")
 
 

@@ -1,0 +1,106 @@
+"""The second decision: keep the cheap answer or ask a dearer model. Values in, a belief out.
+
+A look at the cheap answer tells far more than a longer look at the prompt. Each look is a sign
+that is there or not; how often it is there for right and for wrong answers is counted on live
+traffic, from a cautious start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from router.objective import Objective, Verifier
+
+#: For each sign: the part of right answers and the part of wrong ones that show it, to start with.
+START: Mapping[str, tuple[float, float]] = {
+    "finished": (0.98, 0.85),  # not cut off, not empty, no refusal
+    "valid": (0.97, 0.60),  # JSON of the shape that was asked for
+    "sums": (0.95, 0.60),  # the sums that it writes out are right
+    "agrees": (0.80, 0.40),  # another sample of the same model says the same
+    "confident": (0.70, 0.40),  # its tokens were likely ones
+    "judged": (0.85, 0.40),  # a judge believes it
+}
+
+_START_ROWS = 20.0
+"""Answers that the start counts as."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How often a sign showed on right and on wrong answers whose truth became known."""
+
+    right: float
+    right_shown: float
+    wrong: float
+    wrong_shown: float
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """The part of right and of wrong answers that show it, never quite 0 or 1."""
+        return (self.right_shown + 0.5) / (self.right + 1.0), (self.wrong_shown + 0.5) / (
+            self.wrong + 1.0
+        )
+
+    def after(self, shown: bool, truth: float) -> Tally:
+        """The tally once an answer proved right (1), wrong (0) or in between."""
+        return Tally(
+            self.right + truth,
+            self.right_shown + truth * shown,
+            self.wrong + 1.0 - truth,
+            self.wrong_shown + (1.0 - truth) * shown,
+        )
+
+
+def _started() -> dict[str, Tally]:
+    half = _START_ROWS / 2.0
+    return {sign: Tally(half, r * half, half, w * half) for sign, (r, w) in START.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What is known of every sign."""
+
+    tallies: Mapping[str, Tally] = field(default_factory=_started)
+
+    def belief(self, prior: float, shown: Mapping[str, bool]) -> float:
+        """Probability that an answer is right, from what was expected of its model on this
+        prompt and what the answer shows. Signs count as independent, at most fourfold each."""
+        prior = min(max(prior, 0.02), 0.98)
+        odds = math.log(prior / (1.0 - prior))
+        for sign, there in shown.items():
+            if sign not in self.tallies:
+                continue
+            right, wrong = self.tallies[sign].rates
+            ratio = right / wrong if there else (1.0 - right) / (1.0 - wrong)
+            odds += min(max(math.log(ratio), -math.log(4.0)), math.log(4.0))
+        return 1.0 / (1.0 + math.exp(-odds))
+
+    def after(self, shown: Mapping[str, bool], truth: float) -> Signs:
+        """The same once the truth about an answer is known, 0 wrong to 1 right."""
+        tallies = dict(self.tallies)
+        for sign, there in shown.items():
+            if sign in tallies:
+                tallies[sign] = tallies[sign].after(there, truth)
+        return Signs(tallies)
+
+    def verifier(self, looked_at: tuple[str, ...], samples: int) -> Verifier:
+        """How well looking at these signs works, for planning: the best one of them rules."""
+        best = Verifier(catches=0.15, doubts=0.02, samples=samples)
+        for sign in looked_at:
+            if sign in self.tallies:
+                right, wrong = self.tallies[sign].rates
+                if right - wrong > best.catches - best.doubts:
+                    best = Verifier(catches=1.0 - wrong, doubts=1.0 - right, samples=samples)
+        return best
+
+
+def needed(stronger: float, cost: float, objective: Objective) -> float:
+    """The belief from which a cheap answer is given as it is: below it, a dearer model that is
+    expected to be right with `stronger`, for `cost` dollars, is worth asking.
+    """
+    if objective.share is not None or math.isinf(objective.worth):
+        # Where a share or the best is asked for, doubt alone decides.
+        return stronger
+    return stronger - cost / objective.worth if objective.worth > 0.0 else 0.0

@@ -1,0 +1,281 @@
+"""What answers for `fusion/auto`: asks the router, carries its choice out, keeps what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from models.answerer import Answerer, Clock, Events
+from models.call import Call
+from models.catalog import FUSION, Catalog
+from models.errors import FusionError, Unsupported
+from models.messages import Completion, Done, Request, Stage, TextDelta, Usage
+from models.prices import NANO_PER_USD
+from router.cascade import needed
+from router.checks import say_the_same
+from router.live import Answered, Event, Judged, Looked, Plan, Question
+from router.objective import Option
+from serve.auto.cascade import Look, Looker
+from serve.auto.events import Route
+from serve.auto.question import question
+
+#: How long an answer waits for the store to keep how it came about.
+KEEP_S = 1.0
+#: What a look, or a dearer model's answer, teaches beside a person's word.
+LOOK_WEIGHT, ESCALATION_WEIGHT = 0.1, 0.3
+
+log = logging.getLogger(__name__)
+
+#: Keeps the route of an answer and what it taught; the notebook's own method, or nothing.
+Keep = Callable[[Route, Sequence[Event]], Awaitable[None]]
+
+
+async def forget(route: Route, happened: Sequence[Event]) -> None:
+    """Keeps nothing."""
+
+
+class Router(Protocol):
+    async def decide(self, question: Question) -> Plan:
+        """Raises BadRequest where the dollar ceiling leaves nothing."""
+        ...
+
+
+@dataclass(slots=True)
+class _Run:
+    """One request on its way. first: the model that the choice is about, last: the one whose
+    answer is given; None where a panel answers."""
+
+    asked: Question
+    plan: Plan
+    first: str | None
+    last: str | None
+    look: Look | None = None
+    escalated: bool = False
+    stages: tuple[Stage, ...] = ()
+    learned: list[Event] = field(default_factory=list)
+
+    @property
+    def choice(self) -> Option:
+        return self.plan.decision.choice
+
+
+class Auto:
+    """`models` answers for models, `panels` for `fusion/<panel>`."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        models: Answerer,
+        panels: Answerer,
+        router: Router,
+        keep: Keep,
+        clock: Clock,
+    ) -> None:
+        self._catalog = catalog
+        self._models = models
+        self._panels = panels
+        self._router = router
+        self._keep = keep
+        self._clock = clock
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        run, call = await self.begin(request, call)
+        if run.choice.kind == "cascade":
+            kept = await self._first(run, request, call)
+            if kept is not None:
+                return await self._end(run, call, kept)
+        answerer, asked = self._answerer(run, request)
+        try:
+            answer = await answerer.complete(asked, call)
+        except FusionError as error:
+            return await self._end(run, call, _instead(run, error))
+        return await self._end(run, call, answer)
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        run, call = await self.begin(request, call)
+        if run.choice.kind == "cascade":
+            kept = await self._first(run, request, call)
+            if kept is not None:
+                yield TextDelta(kept.text)
+                yield Done(await self._end(run, call, kept))
+                return
+        answerer, asked = self._answerer(run, request)
+        said = False
+        try:
+            async with aclosing(answerer.stream(asked, call)) as events:
+                async for event in events:
+                    if isinstance(event, Done):
+                        event = Done(await self._end(run, call, event.completion))
+                    said = True
+                    yield event
+        except FusionError as error:
+            if said:
+                raise
+            answer = _instead(run, error)
+            yield TextDelta(answer.text)
+            yield Done(await self._end(run, call, answer))
+
+    async def begin(self, request: Request, call: Call) -> tuple[_Run, Call]:
+        """Ask the router. Raises Unsupported where no model can do what is asked."""
+        asked = question(request, self._catalog)
+        if not asked.candidates:
+            raise Unsupported("No model of the catalog takes this request's tools or images.")
+        asked, call = _within(asked, call)
+        plan = await self._router.decide(asked)
+        choice = plan.decision.choice
+        single = choice.kind == "one"
+        first = None if choice.kind == "panel" else choice.models[0]
+        return _Run(asked, plan, first, first if single else None), call
+
+    async def model_for(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """A model alone, for a fusion that is asked for by name; and the route to tell."""
+        run, _ = await self.begin(request, Call())
+        run.last = run.choice.models[-1]
+        return run.last, {"route": _told(run)}
+
+    def _answerer(self, run: _Run, request: Request) -> tuple[Answerer, Request]:
+        """Who gives the answer, after a cheap one has been doubted or where there is none."""
+        if run.choice.kind == "panel":
+            return self._panels, replace(request, model=FUSION + run.choice.panel)
+        run.last = run.choice.models[-1]
+        return self._models, replace(request, model=run.last)
+
+    async def _first(self, run: _Run, request: Request, call: Call) -> Completion | None:
+        """The cheap answer if it stands the look; None if the dear model must answer."""
+        first, second = run.choice.models
+        plan = run.plan
+        dear = next(one for one in plan.decision.singles if one.models == (second,))
+        asked = replace(request, model=first)
+        try:
+            answer = await self._models.complete(asked, call)
+        except FusionError as error:
+            run.stages = (Stage("answer", first, error=error.code),)
+            run.escalated = True
+            return None
+        least = needed(dear.quality, dear.cost, run.asked.objective)
+        judge = self._catalog.model_behind(self._catalog.roles.judge)
+        looker = Looker(self._models, judge, plan.signs)
+        prior = plan.predicted[first]
+        run.look = await looker.look(asked, call, answer, prior, run.asked.looks, least)
+        run.stages = (*answer.stages, *run.look.spent)
+        if run.look.belief < least:
+            run.escalated = True
+            return None
+        run.last = first
+        return replace(answer, stages=())
+
+    async def _end(self, run: _Run, call: Call, answer: Completion) -> Completion:
+        """The answer with its route, which is kept first: feedback may come at once."""
+        stages = (*run.stages, *answer.stages)
+        route = _route(run, call)
+        if run.look is not None:
+            run.learned += _lessons(run, run.look, route, answer)
+        tokens = [(s.model, s.usage.output) for s in stages]
+        flagships = sum(count for model, count in tokens if self._is_flagship(model))
+        run.learned.append(
+            Answered(
+                self._clock.now(),
+                run.plan.decision.gain,
+                sum(count for _, count in tokens),
+                flagships,
+                run.asked.objective.share,
+                run.plan.extra_usd,
+            )
+        )
+        try:
+            async with asyncio.timeout(KEEP_S):
+                await self._keep(route, run.learned)
+        except (FusionError, TimeoutError) as error:
+            # The answer is there and paid for; only its lesson is lost.
+            log.warning("the route of %s was not kept: %s", call.id, error or "too slow")
+        usage = sum((stage.usage for stage in stages), Usage()) if run.stages else answer.usage
+        extension = {**answer.extension, "route": _told(run)}
+        return replace(answer, stages=stages, usage=usage, extension=extension)
+
+    def _is_flagship(self, model: str) -> bool:
+        spec = self._catalog.models.get(model)
+        return spec is not None and spec.tier == "flagship"
+
+
+def _within(asked: Question, call: Call) -> tuple[Question, Call]:
+    """Both with the lower of the ceiling and the call's own cap."""
+    cap, ceiling = call.cost_cap_nano_usd, asked.objective.ceiling
+    if ceiling is not None:
+        cap = int(ceiling * NANO_PER_USD) if cap is None else min(cap, int(ceiling * NANO_PER_USD))
+    if cap is None:
+        return asked, call
+    objective = replace(asked.objective, ceiling=cap / NANO_PER_USD)
+    return replace(asked, objective=objective), replace(call, cost_cap_nano_usd=cap)
+
+
+def _route(run: _Run, call: Call) -> Route:
+    plan = run.plan
+    return Route(
+        project=call.project,
+        id=call.id,
+        first=run.first,
+        last=run.last,
+        context=plan.context,
+        eye=plan.eye,
+        expected=plan.expected,
+        predicted=plan.predicted,
+        known=plan.known,
+        propensity=plan.propensity,
+        shown=run.look.shown if run.look else {},
+    )
+
+
+def _lessons(run: _Run, look: Look, route: Route, answer: Completion) -> list[Event]:
+    """What a cascade taught before anybody judged its answer."""
+    assert run.first is not None and run.last is not None
+    predicted, learned = run.plan.predicted, list[Event]()
+    weight, score, signal = LOOK_WEIGHT, look.belief, "verification"
+    if run.last != run.first:
+        # The dear model is not always right; where both say the same, both may be wrong.
+        right = predicted[run.last]
+        same = say_the_same(look.answer.text, answer.text)
+        weight, score, signal = ESCALATION_WEIGHT, right if same else 1.0 - right, "escalation"
+        learned.append(Looked(look.shown, score))
+    lesson = route.lesson(run.first, score, weight)
+    learned.append(Judged(lesson, predicted[run.first], run.plan.propensity, signal))
+    return learned
+
+
+def _instead(run: _Run, error: FusionError) -> Completion:
+    """The doubted cheap answer, where the dear model gave none. Raises `error` without one."""
+    if run.look is None:
+        raise error
+    run.stages = (*run.stages, Stage("answer", run.choice.models[-1], error=error.code))
+    run.last = run.first
+    return replace(run.look.answer, stages=())
+
+
+def _told(run: _Run) -> dict[str, Any]:
+    """The route as the caller sees it."""
+    decision, choice = run.plan.decision, run.choice
+    low, high = choice.interval
+    told: dict[str, Any] = {
+        "kind": choice.kind,
+        "models": list(choice.models),
+        "model": run.last or FUSION + choice.panel,
+        "why": decision.reason,
+        "quality": round(choice.quality, 4),
+        "interval": [round(low, 4), round(high, 4)],
+        "cost_usd": round(choice.cost, 9) if choice.priced else None,
+        "far": decision.far,
+        "explored": run.plan.explored,
+        "propensity": round(run.plan.propensity, 6),
+    }
+    if choice.panel:
+        told["panel"] = choice.panel
+    if run.look is not None:
+        told["look"] = {
+            "signs": dict(run.look.shown),
+            "belief": round(run.look.belief, 4),
+            "escalated": run.escalated,
+        }
+    return told

@@ -1,0 +1,228 @@
+"""`fusion/auto` end to end, without Ray: the choice, the cascade, what is told and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from models.answerer import SystemClock
+from models.call import Call
+from models.catalog import Catalog
+from models.errors import BadRequest, Unavailable, Unsupported
+from models.fake import FakeModel
+from models.messages import Completion, Done, Request, ResponseFormat, RouteOptions, Tool, user
+from router.gain import GainModel
+from router.live import Answered, Event, Judged, LiveRouter, Looked, Plan, Question, blind
+from serve.auto.auto import Auto
+from serve.auto.events import Route
+from serve.pipeline import Models
+
+HARD, EASY = "What is 31 times 44, plus 12?", "Name a bird, no 31"
+
+
+@dataclass
+class World:
+    """Two fakes, a router in this process, and what was kept."""
+
+    catalog: Catalog
+    live: LiveRouter
+    small: FakeModel = field(default_factory=lambda: FakeModel("small", "A wren."))
+    large: FakeModel = field(default_factory=lambda: FakeModel("large", "A robin."))
+    kept: list[tuple[Route, Sequence[Event]]] = field(default_factory=list)
+    chance: float = 0.99
+
+    async def decide(self, question: Question) -> Plan:
+        return self.live.decide(question, now=0.0, chance=self.chance)
+
+    async def keep(self, route: Route, happened: Sequence[Event]) -> None:
+        self.kept.append((route, happened))
+
+    @property
+    def auto(self) -> Auto:
+        models = Models(self.catalog, {"small": self.small, "large": self.large})
+        panels = FakeModel("writer", "Both agree.")
+        return Auto(self.catalog, models, panels, self, self.keep, SystemClock())
+
+    async def ask(self, prompt: str, **route: float) -> Completion:
+        request = Request("fusion/auto", (user(prompt),), route=RouteOptions(**route))  # type: ignore[arg-type]
+        return await self.auto.complete(request, Call(id="req_1", project="mine"))
+
+    def rule(self, **rules: object) -> None:
+        changed = self.catalog.router.model_copy(update=rules)
+        self.catalog = self.catalog.model_copy(update={"router": changed})
+
+
+@pytest.fixture
+def world(catalog: Catalog, weights: GainModel) -> World:
+    made = World(catalog, LiveRouter(weights))
+    made.rule(verify=())
+    return made
+
+
+async def test_easy_goes_to_the_cheap_model_and_hard_to_the_dear_one(world: World) -> None:
+    assert (await world.ask(EASY)).model == "small"
+    answer = await world.ask(HARD)
+    assert answer.model == "large"
+    route = answer.extension["route"]
+    assert route["kind"] == "one"
+    assert route["models"] == ["large"]
+    assert "right answer is worth" in route["why"]
+    assert route["interval"][0] <= route["quality"] <= route["interval"][1]
+
+
+async def test_the_knob_and_the_ceiling_are_the_requests_own(world: World) -> None:
+    assert (await world.ask(HARD, quality=0.0)).model == "small"
+    assert (await world.ask(EASY, quality=1.0)).model == "large"
+    assert (await world.ask(HARD, quality=1.0, max_usd=0.0001)).model == "small"
+
+
+async def test_a_ceiling_binds_every_call_beneath(world: World) -> None:
+    await world.ask(HARD, max_usd=1)
+    assert world.large.calls[0][1].cost_cap_nano_usd == 1_000_000_000
+
+
+async def test_what_happened_is_kept_before_the_answer_is_given(world: World) -> None:
+    await world.ask(HARD)
+    ((route, happened),) = world.kept
+    assert (route.project, route.id, route.last) == ("mine", "req_1", "large")
+    (answered,) = happened
+    assert isinstance(answered, Answered)
+    lesson = route.judged(0.0)[0]
+    assert isinstance(lesson, Judged)
+    assert (lesson.lesson.model, lesson.lesson.score) == ("large", 0.0)
+
+
+async def test_a_store_that_is_down_does_not_stop_an_answer(world: World) -> None:
+    async def broken(route: Route, happened: Sequence[Event]) -> None:
+        raise Unavailable("The store is down.")
+
+    world.keep = broken  # type: ignore[method-assign]
+    assert (await world.ask(EASY)).text == "A wren."
+
+
+class TestCascade:
+    """The small model answers first, and its answer is looked at."""
+
+    @pytest.fixture
+    def world(self, catalog: Catalog, weights: GainModel) -> World:
+        made = World(catalog, LiveRouter(weights))
+        made.rule(verify=("checker", "agreement"))
+        return made
+
+    async def cascade(self, world: World, request: Request) -> Completion:
+        """Whatever the router thinks, so that the run is tested and not the choice."""
+        choose = world.decide
+
+        async def forced(question: Question) -> Plan:
+            plan = await choose(question)
+            cascades = [o for o in plan.decision.options if o.kind == "cascade"]
+            return replace(plan, decision=replace(plan.decision, choice=cascades[0]))
+
+        world.decide = forced  # type: ignore[method-assign]
+        return await world.auto.complete(request, Call(id="req_1"))
+
+    def request(self, prompt: str = EASY, schema: object = None) -> Request:
+        shape = ResponseFormat("json_schema", schema=schema) if schema else None  # type: ignore[arg-type]
+        route = RouteOptions(quality=0.6)
+        return Request("fusion/auto", (user(prompt),), route=route, response_format=shape)
+
+    async def test_a_good_cheap_answer_is_given(self, world: World) -> None:
+        answer = await self.cascade(world, self.request())
+        assert answer.text == "A wren."
+        look = answer.extension["route"]["look"]
+        assert look["escalated"] is False
+        assert look["signs"]["finished"] is True
+        assert not world.large.calls
+
+    async def test_json_of_the_wrong_shape_is_escalated(self, world: World) -> None:
+        world.small.reply, world.large.reply = '{"bird": 1}', '{"bird": "wren"}'
+        schema = {"type": "object", "properties": {"bird": {"type": "string"}}}
+        answer = await self.cascade(world, self.request(HARD, schema))
+        assert answer.text == '{"bird": "wren"}'
+        look = answer.extension["route"]["look"]
+        assert look["signs"]["valid"] is False
+        assert look["escalated"] is True
+        route, happened = world.kept[0]
+        assert (route.first, route.last) == ("small", "large")
+        assert [type(event) for event in happened] == [Looked, Judged, Answered]
+        answered = happened[-1]
+        assert isinstance(answered, Answered)
+
+    async def test_wrong_sums_are_escalated(self, world: World) -> None:
+        world.small.reply = "It is 31 * 44 + 12 = 1000"
+        answer = await self.cascade(world, self.request(HARD))
+        assert answer.text == "A robin."
+        assert answer.extension["route"]["look"]["signs"]["sums"] is False
+
+    async def test_a_dear_model_that_fails_leaves_the_cheap_answer(self, world: World) -> None:
+        world.small.reply = "It is 31 * 44 + 12 = 1000"
+        world.large.reply = Unavailable("gone")
+        answer = await self.cascade(world, self.request(HARD))
+        assert answer.text == "It is 31 * 44 + 12 = 1000"
+        assert answer.stages[-1].error == "unavailable"
+
+    async def test_a_cheap_model_that_fails_is_escalated(self, world: World) -> None:
+        world.small.reply = Unavailable("gone")
+        answer = await self.cascade(world, self.request(HARD))
+        assert answer.text == "A robin."
+        assert answer.stages[0].error == "unavailable"
+
+    async def test_a_stream_of_a_cascade_is_the_answer_that_stood(self, world: World) -> None:
+        world.live = LiveRouter(world.live.model)
+        request = replace(self.request(), route=RouteOptions(quality=0.6))
+        events = [event async for event in world.auto.stream(request, Call())]
+        done = events[-1]
+        assert isinstance(done, Done)
+        assert done.completion.text == "A wren."
+
+
+async def test_tools_are_never_a_cascade_and_need_a_model_that_takes_them(world: World) -> None:
+    request = Request("fusion/auto", (user(HARD),), tools=(Tool("look"),))
+    assert (await world.auto.complete(request, Call())).model == "large"
+    world.catalog = Catalog.model_validate(
+        {"models": {"small": {"engine": "fake"}}, "roles": {"judge": "small"}}
+    )
+    with pytest.raises(Unsupported, match="No model of the catalog"):
+        await world.auto.complete(request, Call())
+
+
+async def test_a_catalog_with_one_model(world: World) -> None:
+    world.catalog = Catalog.model_validate(
+        {"models": {"small": {"engine": "fake"}}, "roles": {"judge": "small"}}
+    )
+    assert (await world.ask(HARD)).model == "small"
+
+
+async def test_exploring_tries_another_model_and_says_so(world: World) -> None:
+    world.rule(explore=0.1, explore_usd_per_day=1.0)
+    world.chance = 0.05
+    answer = await world.ask(EASY)
+    route = answer.extension["route"]
+    assert (answer.model, route["explored"], route["propensity"]) == ("large", True, 0.1)
+    world.rule(explore=0.1, explore_usd_per_day=0.0)
+    answer = await world.ask(EASY)
+    assert (answer.model, answer.extension["route"]["propensity"]) == ("small", 1.0)
+
+
+async def test_far_from_everything_it_says_so(world: World) -> None:
+    answer = await world.ask("这是一个没有空格的句子吗？" * 30)
+    assert answer.extension["route"]["far"] is True
+    assert "unlike anything seen" in answer.extension["route"]["why"]
+
+
+async def test_a_kind_of_subtask_that_does_not_exist(world: World) -> None:
+    with pytest.raises(BadRequest, match="No kind of subtask"):
+        await world.ask(EASY, kind="sing")  # type: ignore[arg-type]
+
+
+def test_without_a_router_price_and_strength_decide(catalog: Catalog) -> None:
+    from serve.auto.question import question
+
+    asked = question(Request("fusion/auto", (user(EASY),)), catalog)
+    plan = blind(asked)
+    assert plan.decision.far
+    assert "could not be asked" in plan.decision.reason
+    cheap = blind(replace(asked, objective=replace(asked.objective, quality=0.0)))
+    assert cheap.decision.choice.models == ("small",)
