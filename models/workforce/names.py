@@ -27,7 +27,8 @@ def application_name(name: str, spec: VllmModel | FakeModelSpec) -> str:
     Another specification is another application, so that a changed model can start beside the
     one that it replaces.
     """
-    seen = spec.model_dump(mode="json", exclude=_OUTSIDE)
+    # Without defaults, so that a version of the program with more keys names it the same.
+    seen = spec.model_dump(mode="json", exclude=_OUTSIDE, exclude_defaults=True)
     digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:8]
     return f"model-{re.sub(r'[^A-Za-z0-9._-]+', '--', name)}-{digest}"
 
