@@ -19,8 +19,8 @@ from models.catalog import Catalog
 from models.fake import FakeModel
 from serve.access.caller import Caller
 from serve.editions.edition import Edition, Fixed
-from serve.gateway.batches import BatchesRoom
-from serve.gateway.files import FilesRoom
+from serve.gateway.rooms.batches import BatchesRoom
+from serve.gateway.rooms.files import FilesRoom
 from serve.gateway.site import Room, site
 from serve.jobs.batches import Batches
 from serve.jobs.fake import FakeAsker

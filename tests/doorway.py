@@ -24,9 +24,9 @@ from serve.access.caller import Caller
 from serve.editions.edition import Edition, Fixed
 from serve.gateway.count import TokenCount
 from serve.gateway.door import Door
-from serve.gateway.names import Names
+from serve.gateway.rooms.names import Names
+from serve.gateway.rooms.vitals import Vitals
 from serve.gateway.site import Room, site
-from serve.gateway.vitals import Vitals
 from serve.gateway.watch import Watch
 
 

@@ -28,13 +28,13 @@ from serve.control.entrance import Entrance
 from serve.control.idempotency import Idempotent
 from serve.control.policed import Policed
 from serve.control.policy.catalog import rules
-from serve.control.rooms import ApprovalsRoom
 from serve.control.sessions.memory import StoredAnswers
 from serve.control.sessions.remembering import Remembering
-from serve.control.sessions.room import SessionsRoom
 from serve.control.sessions.store import Sessions
 from serve.editions.edition import Edition, Fixed
 from serve.gateway.door import Door
+from serve.gateway.rooms.approvals import ApprovalsRoom
+from serve.gateway.rooms.sessions import SessionsRoom
 from serve.gateway.site import site
 from serve.gateway.watch import Watch
 from serve.store import migrate

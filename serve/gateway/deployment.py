@@ -16,23 +16,24 @@ from serve import parts
 from serve.access.book import KeyBook
 from serve.access.guard import Guard
 from serve.auto.notebook import Notebook
-from serve.auto.room import RouterRoom
-from serve.control.rooms import ApprovalsRoom
 from serve.control.sessions.memory import StoredAnswers
-from serve.control.sessions.room import SessionsRoom
 from serve.fusion.record import Records
-from serve.gateway.batches import BatchesRoom
-from serve.gateway.catalog import CatalogRoom
 from serve.gateway.count import TokenCount
 from serve.gateway.door import Door
-from serve.gateway.files import FilesRoom
-from serve.gateway.fusions import FusionsRoom
-from serve.gateway.keys import KeysRoom
 from serve.gateway.metrics import ClusterMetrics, RayRecorder
-from serve.gateway.names import Names
-from serve.gateway.plans import PlansRoom
+from serve.gateway.rooms.approvals import ApprovalsRoom
+from serve.gateway.rooms.batches import BatchesRoom
+from serve.gateway.rooms.catalog import CatalogRoom
+from serve.gateway.rooms.files import FilesRoom
+from serve.gateway.rooms.fusions import FusionsRoom
+from serve.gateway.rooms.keys import KeysRoom
+from serve.gateway.rooms.names import Names
+from serve.gateway.rooms.plans import PlansRoom
+from serve.gateway.rooms.router import RouterRoom
+from serve.gateway.rooms.sessions import SessionsRoom
+from serve.gateway.rooms.usage import UsageRoom
+from serve.gateway.rooms.vitals import Vitals
 from serve.gateway.site import Room, site
-from serve.gateway.vitals import Vitals
 from serve.gateway.watch import Watch
 from serve.house import House
 from serve.jobs.asking import Ask, Desk, Reply
@@ -40,7 +41,6 @@ from serve.jobs.batches import Batches
 from serve.jobs.files import Files
 from serve.jobs.starter import RayJobs
 from serve.money.replicas import ReplicaHours
-from serve.money.room import UsageRoom
 from serve.pipeline import Pipeline
 from serve.plans.record import PlanBook
 from serve.remote import RemoteJudge, RemoteRouter

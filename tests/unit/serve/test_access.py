@@ -20,7 +20,7 @@ from serve.access import keys, secret
 from serve.access.book import KeyBook
 from serve.access.caller import Caller
 from serve.access.guard import KEPT_S, Guard
-from serve.gateway.keys import KeysRoom
+from serve.gateway.rooms.keys import KeysRoom
 from serve.gateway.site import site
 from serve.store.database import Database
 

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from models.errors import ApprovalNeeded
 from serve.access.caller import Caller
 from serve.cli import app
-from serve.control.rooms import ApprovalsRoom
 from serve.editions.edition import Edition, Fixed
 from serve.gateway import errors
+from serve.gateway.rooms.approvals import ApprovalsRoom
 from serve.gateway.site import site
 
 FREEZE = {"budget": {"kind": "spend", "limit_usd": 1}}

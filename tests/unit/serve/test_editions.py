@@ -18,7 +18,7 @@ from serve.access.caller import Caller
 from serve.editions.changes import changes
 from serve.editions.edition import Edition, Editions
 from serve.editions.history import History
-from serve.gateway.catalog import CatalogRoom
+from serve.gateway.rooms.catalog import CatalogRoom
 from serve.gateway.site import site
 
 RAW: dict[str, Any] = {

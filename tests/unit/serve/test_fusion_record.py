@@ -26,7 +26,7 @@ from serve.fusion.fusion import Fusion
 from serve.fusion.judge import ModelJudge
 from serve.fusion.plan import make
 from serve.fusion.record import Record, Records
-from serve.gateway.fusions import FusionsRoom
+from serve.gateway.rooms.fusions import FusionsRoom
 from serve.gateway.site import site
 from serve.pipeline import Models
 from serve.store import schema

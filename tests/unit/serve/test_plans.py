@@ -23,7 +23,7 @@ from models.fake import FakeModel
 from models.messages import Completion, Done, PlanOptions, Progress, Request, Stage, user
 from serve.access.caller import Caller
 from serve.editions.edition import Edition, Fixed
-from serve.gateway.plans import PlansRoom
+from serve.gateway.rooms.plans import PlansRoom
 from serve.gateway.site import site
 from serve.plans import reading, templates
 from serve.plans.graph import parse

@@ -19,12 +19,12 @@ from models.answerer import SystemClock
 from models.errors import BadRequest
 from serve.access.caller import Caller
 from serve.cli import app
+from serve.gateway.rooms.usage import UsageRoom
 from serve.gateway.site import site
 from serve.money import usage
 from serve.money.bank import Bank, Lease
 from serve.money.journal import Left
 from serve.money.ledger import Entry, Limit
-from serve.money.room import UsageRoom
 from serve.store.database import Database
 
 CENT = 10_000_000

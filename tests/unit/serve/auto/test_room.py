@@ -19,9 +19,9 @@ from router.live import LiveRouter, Plan, Question
 from serve.access.caller import Caller
 from serve.auto.mind import Mind
 from serve.auto.notebook import Notebook
-from serve.auto.room import RouterRoom
 from serve.editions.edition import Edition, Fixed
 from serve.fusion.judge import ModelJudge
+from serve.gateway.rooms.router import RouterRoom
 from serve.gateway.site import site
 from serve.pipeline import Models, Pipeline
 from serve.store.database import Database

@@ -22,9 +22,9 @@ from serve.gateway import chat
 from serve.gateway import door as doors
 from serve.gateway import watch as watches
 from serve.gateway.door import Door
-from serve.gateway.names import Names
+from serve.gateway.rooms.names import Names
+from serve.gateway.rooms.vitals import Vitals
 from serve.gateway.site import site
-from serve.gateway.vitals import Vitals
 from serve.gateway.watch import Watch
 
 CATALOG = Catalog.model_validate(

@@ -18,8 +18,8 @@ from models.catalog import Catalog
 from models.fake import FakeModel
 from serve.access.caller import Caller
 from serve.editions.edition import Edition, Fixed
-from serve.gateway.batches import BatchesRoom
-from serve.gateway.files import FilesRoom
+from serve.gateway.rooms.batches import BatchesRoom
+from serve.gateway.rooms.files import FilesRoom
 from serve.gateway.site import site
 from serve.jobs import files as limits
 from serve.jobs.asking import Desk

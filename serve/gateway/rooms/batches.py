@@ -19,7 +19,7 @@ from serve.access.caller import Caller, caller
 from serve.editions.edition import Current
 from serve.gateway import body
 from serve.gateway.dialects import DIALECTS
-from serve.gateway.files import number, page
+from serve.gateway.rooms.files import number, page
 from serve.jobs import purse
 from serve.jobs.batch import Batch, Spec, seconds
 from serve.jobs.batches import Batches
