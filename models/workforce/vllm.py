@@ -56,6 +56,9 @@ class VllmReplica:
 
             async def _start_engine(self) -> None:
                 await self.engine.start()
+                # Ray 2.60 looks for it under the name that it had before vLLM 0.29.
+                state = self.engine._app_state
+                self.engine._oai_serving_tokenization = state.serving_tokenization
 
         self._request = ChatCompletionRequest
         self._counted = TokenizeChatRequest
