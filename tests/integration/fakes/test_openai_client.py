@@ -142,7 +142,7 @@ def test_an_unknown_model_is_404(server: Server) -> None:
     assert caught.value.code == "model_not_found"
 
 
-@pytest.mark.parametrize("model", ["nobody", "fusion/nobody", "fusion/plan"])
+@pytest.mark.parametrize("model", ["nobody", "fusion/nobody"])
 def test_an_error_before_the_first_token_is_a_status_for_streams_too(
     server: Server, model: str
 ) -> None:

@@ -21,8 +21,8 @@ async def test_a_batch_is_worked_through_and_resumed_on_postgresql() -> None:
     binaries = postgres.programs()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
-    with postgres.server(binaries) as url:
-        async with stores.empty(url) as database:
+    with postgres.server(binaries) as server:
+        async with stores.empty(server.url) as database:
             clock = SystemClock()
             batches, files = Batches(database, clock), Files(database, clock)
             draft = files.draft()
