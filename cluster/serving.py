@@ -40,7 +40,8 @@ def deploy(made: Installation, applications: Sequence[Mapping[str, Any]]) -> Non
             f"Serve did not take the application ({type(error).__name__}): {launch.ended(made)}"
         ) from None
     if response.status_code != 200:
-        raise launch.LaunchError(f"Serve did not take the application: {response.text[:500]}")
+        why = readable_cause(response.text)
+        raise launch.LaunchError(f"Serve did not take the application: {why}")
 
 
 def deployed(made: Installation) -> dict[str, dict[str, Any]]:
