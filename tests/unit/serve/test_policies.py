@@ -392,7 +392,8 @@ def test_a_trusted_model_may_see_all() -> None:
 
 
 def test_a_private_key_goes_as_a_whole() -> None:
-    key = "-----BEGIN RSA " "PRIVATE KEY-----\nMIIEow\nIBAAKC\n-----END RSA PRIVATE KEY-----"
+    kind = "RSA PRIVATE KEY"
+    key = f"-----BEGIN {kind}-----\nMIIEow\nIBAAKC\n-----END {kind}-----"
     assert findings.redact(f"use {key}!", ("secrets",)) == "use [secrets removed]!"
 
 
