@@ -129,6 +129,7 @@ async def _json(model: Answerer, name: str) -> str:
 
 def _asking(name: str, question: str, **fields: object) -> Request:
     sampling = Sampling(max_tokens=MAX_TOKENS)
+    # The checker cannot see that the callers above name only fields of a request.
     return Request(name, (user(question),), sampling, **fields)  # type: ignore[arg-type]
 
 

@@ -94,7 +94,7 @@ class FusionScaling:
         self._state, self.last = decision.state, decision
         try:
             self._tell(decision, seen)
-        except Exception:
+        except Exception:  # a policy that raises leaves its application DEPLOYING for ever
             self._complain("the scaling decision cannot be shown in the metrics")
         return decision.replicas, {"why": decision.why, "backlog_s": decision.backlog_s}
 
