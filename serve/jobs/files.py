@@ -18,7 +18,7 @@ from serve.jobs.batch import micro
 from serve.store.database import Database
 from serve.store.schema import file_parts, files
 
-PART = 1 << 20
+PART = 1 << 17
 #: The largest file, in bytes: what OpenAI allows for a batch's input.
 MAX_BYTES = 200_000_000
 #: How long pieces without a file are kept: an upload may be slow.
@@ -62,7 +62,9 @@ class Draft:
             await self._part(len(self._rest))
 
     async def _part(self, size: int) -> None:
-        await self.files.add_part(self.id, self._parts, bytes(self._rest[:size]))
+        with memoryview(self._rest) as rest:
+            piece = bytes(rest[:size])
+        await self.files.add_part(self.id, self._parts, piece)
         del self._rest[:size]
         self._parts += 1
 
@@ -152,17 +154,19 @@ class Files:
     async def content(self, file: str) -> AsyncIterator[bytes]:
         """The whole file, piece by piece."""
         number = 0
-        while (data := await self._part(file, number)) is not None:
+        while data := await self._part(file, number, 0, PART):
             yield data
             number += 1
 
     async def read(self, file: str, start: int, size: int) -> bytes:
         """These bytes of it."""
-        found = bytearray()
-        for number in range(start // PART, (start + size - 1) // PART + 1):
-            found += await self._part(file, number) or b""
-        offset = start % PART
-        return bytes(found[offset : offset + size])
+        end, found = start + size, []
+        while start < end:
+            number, offset = divmod(start, PART)
+            most = min(PART - offset, end - start)
+            found.append(await self._part(file, number, offset, most))
+            start += most
+        return b"".join(found)
 
     async def sweep(self) -> None:
         """Remove what has expired, and what broken uploads left."""
@@ -179,14 +183,15 @@ class Files:
             found = [*expired, *lost]
         await self.remove(found)
 
-    async def _part(self, file: str, number: int) -> bytes | None:
+    async def _part(self, file: str, number: int, offset: int, size: int) -> bytes:
+        """Bytes of one piece, cut out by the database. None are there past the end."""
         async with self._database.read() as connection:
             data: bytes | None = await connection.scalar(
-                sa.select(file_parts.c.data).where(
+                sa.select(sa.func.substr(file_parts.c.data, offset + 1, size)).where(
                     file_parts.c.file == file, file_parts.c.number == number
                 )
             )
-        return data
+        return data or b""
 
     async def remove(self, names: Iterable[str]) -> None:
         """Whosever they are; one that is not there is gone already."""

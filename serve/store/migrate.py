@@ -21,20 +21,20 @@ from serve.store.database import Database
 _LOCK = 7_046_029_254_386_353_131  # any number, the same in every process
 
 
-async def upgrade(database: Database) -> None:
-    """Apply every migration that this database lacks. Two processes at once are one after the
-    other. Raises ValueError if a newer version of this program has used it."""
+async def upgrade(database: Database, to: str = "head") -> None:
+    """Apply every migration that this database lacks, up to a revision. Two processes at once are
+    one after the other. Raises ValueError if a newer version of this program has used it."""
     async with database.write() as connection:
         if not database.is_sqlite:
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-        await connection.run_sync(_run)
+        await connection.run_sync(_run, to)
 
 
-def _run(connection: sa.Connection) -> None:
+def _run(connection: sa.Connection, to: str) -> None:
     config = _config()
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
     except CommandError as error:
         raise ValueError(
             f"The store was made by a newer version of this program ({error})."

@@ -10,7 +10,9 @@ import pytest
 import sqlalchemy as sa
 import stores
 
+from models.answerer import SystemClock
 from models.errors import StoreUnavailable, Unavailable
+from serve.jobs.files import Files
 from serve.store import migrate, schema
 from serve.store.database import Database, parse
 
@@ -27,6 +29,23 @@ async def test_migrations_make_what_the_schema_says(database: Database) -> None:
 
 async def test_a_second_upgrade_changes_nothing(database: Database) -> None:
     await migrate.upgrade(database)
+
+
+async def test_files_in_larger_pieces_are_cut_into_smaller_ones(tmp_path: Path) -> None:
+    made, mib = Database(f"sqlite:///{tmp_path}/old.db"), 1 << 20
+    await migrate.upgrade(made, to="0010")
+    content = b"".join(b"%d," % number for number in range(400_000))
+    assert mib < len(content) < 3 * mib
+    async with made.write() as connection:
+        for number in range(3):
+            data = content[number * mib : (number + 1) * mib]
+            part = {"file": "f", "number": number, "at": 1, "data": data}
+            await connection.execute(sa.insert(schema.file_parts).values(part))
+    await migrate.upgrade(made)
+    files = Files(made, SystemClock())
+    assert b"".join([piece async for piece in files.content("f")]) == content
+    assert await files.read("f", mib - 7, 300_000) == content[mib - 7 :][:300_000]
+    await made.close()
 
 
 async def test_a_store_of_a_newer_version_is_refused(database: Database) -> None:
