@@ -13,10 +13,16 @@ from models.errors import StoreUnavailable
 from serve.control.policy.engine import Ruling
 from serve.store.database import Database
 from serve.store.schema import audit
+from serve.store.steps import Steps, Values
 
 #: How long an allow may wait to be written with others. A deny or an ask never waits.
 GATHER_S = 0.2
 PAGE = 500
+_INSERT = """
+insert into audit
+(at, request, call, project, "key", session, phase, model, policy, decision, reason)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
 
 
 class Audit:
@@ -25,7 +31,7 @@ class Audit:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._gathered: list[dict[str, Any]] = []
+        self._gathered: list[Values] = []
         self._flushing: asyncio.Task[None] | None = None
 
     async def record(self, ruling: Ruling) -> None:
@@ -70,27 +76,27 @@ class Audit:
             with suppress(StoreUnavailable):  # kept, and tried again
                 await self.flush()
 
-    async def _write(self, rows: list[dict[str, Any]]) -> None:
-        async with self._database.write() as connection:
-            await connection.execute(sa.insert(audit), rows)
+    async def _write(self, rows: list[Values]) -> None:
+        def steps() -> Steps[None]:
+            yield _INSERT, rows
+
+        await self._database.run(steps())
 
 
-def _rows(ruling: Ruling) -> list[dict[str, Any]]:
+def _rows(ruling: Ruling) -> list[Values]:
+    """In the order of `_INSERT`."""
     event = ruling.event
     call = event.call
+    whose = (call.request or call.id, call.id, call.project, call.key, call.session)
+    what = (event.phase, event.model or event.request.model)
     return [
-        {
-            "at": round(event.at * 1e6),
-            "request": call.request or call.id,
-            "call": call.id,
-            "project": call.project,
-            "key": call.key,
-            "session": call.session,
-            "phase": event.phase,
-            "model": event.model or event.request.model,
-            "policy": said.policy,
-            "decision": said.verdict.decision,
-            "reason": said.verdict.reason,
-        }
+        (
+            round(event.at * 1e6),
+            *whose,
+            *what,
+            said.policy,
+            said.verdict.decision,
+            said.verdict.reason,
+        )
         for said in ruling.said
     ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from models.answerer import Clock
 from models.call import Call
+from models.errors import StoreUnavailable
 from models.flagship.client import new_client
 from serve.control import sweep
 from serve.control.approvals import Approvals
@@ -22,6 +23,9 @@ from serve.control.webhook import Webhook
 from serve.editions.edition import Current
 from serve.store.database import Database
 
+#: Seconds between the tries to give back what a call held, while the store does not answer. What
+#: cannot be given back ends by its own time.
+RETRIES_S = (0.1, 1.0, 5.0, 15.0, 60.0)
 #: Asks of calls within requests that are kept, where a request did not need to know.
 MOST_ASKS = 1000
 
@@ -51,35 +55,42 @@ class Control:
         asked = [await _asked(policy, event) for policy in concerned]
         names = [name for policy in asked for name in policy.counters(event)]
         if names:
-            ruling = await self.counters.judged(
-                names,
-                event.token,
-                event.at,
-                lambda state: evaluate(asked, event, state),
-                over=event.phase == "response",
-            )
+            ruling = await self._judged(asked, event, names)
         else:
-            # Nothing is counted, so there is nothing that others could change meanwhile.
+            # Nothing is looked at that others could change meanwhile.
             ruling = evaluate(asked, event, State())
+            if ruling.changes:
+                # A session's turn, which comes next, is flushed and flushes this with it.
+                flushed = event.call.session is None
+                await self.counters.end(event.token, ruling.changes, flushed=flushed)
         await self.audit.record(ruling)
         return ruling
 
+    async def _judged(self, policies: Sequence[Policy], event: Event, names: list[str]) -> Ruling:
+        try:
+            return await self.counters.judged(
+                names, event.token, event.at, lambda state: evaluate(policies, event, state)
+            )
+        except asyncio.CancelledError:
+            self.release(event)  # what nobody waits for any more may be held all the same
+            raise
+
     def release(self, event: Event, *, settle: bool = False) -> None:
-        """Give back soon what this event holds. Returns at once, so that it may stand where a
-        call is being cancelled."""
+        """Give back soon what this event holds, or count it as used. Returns at once, so that it
+        may stand where a call is being cancelled."""
 
         async def done() -> None:
-            await self.counters.release(event.token, settle=settle)
+            for wait_s in RETRIES_S:
+                try:
+                    await self.counters.release(event.token, settle=settle)
+                except StoreUnavailable:
+                    await self.clock.sleep(wait_s)
+                else:
+                    return
 
         task = asyncio.create_task(done())
         self._later.add(task)
-        task.add_done_callback(self._over)
-
-    def _over(self, task: asyncio.Task[None]) -> None:
-        self._later.discard(task)
-        # A hold that could not be given back ends by its own time.
-        if not task.cancelled():
-            task.exception()
+        task.add_done_callback(self._later.discard)
 
     def remember(self, call: Call, asked: Asked) -> None:
         """Keep that a call within a request had to ask, for as long as that may matter."""

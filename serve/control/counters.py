@@ -2,122 +2,108 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve.control.policy.engine import Ruling
 from serve.control.policy.values import Add, Change, Count, Hold, Put, State
 from serve.store.database import Database
-from serve.store.schema import counter_holds, counters
+from serve.store.schema import counters
+from serve.store.steps import READ, How, Steps, marks
 
 #: A million millionths.
 _MICROS = 1_000_000
+_PUT = """
+insert into counters (name, value) values (?, ?)
+on conflict (name) do update set value = excluded.value
+"""
+_ADD = """
+insert into counters (name, value) values (?, ?)
+on conflict (name) do update set value = counters.value + excluded.value
+"""
+_HOLD = """
+insert into counter_holds (holder, counter, amount, until) values (?, ?, ?, ?)
+on conflict (holder, counter) do update set amount = excluded.amount, until = excluded.until
+"""
+_READ = """
+select name, value, 0 from counters where name in ({names})
+union all
+select counter, 0, cast(sum(amount) as bigint) from counter_holds
+where counter in ({names}) and until > ? group by counter
+"""
+_RELEASE = "delete from counter_holds where holder = ? returning counter, amount"
 
 
 class Counters:
     """Nobody else reads or changes a counter between a verdict on it and the change that follows,
-    in whatever process: so what many calls count at the same time is never lost."""
+    in whatever process: so what many calls count at the same time is never lost.
+
+    What is counted before a call is not flushed: a database that crashes breaks off such calls.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def judged(
-        self,
-        names: Iterable[str],
-        holder: str,
-        now: float,
-        judge: Callable[[State], Ruling],
-        *,
-        over: bool = False,
+        self, names: Iterable[str], holder: str, now: float, judge: Callable[[State], Ruling]
     ) -> Ruling:
-        """The ruling of `judge` on these counters, and its changes made. With `over`, `holder`
-        holds nothing any more."""
+        """The ruling of `judge` on these counters, and its changes made."""
         wanted = sorted(set(names))
-        async with self._database.write() as connection:
-            if not self._database.is_sqlite:
-                await _lock(connection, wanted)
-            ruling = judge(await _read(connection, wanted, now))
-            for change in ruling.changes:
-                await self._apply(connection, change, holder)
-            if over:
-                mine = counter_holds.c.holder == holder
-                await connection.execute(sa.delete(counter_holds).where(mine))
+
+        def steps() -> Steps[Ruling]:
+            ruling = judge((yield from _read(wanted, now)))
+            yield from _change(ruling.changes, holder)
             return ruling
 
-    async def read(self, names: Iterable[str], now: float) -> State:
-        async with self._database.read() as connection:
-            return await _read(connection, sorted(set(names)), now)
+        return await self._database.run(steps(), How(locks=wanted, flushed=False))
 
-    async def put(self, connection: AsyncConnection, name: str, value: int) -> None:
-        """Set a counter within somebody's transaction."""
-        await self._upsert(connection, name, value, value)
+    async def read(self, names: Iterable[str], now: float) -> State:
+        return await self._database.run(_read(sorted(set(names)), now), READ)
+
+    async def end(self, holder: str, changes: Sequence[Change], *, flushed: bool) -> None:
+        """Make these changes, and give back all that `holder` holds."""
+
+        def steps() -> Steps[None]:
+            yield from _change(changes, holder)
+            yield _RELEASE, (holder,)
+
+        await self._database.run(steps(), How(flushed=flushed))
 
     async def release(self, holder: str, *, settle: bool = False) -> None:
         """Give back all that `holder` holds; or, with `settle`, count it as used."""
-        mine = counter_holds.c.holder == holder
-        async with self._database.write() as connection:
-            held = (await connection.execute(sa.select(counter_holds).where(mine))).all()
-            if settle:
-                for row in held:
-                    await self._apply(connection, Add(row.counter, row.amount), holder)
-            if held:
-                await connection.execute(sa.delete(counter_holds).where(mine))
 
-    async def _apply(self, connection: AsyncConnection, change: Change, holder: str) -> None:
+        def steps() -> Steps[None]:
+            held = yield _RELEASE, (holder,)
+            if settle:
+                yield from _change([Add(counter, amount) for counter, amount in held], holder)
+
+        await self._database.run(steps())
+
+    async def put(self, connection: AsyncConnection, name: str, value: int) -> None:
+        """Set a counter within somebody's transaction."""
+        insert = self._database.insert(counters).values(name=name, value=value)
+        await connection.execute(
+            insert.on_conflict_do_update(index_elements=["name"], set_={"value": value})
+        )
+
+
+def _read(names: Sequence[str], now: float) -> Steps[State]:
+    rows = yield _READ.format(names=marks(names)), (*names, *names, round(now * _MICROS))
+    counts: dict[str, Count] = {}
+    for name, value, held in rows:
+        known = counts.get(name, Count())
+        counts[name] = Count(known.value + value, known.held + held)
+    return State(counts)
+
+
+def _change(changes: Iterable[Change], holder: str) -> Steps[None]:
+    # Always in the same order: transactions that wait for each other's rows wait in turn.
+    for change in sorted(changes, key=lambda change: change.counter):
         match change:
             case Put(name, value):
-                await self._upsert(connection, name, value, value)
+                yield _PUT, (name, value)
             case Add(name, amount):
-                await self._upsert(connection, name, amount, counters.c.value + amount)
+                yield _ADD, (name, amount)
             case Hold(name, amount, until):
-                row = {"amount": amount, "until": round(until * _MICROS)}
-                insert = self._database.insert(counter_holds)
-                insert = insert.values(holder=holder, counter=name, **row)
-                await connection.execute(
-                    insert.on_conflict_do_update(index_elements=["holder", "counter"], set_=row)
-                )
-
-    async def _upsert(
-        self, connection: AsyncConnection, name: str, new: int, changed: object
-    ) -> None:
-        insert = self._database.insert(counters).values(name=name, value=new)
-        await connection.execute(
-            insert.on_conflict_do_update(index_elements=["name"], set_={"value": changed})
-        )
-
-
-async def _read(connection: AsyncConnection, names: list[str], now: float) -> State:
-    values = dict(
-        (
-            await connection.execute(
-                sa.select(counters.c.name, counters.c.value).where(counters.c.name.in_(names))
-            )
-        )
-        .tuples()
-        .all()
-    )
-    alive = (counter_holds.c.counter.in_(names)) & (counter_holds.c.until > round(now * _MICROS))
-    held = dict(
-        (
-            await connection.execute(
-                sa.select(counter_holds.c.counter, sa.func.sum(counter_holds.c.amount))
-                .where(alive)
-                .group_by(counter_holds.c.counter)
-            )
-        )
-        .tuples()
-        .all()
-    )
-    return State({n: Count(values.get(n, 0), int(held.get(n, 0))) for n in {*values, *held}})
-
-
-async def _lock(connection: AsyncConnection, names: list[str]) -> None:
-    """Locks by number, also for counters that have no row yet; always in the same order."""
-    numbers = sorted(
-        int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True) for name in names
-    )
-    for number in numbers:
-        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+                yield _HOLD, (holder, name, amount, round(until * _MICROS))

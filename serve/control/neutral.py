@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +18,11 @@ _ADAPTERS: dict[type, TypeAdapter[Any]] = {
 def write(record: Request | Call | Completion | Message) -> Any:
     """Without what is as it is by default."""
     return _ADAPTERS[type(record)].dump_python(record, mode="json", exclude_defaults=True)
+
+
+def dumps(record: Completion | Message) -> str:
+    """The same as text."""
+    return json.dumps(write(record))
 
 
 def request(data: Any) -> Request:

@@ -11,7 +11,6 @@ from models.call import Call
 from models.catalog import Catalog
 from models.errors import (
     BadRequest,
-    FusionError,
     NotFound,
     Overloaded,
     TooLarge,
@@ -44,12 +43,14 @@ class Policed:
 
     async def complete(self, request: Request, call: Call) -> Completion:
         event = await self._admitted(request, call)
+        over = False
         try:
             completion = await self._inner.complete(event.request, call)
+            over = True
+            return await self._answered(event, completion)
         except BaseException as error:
-            self._broke(event, error)
+            self._broke(event, error, over)
             raise
-        return await self._answered(event, completion)
 
     async def stream(self, request: Request, call: Call) -> Events:
         event = await self._admitted(request, call)
@@ -68,8 +69,7 @@ class Policed:
                             yield delta
                     yield one
         except BaseException as error:
-            if not over:
-                self._broke(event, error)
+            self._broke(event, error, over)
             raise
 
     async def _admitted(self, request: Request, call: Call) -> Event:
@@ -99,7 +99,7 @@ class Policed:
     async def _answered(self, event: Event, completion: Completion) -> Completion:
         """The answer, counted, and its tool calls judged. Raises what rules say against them."""
         now = self._control.clock.now()
-        said = replace(event, phase="response", at=now, completion=completion, worst_nano_usd=0)
+        said = replace(event, phase="response", at=now, completion=completion)
         ruling = await self._control.rule(self._rules, said)
         self._passed(ruling)
         for tool in completion.message.tool_calls:
@@ -107,12 +107,12 @@ class Policed:
             self._passed(await self._control.rule(self._rules, called))
         return completion
 
-    def _broke(self, event: Event, error: BaseException) -> None:
-        """No answer came. What it may have cost counts, unless nothing was begun."""
+    def _broke(self, event: Event, error: BaseException, over: bool) -> None:
+        """What it may have cost counts, unless nothing was begun. (Nothing is held any more, and so
+        nothing counts twice, if only a rule objected to the answer.)"""
         if not any(rule.concerns(event) for rule in self._rules):
             return
-        free = isinstance(error, _FREE) and isinstance(error, FusionError)
-        self._control.release(event, settle=not free)
+        self._control.release(event, settle=over or not isinstance(error, _FREE))
 
     def _worst(self, model: str, request: Request) -> int:
         """The most that the call can cost, whichever of the model's stand-ins answers."""

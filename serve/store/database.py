@@ -2,15 +2,17 @@
 
 `read()` and `write()` are transactions. A write locks before it reads: on SQLite the whole file
 (`BEGIN IMMEDIATE`), on PostgreSQL the rows that are selected `FOR UPDATE`. So what a decision
-was made on is still true when it is written.
+was made on is still true when it is written. `run()` is the same for the paths that every call to
+a model takes: a transaction as `steps`.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import sqlalchemy as sa
@@ -20,10 +22,12 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from models.errors import StoreUnavailable
+from serve.store.steps import WRITE, How, PostgresRunner, Runner, SqliteRunner, Steps
 
+T = TypeVar("T")
 #: How long a statement or a lock may take before the store counts as unreachable.
 TIMEOUT_S = 5.0
-_BARE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_BARE = (sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
@@ -57,6 +61,12 @@ class Database:
         self.url = parse(url)
         self.is_sqlite = self.url.drivername == "sqlite"
         self._engine = _engine(self.url)
+        self._runner = _runner(self.url)
+
+    async def run(self, steps: Steps[T], how: How = WRITE) -> T:
+        """A transaction as `steps`, and what it returns."""
+        with _told():
+            return await self._runner.run(steps, how)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -79,6 +89,7 @@ class Database:
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
     async def close(self) -> None:
+        await self._runner.close()
         await self._engine.dispose()
 
 
@@ -109,17 +120,34 @@ def _engine(url: URL) -> AsyncEngine:
             # A database that was restarted must not fail one call for each old connection.
             pool_pre_ping=True,
         )
-    assert url.database is not None
-    Path(url.database).expanduser().parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _file(url).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = create_async_engine(
-        url.set(
-            drivername=_DRIVERS["sqlite"], database=str(Path(url.database).expanduser().absolute())
-        ),
+        url.set(drivername=_DRIVERS["sqlite"], database=str(_file(url))),
         connect_args={"timeout": TIMEOUT_S},
     )
     sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
+
+
+def _runner(url: URL) -> Runner:
+    if url.drivername == "postgresql":
+        return PostgresRunner(
+            TIMEOUT_S, host=url.host, port=url.port, user=url.username, database=url.database
+        )
+
+    def connect() -> sqlite3.Connection:
+        # Its thread opens it, and whoever closes the store closes it.
+        made = sqlite3.connect(_file(url), timeout=TIMEOUT_S, check_same_thread=False)
+        _prepare_sqlite(made, None)
+        return made
+
+    return SqliteRunner(connect)
+
+
+def _file(url: URL) -> Path:
+    assert url.database is not None
+    return Path(url.database).expanduser().absolute()
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

@@ -72,7 +72,7 @@ async def path(name: str, url: str) -> None:
             if at % 20 == 0:  # sessions of up to forty items
                 session = (await kept.create("default"))["id"]
             plain.append(await timed(model, Call()))
-            ruled.append(await timed(only_rules, Call(session=session)))
+            ruled.append(await timed(only_rules, Call()))
             both.append(await timed(guarded, Call(session=session)))
         await control.close()
     for what, times in (("policies", ruled), ("policies and session", both)):

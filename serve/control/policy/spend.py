@@ -21,13 +21,18 @@ class SpendLimit:
     phases: frozenset[Phase] = frozenset(("request", "model_call", "response"))
 
     def counters(self, event: Event) -> tuple[str, ...]:
+        if event.phase == "response":
+            return ()  # what was spent adds to whatever there is
         spent = self._spent(event)
         return (spent, f"{spent}#ceiling")
 
     def judge(self, event: Event, state: State) -> Verdict:
-        spent, approved = self.counters(event)
+        spent = self._spent(event)
         if event.phase == "response":
-            return Verdict("allow", changes=(Add(spent, _cost(event)),))
+            cost = _cost(event)
+            counts = cost or event.worst_nano_usd
+            return Verdict("allow", changes=(Add(spent, cost),) if counts else ())
+        approved = f"{spent}#ceiling"
         count = state.of(spent)
         used = count.value + count.held + event.worst_nano_usd
         ceiling = max(self._steps[0], state.value(approved))

@@ -6,6 +6,7 @@ in the order in which appends end.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +23,31 @@ from serve.store.database import Database
 from serve.store.schema import session_items as items
 from serve.store.schema import session_summaries as summaries
 from serve.store.schema import sessions
+from serve.store.steps import READ, Steps
 
 PAGE = 100
-#: Rows of one insert: databases bound the number of values in a statement.
-CHUNK = 200
 MOST_ITEMS = 100_000
 _MICROS = 1_000_000
+_SESSION = """
+insert into sessions (id, project, name, created_at, updated_at, archived, parent, length)
+values (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_GROW = """
+update sessions set length = length + ?, updated_at = ? where id = ? and project = ?
+returning length, archived
+"""
+_ITEM = """
+insert into session_items (session, position, id, at, message, model, turn, answer)
+values (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_LAST_SUMMARY = """
+select archived, upto, text from sessions left join session_summaries on session = sessions.id
+where sessions.id = ? and project = ? order by upto desc limit 1
+"""
+_BEHIND = """
+select position, message, model from session_items where session = ? and position > ?
+order by position
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +97,12 @@ class Sessions:
             "parent": parent,
             "length": 0,
         }
-        async with self._database.write() as connection:
-            await connection.execute(sa.insert(sessions).values(row))
-            row["length"] = await self._append(connection, identity, new, "")
-        return shown(row)
+
+        def steps() -> Steps[int]:
+            yield _SESSION, tuple(row.values())
+            return (yield from self._append(identity, project, new, ""))
+
+        return shown({**row, "length": await self._database.run(steps())})
 
     async def newest(
         self, project: str, *, archived: bool = False, before: str | None = None, limit: int = 20
@@ -118,30 +140,25 @@ class Sessions:
 
     async def append(self, identity: str, project: str, new: Sequence[New], turn: str = "") -> int:
         """The session's new length. Raises Conflict for an archived one."""
-        async with self._database.write() as connection:
-            head = await self._head(connection, identity, project, lock=True)
-            if head["archived"]:
-                raise Conflict(f"Session {identity} is archived. Fork it, or unarchive it.")
-            return await self._append(connection, identity, new, turn)
+        return await self._database.run(self._append(identity, project, new, turn))
 
     async def history(self, identity: str, project: str) -> History:
-        async with self._database.read() as connection:
-            head = await self._head(connection, identity, project)
-            if head["archived"]:
-                raise Conflict(f"Session {identity} is archived. Fork it, or unarchive it.")
-            query = sa.select(summaries).where(summaries.c.session == identity)
-            query = query.order_by(summaries.c.upto.desc()).limit(1)
-            short = (await connection.execute(query)).mappings().one_or_none()
-            upto = -1 if short is None else short["upto"]
-            found = await connection.execute(
-                sa.select(items.c.position, items.c.message, items.c.model)
-                .where((items.c.session == identity) & (items.c.position > upto))
-                .order_by(items.c.position)
+        def steps() -> Steps[History]:
+            heads = yield _LAST_SUMMARY, (identity, project)
+            if not heads:
+                raise _no_session(identity)
+            archived, upto, text = heads[0]
+            if archived:
+                raise _archived(identity)
+            upto = -1 if upto is None else upto
+            rows = yield _BEHIND, (identity, upto)
+            told = (
+                Item(position, neutral.message(json.loads(message)), model)
+                for position, message, model in rows
             )
-            told = tuple(
-                Item(row.position, neutral.message(row.message), row.model) for row in found
-            )
-        return History(told, "" if short is None else short["text"], upto)
+            return History(tuple(told), text or "", upto)
+
+        return await self._database.run(steps(), READ)
 
     async def answered(self, identity: str, turn: str) -> Completion | None:
         """The answer of a turn that was kept already."""
@@ -206,35 +223,34 @@ class Sessions:
                 await connection.execute(sa.delete(table).where(table.c.session == identity))
             await connection.execute(sa.delete(sessions).where(sessions.c.id == identity))
 
-    async def _append(
-        self, connection: AsyncConnection, identity: str, new: Sequence[New], turn: str
-    ) -> int:
+    def _append(self, identity: str, project: str, new: Sequence[New], turn: str) -> Steps[int]:
         now = round(self._clock.now() * _MICROS)
-        grown = await connection.execute(
-            sa.update(sessions)
-            .where(sessions.c.id == identity)
-            .values(length=sessions.c.length + len(new), updated_at=now)
-            .returning(sessions.c.length)
-        )
-        length: int = grown.scalar_one()
+        # Whoever has grown it keeps it from all others until the end of the transaction.
+        grown = yield _GROW, (len(new), now, identity, project)
+        if not grown:
+            raise _no_session(identity)
+        length, archived = grown[0]
+        if archived:
+            raise _archived(identity)
         if length > MOST_ITEMS:
             raise BadRequest(f"A session has at most {MOST_ITEMS:,} items. Begin another one.")
-        rows = [
-            {
-                "session": identity,
-                "position": length - len(new) + at,
-                "id": new_id("item"),
-                "at": now,
-                "message": neutral.write(one.message),
-                "model": one.model,
-                "turn": turn,
-                "answer": None if one.answer is None else neutral.write(one.answer),
-            }
-            for at, one in enumerate(new)
-        ]
-        for start in range(0, len(rows), CHUNK):
-            await connection.execute(sa.insert(items), rows[start : start + CHUNK])
-        return length
+        yield (
+            _ITEM,
+            [
+                (
+                    identity,
+                    at,
+                    new_id("item"),
+                    now,
+                    neutral.dumps(one.message),
+                    one.model,
+                    turn,
+                    None if one.answer is None else neutral.dumps(one.answer),
+                )
+                for at, one in enumerate(new, length - len(new))
+            ],
+        )
+        return int(length)
 
     async def _head(
         self, connection: AsyncConnection, identity: str, project: str, *, lock: bool = False
@@ -246,13 +262,21 @@ class Sessions:
             query = query.with_for_update()
         row = (await connection.execute(query)).mappings().one_or_none()
         if row is None:
-            raise NotFound(f"There is no session '{identity}'. Create it: POST /v1/sessions.")
+            raise _no_session(identity)
         return dict(row)
 
     async def _summarised(self, connection: AsyncConnection, identity: str) -> int:
         query = sa.select(sa.func.max(summaries.c.upto)).where(summaries.c.session == identity)
         upto = (await connection.execute(query)).scalar_one_or_none()
         return -1 if upto is None else upto
+
+
+def _no_session(identity: str) -> NotFound:
+    return NotFound(f"There is no session '{identity}'. Create it: POST /v1/sessions.")
+
+
+def _archived(identity: str) -> Conflict:
+    return Conflict(f"Session {identity} is archived. Fork it, or unarchive it.")
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:

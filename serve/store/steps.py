@@ -1,0 +1,188 @@
+"""Transactions as generators: a statement out, its rows in.
+
+    def renamed(identity: str, name: str) -> Steps[bool]:
+        found = yield "update sessions set name = ? where id = ? returning id", (name, identity)
+        return bool(found)
+
+    await database.run(renamed("ses_1", "Trip"))
+
+Between its statements such a function decides, and it never waits for anything else. So SQLite
+does the whole of it on the connection's own thread, one hop there and back, and PostgreSQL with
+nothing before its driver. It is for what every call to a model passes; elsewhere SQLAlchemy says
+the same in words that are checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import sqlite3
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol, TypeVar
+
+import asyncpg
+
+T = TypeVar("T")
+Row = Sequence[Any]
+Values = tuple[Any, ...]
+#: A statement marks its values with `?`, and holds no other question mark. With a list of values
+#: it is done for each, and gives no rows.
+Step = tuple[str, Values | list[Values]]
+Steps = Generator[Step, list[Row], T]
+
+_LOCK = "select pg_advisory_xact_lock(number) from unnest($1::bigint[]) as number"
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a transaction runs."""
+
+    write: bool = True
+    #: Of two with a lock in common the second begins when the first is committed.
+    locks: Sequence[str] = ()
+    #: Whether it waits until PostgreSQL's disk has it. What does not wait is seen by all at once,
+    #: and it is on disk with the next one that waits or a fraction of a second later.
+    flushed: bool = True
+
+
+WRITE = How()
+READ = How(write=False)
+
+
+class Runner(Protocol):
+    async def run(self, steps: Steps[T], how: How) -> T:
+        """What `steps` returns, with all of it committed; or nothing of it, where it raises."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class SqliteRunner:
+    """Two connections, a thread each: writes come one after the other anyway, so here they wait
+    in line instead of asking again and again; and what only reads waits for nobody."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._reader = _Thread(connect, "BEGIN")
+        self._writer = _Thread(connect, "BEGIN IMMEDIATE")
+
+    async def run(self, steps: Steps[T], how: How) -> T:
+        return await (self._writer if how.write else self._reader).run(steps)
+
+    async def close(self) -> None:
+        await self._reader.close()
+        await self._writer.close()
+
+
+class _Thread:
+    def __init__(self, connect: Callable[[], sqlite3.Connection], begin: str) -> None:
+        self._connect = connect
+        self._begin = begin
+        self._connection: sqlite3.Connection | None = None
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="store")
+
+    async def run(self, steps: Steps[T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._run, steps)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._executor.shutdown)
+        if self._connection is not None:
+            self._connection.close()
+
+    def _run(self, steps: Steps[T]) -> T:
+        if self._connection is None:
+            self._connection = self._connect()
+        connection = self._connection
+        connection.execute(self._begin)
+        try:
+            statement, values = next(steps)
+            while True:
+                statement, values = steps.send(_done(connection, statement, values))
+        except StopIteration as end:
+            connection.execute("COMMIT")
+            result: T = end.value
+            return result
+        finally:
+            connection.rollback()  # nothing, where it was committed
+
+
+def _done(
+    connection: sqlite3.Connection, statement: str, values: Values | list[Values]
+) -> list[Row]:
+    if isinstance(values, list):
+        connection.executemany(statement, values)
+        return []
+    return connection.execute(statement, values).fetchall()
+
+
+class PostgresRunner:
+    """`connect` says where. `timeout_s` bounds each statement, and the wait for a connection."""
+
+    def __init__(self, timeout_s: float, **connect: Any) -> None:
+        self._connect = connect
+        self._timeout_s = timeout_s
+        self._pool: asyncpg.Pool | None = None
+
+    async def run(self, steps: Steps[T], how: How) -> T:
+        if self._pool is None:
+            # What a transaction leaves behind ends with it, so there is nothing to reset.
+            self._pool = asyncpg.create_pool(
+                **self._connect,
+                timeout=self._timeout_s,
+                command_timeout=self._timeout_s,
+                min_size=0,
+                max_size=8,
+                reset=_leave,
+            )
+        pool = await self._pool
+        async with pool.acquire(timeout=self._timeout_s) as connection:
+            if not how.write:
+                return await _driven(connection, steps)
+            async with connection.transaction():
+                if not how.flushed:
+                    await connection.execute("set local synchronous_commit to off")
+                if how.locks:
+                    await connection.fetch(_LOCK, sorted(map(_number, how.locks)))
+                return await _driven(connection, steps)
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+
+
+async def _driven(connection: Any, steps: Steps[T]) -> T:
+    try:
+        statement, values = next(steps)
+        while True:
+            rows: list[Row] = []
+            if isinstance(values, list):
+                await connection.executemany(_numbered(statement), values)
+            else:
+                rows = await connection.fetch(_numbered(statement), *values)
+            statement, values = steps.send(rows)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+async def _leave(connection: Any) -> None:
+    return None
+
+
+@cache
+def _numbered(statement: str) -> str:
+    """With its values marked as PostgreSQL marks them: $1, $2."""
+    first, *others = statement.split("?")
+    return first + "".join(f"${at}{text}" for at, text in enumerate(others, 1))
+
+
+def _number(lock: str) -> int:
+    return int.from_bytes(hashlib.sha256(lock.encode()).digest()[:8], signed=True)
+
+
+def marks(values: Sequence[object]) -> str:
+    """`?, ?, ?`: as many as there are values."""
+    return ", ".join(itertools.repeat("?", len(values)))
