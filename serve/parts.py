@@ -96,7 +96,7 @@ class Parts:
         assert isinstance(spec, ApiModel)
         registry = self._registry
         heed = registry.limit(name, spec).heed
-        return Flagship(name, spec, registry.client, clock=self._clock, heed=heed)
+        return Flagship(name, spec, registry.connections, clock=self._clock, heed=heed)
 
     async def count(self, catalog: Catalog, request: Request) -> int | None:
         """The tokens of what the request's model would read, by its own tokenizer; None where it

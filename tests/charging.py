@@ -17,7 +17,7 @@ from models.call import Call
 from models.catalog import OpenAIModel
 from models.errors import FusionError
 from models.flagship.answerer import Flagship
-from models.flagship.client import new_client
+from models.flagship.client import new_connections
 from models.messages import Request, Sampling, user
 from serve.money.bank import Bank
 from serve.money.charge import Charge, Tariff
@@ -36,15 +36,15 @@ async def paying(
     """The model behind its charge, and the till that pays."""
     clock = SystemClock()
     till = Till(Bank(database, clock), folder, lambda: limits)
-    client = new_client()
+    connections = new_connections()
     spec = OpenAIModel(engine="openai", base_url=f"{upstream}/v1")
-    charge = Charge(Flagship("gpt", spec, client), Tariff("gpt", "flagship", PRICE), till)
+    charge = Charge(Flagship("gpt", spec, connections), Tariff("gpt", "flagship", PRICE), till)
     await till.open()
     try:
         yield charge, till
     finally:
         await till.close()
-        await client.aclose()
+        await connections.aclose()
 
 
 async def one(charge: Charge, number: int) -> None:

@@ -18,7 +18,7 @@ from models.call import Call
 from models.catalog import ModelSpec
 from models.errors import FusionError
 from models.flagship.answerer import Flagship
-from models.flagship.client import new_client
+from models.flagship.client import new_connections
 from models.flagship.fake import Answer, FakeProvider, events, whole
 from models.messages import Done, Request, user
 from models.wrappers.retry import Retry
@@ -153,13 +153,15 @@ class _Hurried(SystemClock):
         await asyncio.sleep(0)
 
 
-async def seen(client: httpx.AsyncClient, fault: str, engine: str, stream: bool) -> Seen:
+async def seen(
+    connections: httpx.AsyncBaseTransport, fault: str, engine: str, stream: bool
+) -> Seen:
     """Ask once, with retries, a provider that always has this fault."""
     async with FakeProvider([FAULTS[fault](engine, stream)]) as provider:
         url = "http://127.0.0.1:9/v1" if fault == "connection refused" else provider.base_url
         seconds = SHORT_S if fault in ENDLESS else TIMEOUT_S
         entry = {"engine": engine, "base_url": url, "timeout_s": seconds}
-        flagship = Flagship("big", TypeAdapter(ModelSpec).validate_python(entry), client)
+        flagship = Flagship("big", TypeAdapter(ModelSpec).validate_python(entry), connections)
         counted = _Counted(flagship)
         model = Retry(counted, clock=_Hurried())
         try:
@@ -197,9 +199,11 @@ async def _print() -> None:
     heads = [f"{engine} {'stream' if stream else 'whole'}" for engine, stream in columns]
     print("| fault | " + " | ".join(heads) + " |")
     print("| --- " * (len(heads) + 1) + "|")
-    async with new_client() as client:
+    async with new_connections() as connections:
         for fault in FAULTS:
-            row = [str(await seen(client, fault, engine, stream)) for engine, stream in columns]
+            row = [
+                str(await seen(connections, fault, engine, stream)) for engine, stream in columns
+            ]
             print(f"| {fault} | " + " | ".join(row) + " |")
 
 

@@ -38,15 +38,15 @@ def dialect_of(spec: ApiModel) -> Dialect:
 class Flagship:
     """The model `name` of the catalog as an `Answerer`.
 
-    `client` is the one of `models.flagship.client` that the process shares. The key is read
-    here, once; raises MissingKey without it. `heed` gets the headers of every answer.
+    `connections` are those of `models.flagship.client` that the process shares. The key is
+    read here, once; raises MissingKey without it. `heed` gets the headers of every answer.
     """
 
     def __init__(
         self,
         name: str,
         spec: ApiModel,
-        client: httpx.AsyncClient,
+        connections: httpx.AsyncBaseTransport,
         *,
         heed: Callable[[Mapping[str, str]], None] | None = None,
         clock: Clock | None = None,
@@ -57,7 +57,7 @@ class Flagship:
         self._clock = clock or SystemClock()
         self._dialect = dialect_of(spec)
         self._transport = Transport(
-            client,
+            connections,
             name,
             spec.base_url.rstrip("/") + self._dialect.path,
             self._clock,

@@ -1,4 +1,4 @@
-"""The HTTP client that all flagship models of one process share."""
+"""The connections that all flagship models of one process share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from models.errors import Unavailable
+
 CONNECT_S = 10.0
 #: Below the five seconds after which common servers drop an idle connection: a request sent
 #: down a connection that is just closing fails, and must not be repeated.
@@ -16,7 +18,18 @@ KEEPALIVE_S = 4.0
 
 
 def new_client() -> httpx.AsyncClient:
-    """The client that all flagship models of one process share. Whoever made it closes it.
+    """A client on connections of its own. Whoever made it closes it."""
+    return httpx.AsyncClient(
+        transport=new_connections(),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        timeout=httpx.Timeout(None, connect=CONNECT_S),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+def new_connections() -> httpx.AsyncBaseTransport:
+    """What all flagship models of one process send their requests down. Whoever made it closes it.
 
     Proxies come from the environment. It belongs to the event loop of its first request.
     """
@@ -34,13 +47,7 @@ def new_client() -> httpx.AsyncClient:
         for scheme in ("http", "https")
         if (address := named.get(scheme) or named.get("all"))
     }
-    return httpx.AsyncClient(
-        transport=_Routes(AiohttpTransport(verify=context, client=session), proxies),
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        timeout=httpx.Timeout(None, connect=CONNECT_S),
-        follow_redirects=False,
-        trust_env=False,
-    )
+    return _Routes(AiohttpTransport(verify=context, client=session), proxies)
 
 
 class _Routes(httpx.AsyncBaseTransport):
@@ -51,8 +58,11 @@ class _Routes(httpx.AsyncBaseTransport):
     ) -> None:
         self._straight = straight
         self._proxies = proxies
+        self._closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._closed:
+            raise Unavailable("This gateway is shutting down.")
         url = request.url
         proxied = self._proxies.get(url.scheme)
         if proxied is None or urllib.request.proxy_bypass(url.host):
@@ -60,5 +70,6 @@ class _Routes(httpx.AsyncBaseTransport):
         return await proxied.handle_async_request(request)
 
     async def aclose(self) -> None:
+        self._closed = True
         for transport in (self._straight, *self._proxies.values()):
             await transport.aclose()

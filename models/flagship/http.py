@@ -26,6 +26,7 @@ from models.errors import (
     Unavailable,
     UpstreamError,
 )
+from models.flagship.client import CONNECT_S
 from models.flagship.headers import retry_after_s
 from models.flagship.sse import MAX_ANSWER_BYTES, ServerSentEvents
 from models.flagship.window import NETWORK, Window
@@ -37,6 +38,12 @@ MAX_ERROR_BYTES = 64 * 2**10
 ERROR_BODY_S = 5.0
 #: How long to look for a stream's end after its last event, so that its connection lives on.
 DRAIN_S = 0.05
+_HEADERS = {
+    "Content-Type": "application/json",
+    "Accept-Encoding": "gzip, deflate",
+    "User-Agent": "fusion-cluster",
+}
+_EXTENSIONS = {"timeout": {"connect": CONNECT_S}}
 REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "cf-ray")
 
 
@@ -45,7 +52,7 @@ class Transport:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        connections: httpx.AsyncBaseTransport,
         model: str,
         url: str,
         clock: Clock,
@@ -57,7 +64,7 @@ class Transport:
     ) -> None:
         """`mend` says what to check where the provider refuses the account; `heed` gets the
         headers of every answer."""
-        self._client = client
+        self._connections = connections
         self._model = model
         self._url = httpx.URL(url)
         self._clock = clock
@@ -105,19 +112,21 @@ class Transport:
                     await response.aclose()
 
     async def _send(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> httpx.Response:
-        if self._client.is_closed:
-            raise Unavailable("This gateway is shutting down.")
         try:
             # ASCII, because a lone surrogate in a prompt is valid JSON and not valid UTF-8.
             content = json.dumps(body, allow_nan=False).encode("ascii")
         except (TypeError, ValueError) as error:
             raise BadRequest(f"The request cannot be written as JSON: {error}") from None
-        sent = {"Content-Type": "application/json", **headers}
+        sent = {**_HEADERS, **headers}
         if self._key is not None:
             for header, prefix in self._key_headers.items():
                 sent[header] = prefix + self._key.get_secret_value()
-        request = self._client.build_request("POST", self._url, content=content, headers=sent)
-        return await self._client.send(request, stream=True, follow_redirects=False)
+        # Not through a client: all that it adds (cookies, redirects, authentication) must not
+        # happen here, and would be a twelfth of a gateway's work for a call.
+        request = httpx.Request(
+            "POST", self._url, content=content, headers=sent, extensions=_EXTENSIONS
+        )
+        return await self._connections.handle_async_request(request)
 
     def _sign(self, error: FusionError, response: httpx.Response | None) -> None:
         """Add the provider's request id, and take the key out if the provider echoed it."""

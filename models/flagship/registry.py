@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from models.answerer import Clock, SystemClock
 from models.catalog import FlagshipSpec, ModelSpec
 from models.flagship.account import account_name, accounts
-from models.flagship.client import new_client
+from models.flagship.client import new_connections
 from models.flagship.share import Account, AccountLimit
 from models.wrappers.breaker import BreakerState
 
@@ -22,7 +22,7 @@ class Registry:
     def __init__(self, account: Callable[[str], Account], clock: Clock | None = None) -> None:
         self._account = account
         self._clock = clock or SystemClock()
-        self.client = new_client()
+        self.connections = new_connections()
         self._limits: dict[str, AccountLimit] = {}
         #: By name and entry: an entry that changed is another model, and what was held against
         #: the old one is forgotten. So is a model of another key, which is in the entry, too.
@@ -54,7 +54,7 @@ class Registry:
     async def aclose(self) -> None:
         for limit in self._limits.values():
             await limit.aclose()
-        await self.client.aclose()
+        await self.connections.aclose()
 
 
 def _entry(spec: BaseModel) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from starlette.requests import HTTPConnection
 
@@ -34,6 +36,8 @@ class Guard:
     _kept: dict[str, tuple[float, Key | None]] = field(default_factory=dict)
     _closed: bool = False
     _closed_at: float = float("-inf")
+    #: Who asks the store about a key; many who come at once wait for the one who asks.
+    _asking: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def __call__(self, request: HTTPConnection) -> Caller:
         given = keys.bearer(request.headers.get("authorization"), request.headers.get("x-api-key"))
@@ -66,19 +70,32 @@ class Guard:
         return known is not None and known.state(self.clock.now()) == "active"
 
     async def _find(self, public: str) -> Key | None:
-        now = self.clock.now()
-        at, known = self._kept.get(public, (float("-inf"), None))
-        if not 0 <= now - at < KEPT_S:
-            known = await self.book.find(public)
-            if len(self._kept) >= _MOST:
-                self._kept.clear()
-            self._kept[public] = (now, known)
-        return known
+        if (found := self._known(public)) is None:
+            async with self._turn(public):
+                if (found := self._known(public)) is None:
+                    found = (self.clock.now(), await self.book.find(public))
+                    if len(self._kept) >= _MOST:
+                        self._kept.clear()
+                    self._kept[public] = found
+        return found[1]
+
+    def _known(self, public: str) -> tuple[float, Key | None] | None:
+        """What was found lately and when; None where the store must be asked."""
+        found = self._kept.get(public)
+        return found if found is not None and self._is_recent(found[0]) else None
 
     async def _is_closed(self) -> bool:
         """Whether a key was ever made. Once so, for ever so."""
-        now = self.clock.now()
-        if not self._closed and not 0 <= now - self._closed_at < KEPT_S:
-            self._closed = await self.book.any()
-            self._closed_at = now
+        if not (self._closed or self._is_recent(self._closed_at)):
+            async with self._turn(""):
+                if not (self._closed or self._is_recent(self._closed_at)):
+                    asked = self.clock.now()
+                    self._closed = await self.book.any()
+                    self._closed_at = asked
         return self._closed
+
+    def _is_recent(self, at: float) -> bool:
+        return 0 <= self.clock.now() - at < KEPT_S
+
+    def _turn(self, public: str) -> asyncio.Lock:
+        return self._asking.setdefault(public, asyncio.Lock())

@@ -14,7 +14,7 @@ from rich.table import Table
 from models.answerer import Answerer
 from models.catalog import ApiModel, OpenAIModel, PythonModel
 from models.flagship.answerer import Flagship
-from models.flagship.client import new_client
+from models.flagship.client import new_connections
 from models.flagship.custom import Custom
 from models.flagship.key import MissingKey
 from models.probe import Found, probe
@@ -125,8 +125,8 @@ async def _served(name: str, base: str) -> list[Found]:
         api_key_env=_KEY if shown else None,
         timeout_s=300,
     )
-    async with new_client() as client:
-        return await probe(Flagship(name, spec, client, environ={_KEY: shown}), name)
+    async with new_connections() as connections:
+        return await probe(Flagship(name, spec, connections, environ={_KEY: shown}), name)
 
 
 async def _direct(name: str, file: CatalogFile) -> list[Found]:
@@ -135,12 +135,12 @@ async def _direct(name: str, file: CatalogFile) -> list[Found]:
     spec = known.models.get(target.name) if target is not None else None
     if target is None or not isinstance(spec, ApiModel | PythonModel):
         fail(f"'{name}' is no flagship of the catalog: without a server only those can be asked.")
-    async with new_client() as client:
+    async with new_connections() as connections:
         try:
             model: Answerer = (
                 Custom(target.name, spec)
                 if isinstance(spec, PythonModel)
-                else Flagship(target.name, spec, client, environ=os.environ)
+                else Flagship(target.name, spec, connections, environ=os.environ)
             )
         except MissingKey as error:
             fail(str(error))

@@ -32,9 +32,11 @@ from cluster import guardian
 LITELLM = "litellm[proxy]==1.100.5"
 CACHE = Path.home() / ".cache" / "fusion" / "bench-litellm"
 WARM, SERIAL, SECONDS, WIDE, IDLE = 50, 500, 8.0, 32, 1000
+#: As many as the machine has cores for; one is a process's worth of Python.
+GATEWAYS = int(os.environ.get("GATEWAYS", "1"))
 KEY = "sk-bench"
 CATALOG = """
-server: {{max_concurrent: 2048}}
+server: {{max_concurrent: 2048, gateways: {gateways}}}
 models:
   instant:
     engine: openai
@@ -184,11 +186,17 @@ def _proportional(pids: list[int]) -> float:
 @contextmanager
 def ours(upstream: str, folder: Path) -> Iterator[tuple[str, str, Any]]:
     os.environ["BENCH_KEY"] = "none"
-    with serving(CATALOG.format(url=upstream), folder) as server:
+    with serving(CATALOG.format(url=upstream, gateways=GATEWAYS), folder) as server:
         where = ("--catalog", str(folder / "catalog.yaml"), "--port", str(server.port))
         command = fusion("keys", "create", "--name", "bench", *where, "--json")
-        made = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        # The store of this server, not the user's.
+        store = {**os.environ, "XDG_DATA_HOME": str(folder / "data")}
+        made = subprocess.run(
+            command, cwd=folder, env=store, capture_output=True, text=True, check=True
+        )
         key: str = json.loads(made.stdout)["key"]
+        refused = httpx.post(f"{server.url}/v1/chat/completions", json=_body(), timeout=10)
+        assert refused.status_code == 401, "the server is open, so keys would cost nothing"
         yield server.url, key, lambda: guardian.members(server.marker)
 
 
@@ -280,7 +288,8 @@ def upstream(port: int) -> None:
 
     application = web.Application()
     application.add_routes([web.post("/v1/chat/completions", chat), web.get("/health", health)])
-    web.run_app(application, host="127.0.0.1", port=port, print=None, access_log=None)
+    quiet: dict[str, Any] = {"print": None, "access_log": None, "shutdown_timeout": 1.0}
+    web.run_app(application, host="127.0.0.1", port=port, **quiet)
 
 
 if __name__ == "__main__":

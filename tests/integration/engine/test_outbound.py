@@ -23,7 +23,7 @@ from models.call import Call
 from models.catalog import ModelSpec
 from models.errors import AccountRefused, ContextTooLong
 from models.flagship.answerer import Flagship
-from models.flagship.client import new_client
+from models.flagship.client import new_connections
 from models.messages import Completion, Done, Message, Request, Sampling, Text, ToolCall, user
 from models.probe import ADD
 from serve.cli import app
@@ -92,8 +92,8 @@ def ask(engine: str, vllm: str, request: Request, *, stream: bool, key: str = KE
 
     async def run() -> Completion:
         spec: Any = TypeAdapter(ModelSpec).validate_python(entry(engine, vllm))
-        async with new_client() as client:
-            model = Flagship("small", spec, client, environ={"VLLM_KEY": key})
+        async with new_connections() as connections:
+            model = Flagship("small", spec, connections, environ={"VLLM_KEY": key})
             if not stream:
                 return await model.complete(request, Call())
             events = [event async for event in model.stream(request, Call())]

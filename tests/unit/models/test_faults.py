@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from faults import ENGINES, FAULTS, seen
 
-from models.flagship.client import new_client
+from models.flagship.client import new_connections
 
 #: What the caller sees, whole and streamed: the same in every dialect.
 GOOD = "the answer, asked 1x"
@@ -40,6 +40,6 @@ EXPECTED = {
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_what_the_caller_sees(engine: str, stream: bool) -> None:
-    async with new_client() as client:
-        found = {fault: str(await seen(client, fault, engine, stream)) for fault in FAULTS}
+    async with new_connections() as connections:
+        found = {fault: str(await seen(connections, fault, engine, stream)) for fault in FAULTS}
     assert found == {fault: expected[stream] for fault, expected in EXPECTED.items()}

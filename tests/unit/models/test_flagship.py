@@ -15,7 +15,7 @@ from models.call import Call
 from models.catalog import AnthropicModel, ModelSpec, OpenAIModel
 from models.errors import AccountRefused, Unavailable, UpstreamError
 from models.flagship.answerer import Flagship
-from models.flagship.client import new_client
+from models.flagship.client import new_connections
 from models.flagship.fake import FakeProvider, events, said, whole
 from models.messages import (
     Done,
@@ -33,15 +33,15 @@ ASK = Request("big", (user("what is this"),))
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with new_client() as client:
-        yield client
+async def connections() -> AsyncIterator[httpx.AsyncBaseTransport]:
+    async with new_connections() as connections:
+        yield connections
 
 
-def model(client: httpx.AsyncClient, provider: FakeProvider, **spec: Any) -> Flagship:
+def model(connections: httpx.AsyncBaseTransport, provider: FakeProvider, **spec: Any) -> Flagship:
     entry = {"base_url": provider.base_url, "api_key_env": "BIG_KEY", **spec}
     known: Any = TypeAdapter(ModelSpec).validate_python(entry)
-    return Flagship("big", known, client, environ={"BIG_KEY": KEY})
+    return Flagship("big", known, connections, environ={"BIG_KEY": KEY})
 
 
 RESPONSE = {
@@ -67,9 +67,11 @@ each = pytest.mark.parametrize("engine", list(WHOLE))
 
 
 @each
-async def test_where_it_asks_and_with_which_headers(client: httpx.AsyncClient, engine: str) -> None:
+async def test_where_it_asks_and_with_which_headers(
+    connections: httpx.AsyncBaseTransport, engine: str
+) -> None:
     async with FakeProvider([whole(WHOLE[engine])]) as provider:
-        done = await model(client, provider, engine=engine).complete(ASK, Call())
+        done = await model(connections, provider, engine=engine).complete(ASK, Call())
     assert done.text == "hello"
     [asked] = provider.asked
     if engine == "anthropic":
@@ -94,19 +96,19 @@ async def test_only_others_get_anthropics_key_where_openai_has_it(
         asked.append(request)
         return httpx.Response(200, json=MESSAGE)
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+    async with httpx.MockTransport(answer) as connections:
         spec = AnthropicModel(engine="anthropic", base_url=base_url, api_key_env="BIG_KEY")
-        await Flagship("big", spec, client, environ={"BIG_KEY": KEY}).complete(ASK, Call())
+        await Flagship("big", spec, connections, environ={"BIG_KEY": KEY}).complete(ASK, Call())
     assert asked[0].headers["x-api-key"] == KEY
     assert ("authorization" in asked[0].headers) == bearer
 
 
 @each
 async def test_a_stream_ends_with_its_last_event_and_leaves_the_connection_free(
-    client: httpx.AsyncClient, engine: str
+    connections: httpx.AsyncBaseTransport, engine: str
 ) -> None:
     async with FakeProvider([events(*STREAMS[engine])]) as provider:
-        big = model(client, provider, engine=engine)
+        big = model(connections, provider, engine=engine)
         for _ in range(2):
             *deltas, done = [event async for event in big.stream(ASK, Call())]
             assert deltas == [TextDelta("hello")]
@@ -116,22 +118,24 @@ async def test_a_stream_ends_with_its_last_event_and_leaves_the_connection_free(
 
 @each
 async def test_what_comes_after_the_last_event_is_not_waited_for(
-    client: httpx.AsyncClient, engine: str
+    connections: httpx.AsyncBaseTransport, engine: str
 ) -> None:
     async with FakeProvider([events(*STREAMS[engine], ends=False, then="hang")]) as provider:
-        big = model(client, provider, engine=engine)
+        big = model(connections, provider, engine=engine)
         assert [event async for event in big.stream(ASK, Call())]
 
 
 @each
-async def test_an_error_in_the_middle_of_a_stream(client: httpx.AsyncClient, engine: str) -> None:
+async def test_an_error_in_the_middle_of_a_stream(
+    connections: httpx.AsyncBaseTransport, engine: str
+) -> None:
     inside = {"type": "overloaded_error", "message": "Too much."}
     error = {"type": "error", "error": inside}
     if engine == "openai-responses":
         error = {"type": "error", "code": "overloaded", "message": "Too much."}
     async with FakeProvider([events(STREAMS[engine][0], error)]) as provider:
         with pytest.raises(Unavailable, match="Too much"):
-            async for _ in model(client, provider, engine=engine).stream(ASK, Call()):
+            async for _ in model(connections, provider, engine=engine).stream(ASK, Call()):
                 pass
 
 
@@ -141,11 +145,11 @@ async def test_an_error_in_the_middle_of_a_stream(client: httpx.AsyncClient, eng
     ("status", "code"), [(401, None), (402, None), (429, "insufficient_quota")]
 )
 async def test_a_refused_account_says_which_variable_to_check(
-    client: httpx.AsyncClient, engine: str, status: int, code: str | None, stream: bool
+    connections: httpx.AsyncBaseTransport, engine: str, status: int, code: str | None, stream: bool
 ) -> None:
     body = {"error": {"message": f"Bad key {KEY}", "code": code}}
     async with FakeProvider([whole(body, status)]) as provider:
-        big = model(client, provider, engine=engine)
+        big = model(connections, provider, engine=engine)
         with pytest.raises(AccountRefused, match="BIG_KEY") as caught:
             if stream:
                 async for _ in big.stream(ASK, Call()):
@@ -164,9 +168,9 @@ def key_grep(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("engine", ["openai", *WHOLE])
-async def test_the_key_shows_nowhere(client: httpx.AsyncClient, engine: str) -> None:
+async def test_the_key_shows_nowhere(connections: httpx.AsyncBaseTransport, engine: str) -> None:
     async with FakeProvider([whole({"error": {"message": KEY, "param": KEY}}, 500)]) as provider:
-        big = model(client, provider, engine=engine)
+        big = model(connections, provider, engine=engine)
         with pytest.raises(UpstreamError) as caught:
             await big.complete(ASK, Call())
     shown = f"{big!r} {vars(big)} {vars(big._transport)} {caught.value!r} {vars(caught.value)}"
@@ -174,24 +178,26 @@ async def test_the_key_shows_nowhere(client: httpx.AsyncClient, engine: str) -> 
 
 
 @pytest.mark.parametrize("engine", ["openai", *WHOLE])
-async def test_no_redirect_takes_the_key_along(client: httpx.AsyncClient, engine: str) -> None:
+async def test_no_redirect_takes_the_key_along(
+    connections: httpx.AsyncBaseTransport, engine: str
+) -> None:
     async with FakeProvider([said("stolen")]) as other:
         there = {"location": f"{other.base_url}/x"}
         async with FakeProvider([whole({}, 307, there)]) as provider:
             with pytest.raises(UpstreamError, match="redirects"):
-                await model(client, provider, engine=engine).complete(ASK, Call())
+                await model(connections, provider, engine=engine).complete(ASK, Call())
         assert other.connections == 0
 
 
 @pytest.mark.parametrize("engine", ["openai", *WHOLE])
 async def test_a_model_that_takes_no_temperature_gets_none(
-    client: httpx.AsyncClient, engine: str
+    connections: httpx.AsyncBaseTransport, engine: str
 ) -> None:
     request = replace(ASK, sampling=Sampling(temperature=0.0, top_p=0.5, seed=1, max_tokens=9))
     for sampling in (True, False):
         answer = said("hello") if engine == "openai" else whole(WHOLE[engine])
         async with FakeProvider([answer]) as provider:
-            await model(client, provider, engine=engine, sampling=sampling).complete(
+            await model(connections, provider, engine=engine, sampling=sampling).complete(
                 request, Call()
             )
         body = provider.asked[0].body
@@ -208,7 +214,7 @@ async def test_thoughts_go_back_to_those_who_take_them() -> None:
 
     thought = Message("assistant", (Text("Hi."),), reasoning=(Reasoning("Hm."),))
     request = replace(ASK, messages=(*ASK.messages, thought))
-    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+    async with httpx.MockTransport(answer) as connections:
         for url, thoughts in (
             ("https://api.openai.com/v1", True),
             ("https://other.example/v1", True),
@@ -216,7 +222,7 @@ async def test_thoughts_go_back_to_those_who_take_them() -> None:
         ):
             spec = OpenAIModel(engine="openai", base_url=url, thoughts=thoughts)
             with pytest.raises(Unavailable):
-                await Flagship("big", spec, client, environ={}).complete(request, Call())
+                await Flagship("big", spec, connections, environ={}).complete(request, Call())
     assert [b"reasoning_content" in body for body in bodies] == [False, True, False]
 
 
@@ -224,16 +230,16 @@ async def test_thoughts_go_back_to_those_who_take_them() -> None:
 
 
 @pytest.mark.parametrize("header", ["x-request-id", "request-id"])
-async def test_the_headers_id_is_kept(client: httpx.AsyncClient, header: str) -> None:
+async def test_the_headers_id_is_kept(connections: httpx.AsyncBaseTransport, header: str) -> None:
     async with FakeProvider([whole(MESSAGE, headers={header: "req_7"})]) as provider:
-        done = await model(client, provider, engine="anthropic").complete(ASK, Call())
+        done = await model(connections, provider, engine="anthropic").complete(ASK, Call())
     assert done.request_id == "req_7"
 
 
 @each
-async def test_else_the_bodys(client: httpx.AsyncClient, engine: str) -> None:
+async def test_else_the_bodys(connections: httpx.AsyncBaseTransport, engine: str) -> None:
     async with FakeProvider([events(*STREAMS[engine])]) as provider:
-        big = model(client, provider, engine=engine)
+        big = model(connections, provider, engine=engine)
         done = [event async for event in big.stream(ASK, Call())][-1]
     assert isinstance(done, Done)
     assert (
@@ -241,7 +247,7 @@ async def test_else_the_bodys(client: httpx.AsyncClient, engine: str) -> None:
     )
 
 
-async def test_a_chat_has_one_too(client: httpx.AsyncClient) -> None:
+async def test_a_chat_has_one_too(connections: httpx.AsyncBaseTransport) -> None:
     async with FakeProvider([said("hello")]) as provider:
-        done = await model(client, provider, engine="openai").complete(ASK, Call())
+        done = await model(connections, provider, engine="openai").complete(ASK, Call())
     assert done.request_id == "up-1"

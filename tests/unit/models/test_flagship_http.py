@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.errors import UpstreamError
 from models.fake import FakeClock
-from models.flagship.client import new_client
+from models.flagship.client import new_connections
 from models.flagship.fake import FakeProvider, said, whole
 from models.flagship.headers import MAX_RETRY_AFTER_S, retry_after_s
 from models.flagship.http import Transport
@@ -116,8 +116,8 @@ def test_only_a_failed_connection_has_sent_nothing() -> None:
 
 async def test_no_cookie_is_kept() -> None:
     cookie = whole({}, headers={"set-cookie": "who=project-a; Path=/"})
-    async with FakeProvider([cookie, said("ok")]) as provider, new_client() as client:
-        transport = Transport(client, "big", provider.base_url + "/x", FakeClock())
+    async with FakeProvider([cookie, said("ok")]) as provider, new_connections() as connections:
+        transport = Transport(connections, "big", provider.base_url + "/x", FakeClock())
         for _ in range(2):
             async with transport.post({}, headers={}, seconds=5) as reply:
                 await reply.json()
@@ -128,11 +128,11 @@ async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatc
     async with FakeProvider([said("ok")]) as proxy:
         monkeypatch.setenv("http_proxy", proxy.base_url.removesuffix("/v1"))
         monkeypatch.setenv("no_proxy", "direct.invalid")
-        async with new_client() as client:
-            transport = Transport(client, "big", "http://api.invalid/v1/x", FakeClock())
+        async with new_connections() as connections:
+            transport = Transport(connections, "big", "http://api.invalid/v1/x", FakeClock())
             async with transport.post({}, headers={}, seconds=5) as reply:
                 await reply.json()
-            direct = Transport(client, "big", "http://direct.invalid/v1/x", FakeClock())
+            direct = Transport(connections, "big", "http://direct.invalid/v1/x", FakeClock())
             with pytest.raises(Exception, match="Cannot connect"):
                 async with direct.post({}, headers={}, seconds=5):
                     pass
@@ -141,16 +141,16 @@ async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatc
 
 async def test_an_answer_that_grows_without_end_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.flagship.http.MAX_ANSWER_BYTES", 1000)
-    async with FakeProvider([whole(b" " * 5000)]) as provider, new_client() as client:
-        transport = Transport(client, "big", provider.base_url + "/x", FakeClock())
+    async with FakeProvider([whole(b" " * 5000)]) as provider, new_connections() as connections:
+        transport = Transport(connections, "big", provider.base_url + "/x", FakeClock())
         with pytest.raises(UpstreamError, match="1000 bytes"):
             async with transport.post({}, headers={}, seconds=5) as reply:
                 await reply.json()
 
 
 async def test_what_breaks_the_reading_of_an_answer_is_the_providers_fault() -> None:
-    async with FakeProvider([said("ok")]) as provider, new_client() as client:
-        transport = Transport(client, "big", provider.base_url + "/x", FakeClock())
+    async with FakeProvider([said("ok")]) as provider, new_connections() as connections:
+        transport = Transport(connections, "big", provider.base_url + "/x", FakeClock())
         with pytest.raises(UpstreamError, match="cannot be read"):
             async with transport.post({}, headers={}, seconds=5) as reply:
                 (await reply.json())["no such thing"]

@@ -21,16 +21,16 @@ async def test_what_is_known_of_a_model_outlives_an_edition_that_keeps_it() -> N
     registry, spec = Registry(nowhere, FakeClock()), openai()
     models: dict[str, ModelSpec] = {"big": spec}
     registry.follow(models)
-    limit, breaker, client = (
+    limit, breaker, connections = (
         registry.limit("big", spec),
         registry.breaker("big", spec),
-        registry.client,
+        registry.connections,
     )
     models["other"] = openai(max_concurrent=3)
     registry.follow(models)
     assert registry.limit("big", spec) is limit
     assert registry.breaker("big", openai()) is breaker
-    assert registry.client is client
+    assert registry.connections is connections
     assert limit.terms.calls == 3
     await registry.aclose()
 

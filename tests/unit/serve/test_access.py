@@ -220,3 +220,46 @@ def test_projects_have_caches_of_their_own() -> None:
     assert keys.cache_salt(PEPPER, "blue") == keys.cache_salt(PEPPER, "blue")
     salts = {keys.cache_salt(pepper, name) for pepper in (PEPPER, b"q" * 32) for name in "ab"}
     assert len(salts) == 4
+
+
+class CountingBook(KeyBook):
+    """A book that is slow, and counts how often it is asked."""
+
+    asked = 0
+
+    async def find(self, key_id: str) -> keys.Key | None:
+        self.asked += 1
+        await asyncio.sleep(0.01)
+        return await super().find(key_id)
+
+    async def any(self) -> bool:
+        self.asked += 1
+        await asyncio.sleep(0.01)
+        return await super().any()
+
+
+async def test_many_who_come_at_once_ask_the_store_once(database: Database) -> None:
+    clock = FakeClock(1_000_000.0)
+    book = CountingBook(database, PEPPER, clock)
+    guard = Guard(book, PEPPER, True, clock)
+    assert await asyncio.gather(*(guard.admit(None) for _ in range(20))) == [Caller()] * 20
+    assert book.asked == 1
+    _, text = await book.create()
+    await clock.advance(KEPT_S)
+    callers = await asyncio.gather(*(guard.admit(text) for _ in range(20)))
+    assert {caller.project for caller in callers} == {"default"}
+    assert book.asked == 3, "one look whether the door is closed, one for the key"
+
+
+async def test_who_waits_for_another_asks_in_its_place_when_it_goes_away(
+    database: Database,
+) -> None:
+    clock = FakeClock(1_000_000.0)
+    book = CountingBook(database, PEPPER, clock)
+    guard = Guard(book, PEPPER, True, clock)
+    first = asyncio.create_task(guard.admit(None))
+    second = asyncio.create_task(guard.admit(None))
+    await asyncio.sleep(0.002)
+    first.cancel()
+    assert await second == Caller()
+    assert book.asked == 2
