@@ -85,6 +85,10 @@ class Parking:
         row = await self._approvals.take(self._runner)
         if row is None:
             return False
+        await self._hold(row, served)
+        return True
+
+    async def _hold(self, row: dict[str, Any], served: Served) -> None:
         running = asyncio.create_task(self._run(row, served))
         try:
             while not running.done():
@@ -94,7 +98,6 @@ class Parking:
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-        return True
 
     async def _run(self, row: dict[str, Any], served: Served) -> None:
         call = neutral.call(row["work"]["call"])
@@ -123,25 +126,29 @@ class Parking:
             await self._approvals.done(row["id"], self._runner, answer)
 
     async def _run_all(self, served: Callable[[], Served]) -> None:
-        workers = [asyncio.create_task(self._work(served)) for _ in range(AT_ONCE)]
+        running: set[asyncio.Task[None]] = set()
         try:
             while True:
                 with suppress(StoreUnavailable):
                     told = served().catalog.approvals.webhook is not None
                     await self._approvals.sweep(tell=told)
+                    # One look for all of them: there is nearly never anything.
+                    while len(running) < AT_ONCE and (
+                        row := await self._approvals.take(self._runner)
+                    ):
+                        task = asyncio.create_task(self._work(row, served()))
+                        running.add(task)
+                        task.add_done_callback(running.discard)
                 await self._clock.sleep(self._look_s)
         finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
-    async def _work(self, served: Callable[[], Served]) -> None:
-        while True:
-            try:
-                if await self.run_one(served()):
-                    continue
-            except StoreUnavailable:
-                pass  # what it held is taken again when its time is over
-            except Exception:  # a bug of ours must not end all that is still to come
-                log.exception("a parked request failed")
-            await self._clock.sleep(self._look_s)
+    async def _work(self, row: dict[str, Any], served: Served) -> None:
+        try:
+            await self._hold(row, served)
+        except StoreUnavailable:
+            pass  # what it held is taken again when its time is over
+        except Exception:  # a bug of ours must not end all that is still to come
+            log.exception("a parked request failed")
