@@ -15,13 +15,14 @@ import shlex
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 #: Every process of an installation carries this in its environment, and is found by it.
 MARKER = "FUSION_INSTALLATION"
-_RANGE = 100
+#: Ports of one installation, side by side.
+_BLOCK = 100
 _PORTS = (
     "gcs",
     "dashboard",
@@ -125,9 +126,11 @@ class Installation:
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(self.folder / "haproxy"),
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports["serve_proxy"]),
             "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports["serve_proxy_grpc"]),
-            # Gateways listen on ports of a range, below those that the system hands out.
+            # Gateways listen on the rest of the block.
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports["replicas"]),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports["replicas"] + _RANGE - 1),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(
+                ports["replicas"] // _BLOCK * _BLOCK + _BLOCK - 1
+            ),
             # Numbers on /metrics are at most this old (Ray's default is ten seconds).
             "RAY_metrics_report_interval_ms": "2000",
             # Serve looks at all replicas ten times a second otherwise, for a twentieth of a core.
@@ -156,17 +159,19 @@ def data_folder(port: int) -> Path:
 
 def create(host: str, port: int) -> Installation:
     """A new installation with free ports and a token of its own."""
-    made = Installation(host, port, secrets.token_hex(8), os.getpid(), dict(_free_ports()))
-    made.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    here = folder(port)
+    here.mkdir(parents=True, exist_ok=True, mode=0o700)
+    token = here / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32), encoding="utf-8")
+    with _choosing():
+        made = Installation(host, port, secrets.token_hex(8), os.getpid(), _free_ports())
+        made.save()
     made.temp.parent.mkdir(exist_ok=True, mode=0o700)
     if made.temp.parent.stat().st_uid != os.getuid():
         raise PermissionError(f"{made.temp.parent} belongs to somebody else")
     (made.temp / "haproxy").mkdir(exist_ok=True, parents=True)
-    _write_haproxy(made.folder / "haproxy")
-    token = made.folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32), encoding="utf-8")
-    made.save()
+    _write_haproxy(here / "haproxy")
     return made
 
 
@@ -229,25 +234,25 @@ def port_is_free(host: str, port: int) -> bool:
         return True
 
 
-def _starts() -> Iterator[int]:
-    """Where a range may start: nowhere that another installation has its own."""
+@contextmanager
+def _choosing() -> Iterator[None]:
+    """One installation at a time chooses its ports, and is saved before the next one looks."""
+    with (folder(0).parent / "ports.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _free_ports() -> dict[str, int]:
+    """Ports of a block that no other installation has, free now.
+
+    Blocks lie below the ports that the system hands out to connections: one of those may be taken
+    between now and the moment at which a process of ours listens on it. Raises OSError.
+    """
     others = [find(int(entry.name)) for entry in folder(0).parent.glob("[0-9]*")]
-    taken = {one.ports.get("replicas") for one in others if one is not None}
-    return (first for first in range(20_000, 30_000, _RANGE) if first not in taken)
-
-
-def _free_ports() -> Iterator[tuple[str, int]]:
-    """Ports that are free now. All are held at once, so that no two are the same."""
-    yield (
-        "replicas",
-        next(
-            first
-            for first in _starts()
-            if all(port_is_free("127.0.0.1", first + n) for n in range(8))
-        ),
-    )
-    with ExitStack() as held:
-        for name in _PORTS:
-            probe = held.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            yield name, probe.getsockname()[1]
+    taken = {one.ports["replicas"] // _BLOCK for one in others if one is not None}
+    for first in range(20_000, 30_000, _BLOCK):
+        ports = range(first, first + _BLOCK)
+        if first // _BLOCK not in taken and all(port_is_free("127.0.0.1", one) for one in ports):
+            named = dict(zip(_PORTS, ports, strict=False))
+            return named | {"replicas": first + len(_PORTS)}
+    raise OSError("no block of ports between 20000 and 30000 is free")

@@ -47,6 +47,18 @@ def test_all_ports_are_different_and_none_is_the_default(made: installation.Inst
     assert not ports & {6379, 8265, 9101, 8404, 8500, 10001}
 
 
+def test_two_installations_share_no_port_and_a_taken_block_is_passed_over(
+    made: installation.Installation,
+) -> None:
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        stranger.bind(("127.0.0.1", max(made.ports.values()) + 150))
+        stranger.listen()
+        other = installation.create("127.0.0.1", 18_124)
+    assert not set(other.ports.values()) & set(made.ports.values())
+    assert min(other.ports.values()) >= min(made.ports.values()) + 200
+
+
 def test_a_taken_port_is_not_free() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
