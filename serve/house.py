@@ -3,6 +3,7 @@ force."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -67,7 +68,17 @@ class House:
         await self.till.open()
         self.editions = Editions(self.history, make)
         await self.editions.start(self.settings.catalog)
+        settle()
 
     async def health(self) -> tuple[int, dict[str, Any]]:
         """HTTP status and what is up, as a health page says it."""
         return await self._parts.health()
+
+
+def settle() -> None:
+    """Take what this process has after its start out of the garbage collector's sight: it stays
+    to the end, and to look through all of it holds every request for a tenth of a second."""
+    gc.collect()
+    gc.freeze()
+    # A request leaves hundreds of objects, nearly none of them in a cycle.
+    gc.set_threshold(10_000, 20, 20)

@@ -37,6 +37,7 @@ from models.messages import Completion, Request, TextDelta, user
 from models.prices import Price
 from serve.fusion.contract import Analysis
 from serve.fusion.judge import ModelJudge
+from serve.house import settle
 from serve.money.charge import Charge, Tariff
 from serve.money.fake import FakeTill
 from serve.pipeline import Models, Pipeline
@@ -124,6 +125,7 @@ async def own_cost() -> None:
             own.append((time.perf_counter() - began - critical_path(answer)) * 1000)
 
     await asyncio.gather(*(worker(5) for _ in range(PARALLEL)))
+    settle()  # as every process that serves does after its start
     own.clear()
     began, busy = time.perf_counter(), time.process_time()
     await asyncio.gather(*(worker(EACH) for _ in range(PARALLEL)))
