@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -115,9 +116,22 @@ def test_a_child_without_the_mark_goes_with_its_parent() -> None:
 
 def test_what_does_not_listen_is_killed_after_the_grace() -> None:
     process = start(STUBBORN, "mark-three")
-    time.sleep(0.3)
+    until(lambda: ignores(process.pid, signal.SIGTERM))
     assert guardian.sweep("mark-three", grace_s=0.3) == []
     assert process.wait(5) == -signal.SIGKILL
+
+
+def ignores(pid: int, sign: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    ignored = next(line for line in status.splitlines() if line.startswith("SigIgn:"))
+    return bool(int(ignored.split()[1], 16) >> (sign - 1) & 1)
+
+
+def until(happened: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
 
 
 def test_the_guardian_acts_when_its_pipe_closes_and_ignores_ctrl_c() -> None:
@@ -125,7 +139,7 @@ def test_the_guardian_acts_when_its_pipe_closes_and_ignores_ctrl_c() -> None:
     watcher = subprocess.Popen(
         [sys.executable, "-m", "cluster.guardian", "mark-four"], stdin=subprocess.PIPE
     )
-    time.sleep(0.5)
+    until(lambda: ignores(watcher.pid, signal.SIGINT))
     watcher.send_signal(signal.SIGINT)
     time.sleep(0.2)
     assert process.poll() is None
