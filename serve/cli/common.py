@@ -50,6 +50,16 @@ CatalogFile = Annotated[
 ]
 
 
+def given(context: typer.Context, option: str) -> Any:
+    """An option of this command, which may also stand before the command's name: `fusion usage
+    -c FILE resolve ...` works on FILE and not silently on another store."""
+    for place in (context, context.parent):
+        source = place.get_parameter_source(option) if place is not None else None
+        if place is not None and source is not None and source.name == "COMMANDLINE":
+            return place.params[option]
+    return context.params[option]
+
+
 def fail(message: str, status: int = 1) -> NoReturn:
     """End with a sentence on standard error."""
     err.print(f"[red]error:[/] {message}", markup=True)

@@ -28,6 +28,7 @@ from serve.cli.common import (
     credentials,
     fail,
     get,
+    given,
     out,
     print_json,
     read_catalog,
@@ -88,6 +89,7 @@ def _health(model: str | None, health: Mapping[str, Any]) -> str:
 
 @app.command()
 def test(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="A model, an alias, or a fusion.")],
     port: Port = None,
     url: Url = None,
@@ -102,7 +104,12 @@ def test(
 
     It costs a few hundred tokens. Exit status 1 when something does not work.
     """
-    found = asyncio.run(_direct(name, catalog) if direct else _served(name, server_url(url, port)))
+    if direct:
+        found = asyncio.run(_direct(name, catalog))
+    else:
+        where = server_url(given(context, "url"), given(context, "port"))
+        found = asyncio.run(_served(name, where))
+    as_json = given(context, "as_json")
     if as_json:
         print_json([asdict(each) for each in found])
     else:

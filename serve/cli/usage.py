@@ -87,12 +87,14 @@ def show(
 
 @app.command()
 def resolve(
+    context: typer.Context,
     unknown: Annotated[str, typer.Argument(help="Its id, as `fusion usage` shows it.")],
     cost: Annotated[str, typer.Option(help="What it did cost, in US dollars; 0 if nothing.")],
     catalog: CatalogFile = None,
     port: Port = None,
 ) -> None:
     """Book a call whose end nobody knows at what it did cost, and let go of what it holds."""
+    catalog, port = common.given(context, "catalog"), common.given(context, "port")
     try:
         dollars = Decimal(cost)
     except InvalidOperation:
@@ -108,11 +110,13 @@ def resolve(
 
 @app.command()
 def unfreeze(
+    context: typer.Context,
     account: Annotated[str, typer.Argument(help="Its name, as `fusion usage` shows it.")],
     catalog: CatalogFile = None,
     port: Port = None,
 ) -> None:
     """Let an account spend again that was frozen after a bill above its reservation."""
+    catalog, port = common.given(context, "catalog"), common.given(context, "port")
     if not _with_store(catalog, port, lambda store: _bank(store).unfreeze(account)):
         fail(f"No account called {account} is frozen.")
     out.print(f"Account {account} may spend again.")

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,50 @@ def test_the_command_prints_csv_and_json(spent: Callable[..., str]) -> None:
 def test_the_command_says_what_is_wrong(spent: Callable[..., str]) -> None:
     assert "cannot be told by 'colour'" in spent("--by", "colour", status=1)
     assert "no filter" in spent("--only", "key", status=2)
+
+
+async def leave_unknown(url: str) -> None:
+    """As a process leaves it that died with a call of a cent under way; and freeze an account."""
+    database = Database(url)
+    try:
+        bank = Bank(database, SystemClock())
+        lease = await bank.lease("dead", ("all",), {}, least=CENT, wanted=CENT)
+        assert isinstance(lease, Lease)
+        gone = Entry("led_9", MORNING, "req_9", "default", "flagship", "answer", "gpt")
+        await bank.recover("dead", Left(open={lease.id: [(gone, CENT)]}), whole=True)
+        over = Entry(
+            "led_8", MORNING, "req_8", "default", "flagship", "answer", "gpt", nano_usd=2 * CENT
+        )
+        lease = await bank.lease("alive", ("all",), {}, least=CENT, wanted=CENT)
+        assert isinstance(lease, Lease)
+        await bank.settle(lease.id, [(over, CENT)])
+    finally:
+        await database.close()
+
+
+def test_what_is_unknown_is_cleared_by_hand(spent: Callable[..., str], tmp_path: Path) -> None:
+    asyncio.run(leave_unknown(f"sqlite:///{tmp_path}/spent.db"))
+    shown = json.loads(spent("--json"))
+    assert [one["id"] for one in shown["unknown"]] == ["led_9"]
+    held = {one["account"]: one["held_usd"] for one in shown["accounts"]}
+    assert held["all"] == "0.01"
+    assert "fusion usage resolve led_9 --cost USD" in spent().replace("\n", " ")
+    assert "no amount" in spent("resolve", "led_9", "--cost", "a cent", status=2)
+    assert "no amount" in spent("resolve", "led_9", "--cost", "-1", status=2)
+    assert "Booked led_9 at 0.004 USD" in spent("resolve", "led_9", "--cost", "0.004")
+    cleared = json.loads(spent("--json"))
+    assert cleared["unknown"] == []
+    before, after = (shown["total"]["cost_usd"], cleared["total"]["cost_usd"])
+    assert Decimal(after) - Decimal(before) == Decimal("0.004")
+    assert {one["account"]: one["held_usd"] for one in cleared["accounts"]}["all"] == "0"
+    assert "No call or lease called led_9" in spent("resolve", "led_9", "--cost", "1", status=1)
+
+
+def test_a_frozen_account_spends_again_once_a_person_says_so(
+    spent: Callable[..., str], tmp_path: Path
+) -> None:
+    asyncio.run(leave_unknown(f"sqlite:///{tmp_path}/spent.db"))
+    assert "frozen" in spent()
+    assert "Account all may spend again" in spent("unfreeze", "all")
+    assert not any(one["frozen"] for one in json.loads(spent("--json"))["accounts"])
+    assert "No account called all is frozen" in spent("unfreeze", "all", status=1)
