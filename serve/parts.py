@@ -85,8 +85,8 @@ class Parts:
         else:
             # No limit and no breaker: Serve bounds a hosted model's queue and goes round its
             # dead replicas by itself.
-            inner = self._workforce(name, spec)
-            inner = Charge(inner, _tariff(name, spec), self._till, clock)
+            hosted = self._workforce(name, spec)
+            inner = Charge(hosted, _tariff(name, spec), self._till, clock, count=hosted.count)
         inner = Repair(Retry(inner, clock=clock), name, habits_of(name, spec), self._repairs)
         return Fit(inner, name, spec)
 

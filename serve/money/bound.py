@@ -46,6 +46,10 @@ def input_tokens(request: Request, image_tokens: int) -> int:
     return tokens
 
 
+def has_images(request: Request) -> bool:
+    return any(isinstance(part, Image) for one in request.messages for part in one.content)
+
+
 def text_tokens(text: str) -> int:
     """The most tokens that this text can be."""
     if text.isascii():

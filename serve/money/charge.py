@@ -9,10 +9,14 @@
 
 A model with a price for `reasoning` thinks out of sight, so of a stream that was cut off nobody
 knows how much it wrote: that costs all that was reserved too.
+
+A prompt is bounded by its bytes, which takes microseconds. Where that much is refused, the model's
+own tokenizer is asked, if there is one: most prompts have a quarter as many tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -20,6 +24,7 @@ from models.answerer import Answerer, Clock, Events, SystemClock
 from models.call import Call, new_id
 from models.errors import (
     BadRequest,
+    BudgetExceeded,
     FusionError,
     NotFound,
     Overloaded,
@@ -56,17 +61,29 @@ class Tariff:
         return self.price is not None and self.price.reasoning is not None
 
 
+#: The tokens of what a model would read, by its own tokenizer.
+Count = Callable[[Request], Awaitable[int]]
+
+
 class Charge:
     """`inner`, each of whose calls is reserved and settled in `till`. Puts a `Stage` on every
-    completion that passes; without a price its cost is unknown."""
+    completion that passes; without a price its cost is unknown. `count` is the model's own
+    tokenizer, where it has one that can be asked."""
 
     def __init__(
-        self, inner: Answerer, tariff: Tariff, till: Payer, clock: Clock | None = None
+        self,
+        inner: Answerer,
+        tariff: Tariff,
+        till: Payer,
+        clock: Clock | None = None,
+        *,
+        count: Count | None = None,
     ) -> None:
         self._inner = inner
         self._tariff = tariff
         self._till = till
         self._clock = clock or SystemClock()
+        self._count = count
 
     async def complete(self, request: Request, call: Call) -> Completion:
         bill = await self._opened(request, call)
@@ -98,10 +115,32 @@ class Charge:
         call.remaining_s(start)
         entered = bound.input_tokens(request, tariff.image_tokens)
         output = request.sampling.max_tokens or tariff.max_output
-        worst = None if tariff.price is None else tariff.price.worst(entered, output)
         entry = opened(call, new_id("led"), tariff.model, tariff.tier, start)
-        hold = await self._till.reserve(entry, worst, call.cost_cap_nano_usd)
-        return _Bill(tariff, self._till, hold, self._clock, entered, output)
+
+        async def reserved(entered: int) -> _Bill:
+            worst = None if tariff.price is None else tariff.price.worst(entered, output)
+            hold = await self._till.reserve(entry, worst, call.cost_cap_nano_usd)
+            return _Bill(tariff, self._till, hold, self._clock, entered, output)
+
+        try:
+            return await reserved(entered)
+        except BudgetExceeded as refused:
+            exact = await self._counted(request)
+            if exact is None or exact >= entered:
+                raise
+            try:
+                return await reserved(exact)
+            except BudgetExceeded as still:
+                raise still from refused
+
+    async def _counted(self, request: Request) -> int | None:
+        """The most tokens of the prompt, as its tokenizer counts; None where nobody can say."""
+        if self._count is None or self._tariff.price is None or bound.has_images(request):
+            return None
+        try:
+            return bound.REQUEST_TOKENS + await self._count(request)
+        except FusionError:
+            return None
 
 
 @dataclass(slots=True)

@@ -22,11 +22,24 @@ from models.errors import (
     UpstreamError,
 )
 from models.fake import FakeModel
-from models.messages import Completion, Done, Request, Sampling, TextDelta, Usage, assistant, user
+from models.messages import (
+    Completion,
+    Done,
+    Image,
+    Message,
+    Request,
+    Sampling,
+    TextDelta,
+    Usage,
+    assistant,
+    user,
+)
 from models.prices import Price
 from serve.money import bound
 from serve.money.charge import Charge, Tariff
 from serve.money.fake import FakeTill
+from serve.money.ledger import Entry
+from serve.money.till import Hold
 
 PRICE = Price.model_validate({"input": 1, "output": 2})
 ASKED = Request("gpt", (user("why?"),), Sampling(max_tokens=1000))
@@ -175,3 +188,64 @@ async def test_an_unpriced_model_is_booked_without_a_cost(till: FakeTill) -> Non
     completion = await charge(till, FakeModel(reply="a b"), price=None).complete(ASKED, CALL)
     assert completion.stages[0].nano_usd is None
     assert [(entry.nano_usd, entry.usage.output) for entry in till.settled] == [(None, 2)]
+
+
+LONG = Request("gpt", (user("word " * 1000),), Sampling(max_tokens=10))
+
+
+class Purse(FakeTill):
+    """Has this much left."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    async def reserve(self, entry: Entry, worst: int | None, cap: int | None = None) -> Hold:
+        if worst is not None and worst > self.left:
+            raise BudgetExceeded("The budget does not allow it.")
+        return await super().reserve(entry, worst, cap)
+
+
+@dataclass
+class Tokenizer:
+    tokens: int
+    fails: FusionError | None = None
+    asked: int = 0
+
+    async def __call__(self, request: Request) -> int:
+        self.asked += 1
+        if self.fails:
+            raise self.fails
+        return self.tokens
+
+
+async def paid(left: int, tokenizer: Tokenizer, request: Request = LONG) -> int:
+    """What was reserved with so much left."""
+    till = Purse(left)
+    model = Charge(Scripted(Usage(10, 5)), Tariff("gpt", "workforce", PRICE), till, count=tokenizer)
+    bill = await model._opened(request, CALL)
+    return bill.hold.worst
+
+
+async def test_the_tokenizer_is_asked_only_where_the_bytes_are_too_many() -> None:
+    tokenizer = Tokenizer(1000)
+    by_bytes = PRICE.worst(bound.input_tokens(LONG, 0), 10)
+    assert await paid(by_bytes, tokenizer) == by_bytes
+    assert tokenizer.asked == 0
+    exact = PRICE.worst(1000 + bound.REQUEST_TOKENS, 10)
+    assert exact < by_bytes / 4
+    assert await paid(exact, tokenizer) == exact
+    assert tokenizer.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "request_"),
+    [
+        (Tokenizer(1000), LONG),  # also that is more than what is left
+        (Tokenizer(1, Unavailable("gone")), LONG),
+        (Tokenizer(1), replace(LONG, messages=(Message("user", (Image("https://x/y.png"),)),))),
+    ],
+)
+async def test_what_still_does_not_fit_is_refused(tokenizer: Tokenizer, request_: Request) -> None:
+    with pytest.raises(BudgetExceeded):
+        await paid(1000, tokenizer, request_)
