@@ -14,6 +14,8 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 ToolMode = Literal["auto", "none", "required"]
+#: How long a provider is asked to keep what it has read up to a mark. Changes no answer.
+Cache = Literal["5m", "1h"]
 StageRole = Literal[
     "answer", "panelist", "judge", "synthesis", "reduction", "tool", "plan", "subtask"
 ]
@@ -22,6 +24,7 @@ StageRole = Literal[
 @dataclass(frozen=True, slots=True)
 class Text:
     text: str
+    cache: Cache | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Image:
 
     url: str
     detail: str | None = None
+    cache: Cache | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class Message:
     reasoning: tuple[Reasoning, ...] = ()
     #: A `tool` message that reports a failure.
     is_error: bool = False
+    #: A mark behind the result of a tool, or behind calls.
+    cache: Cache | None = None
 
     @property
     def text(self) -> str:
@@ -106,6 +112,7 @@ class Tool:
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     strict: bool | None = None
+    cache: Cache | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +189,7 @@ class FusionOptions:
     temperature: float | None = None
     effort: Effort | None = None
     #: How long a provider may keep the inner calls' prompts in its cache.
-    cache_ttl: Literal["5m", "1h"] | None = None
+    cache_ttl: Cache | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +230,8 @@ class Request:
     response_format: ResponseFormat | None = None
     #: How much a model that reasons shall think first. None: its own default.
     effort: Effort | None = None
+    #: A mark behind the whole prompt.
+    cache: Cache | None = None
     fusion: FusionOptions | None = None
     plan: PlanOptions | None = None
     route: RouteOptions | None = None

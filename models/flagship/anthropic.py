@@ -15,6 +15,7 @@ from models.catalog import AnthropicModel
 from models.errors import UpstreamError
 from models.flagship.dialect import OPENAI_SEAL
 from models.messages import (
+    Cache,
     Completion,
     Done,
     Effort,
@@ -32,6 +33,7 @@ from models.messages import (
     ToolCall,
     ToolCallDelta,
     Usage,
+    system,
 )
 
 VERSION = "2023-06-01"
@@ -81,6 +83,7 @@ class Anthropic:
         thinks = bool(thinking) and thinking != _NO_THINKING
         optional = {
             "system": instructions or None,
+            "cache_control": _mark(request.cache).get("cache_control"),
             # With thoughts the API takes no other temperature than its own.
             "temperature": None if thinks else _at_most_one(sampling.temperature),
             "top_p": None if thinks else sampling.top_p,
@@ -137,13 +140,15 @@ def _at_most_one(temperature: float | None) -> float | None:
 # What goes out
 
 
-def _conversation(request: Request) -> tuple[str, list[dict[str, Any]]]:
+def _conversation(
+    request: Request,
+) -> tuple[str | list[dict[str, Any]], list[dict[str, Any]]]:
     """The leading instructions, and the turns: neighbours of one role make one turn."""
-    leading: list[str] = []
+    leading: list[Message] = []
     turns: list[dict[str, Any]] = []
     for message in request.messages:
         if message.role in ("system", "developer") and not turns:
-            leading.append(message.text)
+            leading.append(message)
             continue
         role = "assistant" if message.role == "assistant" else "user"
         blocks = list(_blocks(message))
@@ -155,8 +160,16 @@ def _conversation(request: Request) -> tuple[str, list[dict[str, Any]]]:
         # Results come first in the turn after their calls. The sort keeps all other order.
         turn["content"].sort(key=lambda block: block["type"] != "tool_result")
     if request.response_format is not None and request.response_format.kind == "json_object":
-        leading.append(_JSON_ONLY)
-    return "\n\n".join(filter(None, leading)), turns
+        leading.append(system(_JSON_ONLY))
+    return _instructions(leading), turns
+
+
+def _instructions(leading: Sequence[Message]) -> str | list[dict[str, Any]]:
+    """One text, or, where the cache is to keep a part of it, one block for each part."""
+    texts = [part for one in leading for part in one.content if isinstance(part, Text)]
+    if any(part.cache for part in texts):
+        return [_part(part) for part in texts if part.text]
+    return "\n\n".join(filter(None, (message.text for message in leading)))
 
 
 def _blocks(message: Message) -> Iterator[dict[str, Any]]:
@@ -168,19 +181,20 @@ def _blocks(message: Message) -> Iterator[dict[str, Any]]:
             "tool_use_id": _tool_id(message.tool_call_id or ""),
             "content": said,
         }
-        yield result | ({"is_error": True} if message.is_error else {})
+        yield result | ({"is_error": True} if message.is_error else {}) | _mark(message.cache)
         return
     if message.role == "assistant":
         for thought in message.reasoning:
             yield from _sealed(thought)
     yield from said
-    for call in message.tool_calls:
-        yield {
+    for place, call in enumerate(message.tool_calls, 1):
+        used = {
             "type": "tool_use",
             "id": _tool_id(call.id),
             "name": call.name,
             "input": _arguments(call.arguments),
         }
+        yield used | _mark(message.cache if place == len(message.tool_calls) else None)
 
 
 def _sealed(thought: Reasoning) -> Iterator[dict[str, Any]]:
@@ -193,15 +207,18 @@ def _sealed(thought: Reasoning) -> Iterator[dict[str, Any]]:
 
 def _part(part: Text | Image) -> dict[str, Any]:
     if isinstance(part, Text):
-        return {"type": "text", "text": part.text}
-    inline = re.match(r"data:([\w.+-]+/[\w.+-]+);base64,", part.url)
-    if inline is None:
-        return {"type": "image", "source": {"type": "url", "url": part.url}}
-    data = part.url[inline.end() :]
-    return {
-        "type": "image",
-        "source": {"type": "base64", "media_type": inline[1], "data": data},
-    }
+        return {"type": "text", "text": part.text} | _mark(part.cache)
+    source = {"type": "url", "url": part.url}
+    if (inline := re.match(r"data:([\w.+-]+/[\w.+-]+);base64,", part.url)) is not None:
+        data = part.url[inline.end() :]
+        source = {"type": "base64", "media_type": inline[1], "data": data}
+    return {"type": "image", "source": source} | _mark(part.cache)
+
+
+def _mark(cache: Cache | None) -> dict[str, Any]:
+    if cache is None:
+        return {}
+    return {"cache_control": {"type": "ephemeral", "ttl": cache}}
 
 
 def _tool_id(identity: str) -> str:
@@ -227,7 +244,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
         out["description"] = tool.description
     if tool.strict is not None:
         out["strict"] = tool.strict
-    return out
+    return out | _mark(tool.cache)
 
 
 def _tool_choice(request: Request) -> dict[str, Any] | None:

@@ -57,7 +57,9 @@ def panelist(
     if member.persona:
         parts.append(f"(For this answer: {member.persona.strip()})")
     messages = _behind(request.messages, "\n\n".join(parts)) if parts else request.messages
-    return Request(member.model, messages, sampling, effort=effort)
+    asked = request.fusion.cache_ttl if request.fusion is not None else None
+    cache = asked or request.cache
+    return Request(member.model, messages, sampling, effort=effort, cache=cache)
 
 
 def _behind(messages: tuple[Message, ...], text: str) -> tuple[Message, ...]:

@@ -47,7 +47,7 @@ class PrivacyRule:
         return replace(
             message,
             content=tuple(
-                part if isinstance(part, Image) else Text(clean(part.text))
+                part if isinstance(part, Image) else replace(part, text=clean(part.text))
                 for part in message.content
             ),
             tool_calls=tuple(

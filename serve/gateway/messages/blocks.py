@@ -1,7 +1,7 @@
 """The blocks of a conversation in the messages dialect, and the messages that they make. Pure.
 
 A user's turn may hold results of tools beside its text; inside, each result is a message of its
-own. `cache_control` and `citations` are read and do not travel: neither changes an answer.
+own. `citations` are read and do not travel: they change no answer.
 """
 
 from __future__ import annotations
@@ -13,17 +13,26 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from models.errors import BadRequest
-from models.messages import Image, Message, Reasoning, Text, ToolCall
+from models.messages import Cache, Image, Message, Reasoning, Text, ToolCall
 from serve.gateway.shape import Loose, Shape
 
 
 class CacheControl(Shape):
     type: Literal["ephemeral"]
-    ttl: Literal["5m", "1h"] | None = None
+    ttl: Cache | None = None
+
+
+def cache_of(control: CacheControl | None) -> Cache | None:
+    """For how long; the dialect's own default is five minutes."""
+    return None if control is None else control.ttl or "5m"
 
 
 class _Block(Loose):
     cache_control: CacheControl | None = None
+
+    @property
+    def cache(self) -> Cache | None:
+        return cache_of(self.cache_control)
 
 
 class TextBlock(_Block):
@@ -122,7 +131,7 @@ def conversation(turns: Iterable[Turn]) -> tuple[Message, ...]:
             case _UserTurn(content=blocks):
                 messages += _of_user(blocks)
             case _SystemTurn(content=blocks):
-                messages.append(Message("system", tuple(Text(block.text) for block in blocks)))
+                messages.append(Message("system", tuple(map(_shown, blocks))))
             case _AssistantTurn(content=blocks):
                 messages.append(_of_assistant(blocks))
     return tuple(messages)
@@ -142,6 +151,7 @@ def _of_user(blocks: Iterable[_UserBlock]) -> Iterator[Message]:
             tuple(map(_shown, block.content)),
             tool_call_id=block.tool_use_id,
             is_error=bool(block.is_error),
+            cache=block.cache,
         )
     if said:
         yield Message("user", tuple(said))
@@ -151,18 +161,22 @@ def _of_assistant(blocks: Iterable[_AssistantBlock]) -> Message:
     said: list[Text | Image] = []
     calls: list[ToolCall] = []
     thoughts: list[Reasoning] = []
+    cache: Cache | None = None
     for block in blocks:
         match block:
-            case TextBlock(text=text):
-                said.append(Text(text))
+            case TextBlock():
+                said.append(_shown(block))
             case _ToolUse(id=identity, name=name, input=given):
+                cache = block.cache
                 calls.append(ToolCall(identity, name, json.dumps(given, ensure_ascii=False)))
             case _Thinking(thinking=text, signature=signature):
                 thoughts.append(Reasoning(text, signature=signature or None))
             case _Redacted(data=data):
                 thoughts.append(Reasoning(redacted=data))
-    return Message("assistant", tuple(said), tuple(calls), reasoning=tuple(thoughts))
+    return Message("assistant", tuple(said), tuple(calls), reasoning=tuple(thoughts), cache=cache)
 
 
 def _shown(block: TextBlock | _ImageBlock) -> Text | Image:
-    return Text(block.text) if isinstance(block, TextBlock) else Image(block.source.address)
+    if isinstance(block, TextBlock):
+        return Text(block.text, block.cache)
+    return Image(block.source.address, cache=block.cache)

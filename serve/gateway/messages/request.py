@@ -29,6 +29,7 @@ from serve.gateway.messages.blocks import (
     TextBlock,
     Turn,
     as_blocks,
+    cache_of,
     conversation,
 )
 from serve.gateway.shape import Shape, effort_of, read
@@ -172,7 +173,7 @@ def _request(body: Body) -> Request:
 
 
 def _asked(body: Countable, sampling: Sampling | None = None) -> Request:
-    instructions = tuple(Text(block.text) for block in body.system if block.text)
+    instructions = tuple(Text(block.text, block.cache) for block in body.system if block.text)
     head = (Message("system", instructions),) if instructions else ()
     output = body.output_config.format if body.output_config else None
     return Request(
@@ -180,13 +181,20 @@ def _asked(body: Countable, sampling: Sampling | None = None) -> Request:
         messages=(*head, *conversation(body.messages)),
         sampling=sampling or Sampling(),
         tools=tuple(
-            Tool(tool.name, tool.description or "", tool.input_schema, tool.strict)
+            Tool(
+                tool.name,
+                tool.description or "",
+                tool.input_schema,
+                tool.strict,
+                cache_of(tool.cache_control),
+            )
             for tool in body.tools or ()
         ),
         tool_choice=_tool_choice(body),
         parallel_tool_calls=_parallel(body.tool_choice),
         response_format=ResponseFormat("json_schema", schema=output.schema_) if output else None,
         effort=_effort(body),
+        cache=cache_of(body.cache_control),
     )
 
 

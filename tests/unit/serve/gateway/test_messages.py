@@ -10,7 +10,9 @@ import httpx
 import pytest
 from doorway import Doorway
 
+from models import wire
 from models.call import Call
+from models.catalog import AnthropicModel
 from models.errors import (
     BadRequest,
     BudgetExceeded,
@@ -20,6 +22,7 @@ from models.errors import (
     Unavailable,
     UpstreamError,
 )
+from models.flagship.anthropic import Anthropic
 from models.messages import (
     Completion,
     Done,
@@ -105,7 +108,7 @@ def test_blocks_of_every_kind_arrive() -> None:
         ],
     )
     assert asked.messages == (
-        system("be brief"),
+        Message("system", (Text("be brief", cache="5m"),)),
         Message(
             "user",
             (
@@ -493,3 +496,37 @@ def test_what_cannot_be_counted(doorway: Doorway) -> None:
         count(doorway, "nobody")
     with pytest.raises(anthropic.BadRequestError):
         count(doorway, "m", messages=[])
+
+
+def test_marks_of_the_cache_travel_to_a_provider_that_knows_them() -> None:
+    five = {"cache_control": {"type": "ephemeral"}}
+    hour = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    asked = parse(
+        **hour,
+        system=[{"type": "text", "text": "a book", **hour}, {"type": "text", "text": "be brief"}],
+        tools=[{"name": "look", "input_schema": {"type": "object"}, **five}],
+        messages=[
+            {"role": "user", "content": [{"type": "text", "text": "what is this?", **five}]},
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "id": "t1", "name": "look", "input": {}, **five}],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "t1", "content": "a cat", **hour}
+                ],
+            },
+        ],
+    )
+    spec = AnthropicModel(engine="anthropic", base_url="https://api.anthropic.com/v1")
+    sent = Anthropic(spec).payload(asked, model="claude", stream=False)
+
+    def marks(blocks: list[dict[str, Any]]) -> list[str | None]:
+        return [block.get("cache_control", {}).get("ttl") for block in blocks]
+
+    assert sent["cache_control"] == hour["cache_control"]
+    assert marks(sent["system"]) == ["1h", None]
+    assert marks(sent["tools"]) == ["5m"]
+    assert [marks(turn["content"]) for turn in sent["messages"]] == [["5m"], ["5m"], ["1h"]]
+    assert "cache_control" not in json.dumps(wire.payload(asked, model="gpt", stream=False))
