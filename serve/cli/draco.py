@@ -14,7 +14,16 @@ from rich.table import Table
 
 from serve.cli.batch import Server, told
 from serve.cli.common import Json, Port, err, out, plainly, print_json
-from serve.cli.evaluate import Budget, Plot, Systems, show, working
+from serve.cli.evaluate import (
+    Budget,
+    DryRun,
+    Plot,
+    Systems,
+    affordable,
+    is_many,
+    show,
+    working,
+)
 
 if TYPE_CHECKING:
     from serve.evaluation.draco.run import Agreement, Bench, Result
@@ -123,9 +132,7 @@ def run(
     out_folder: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for verdicts and figures.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Count the calls, and ask nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     plot: Plot = None,
     address: Server = None,
     port: Port = None,
@@ -152,9 +159,14 @@ def run(
         criteria = sum(len(task.criteria) for task in known)
         calls = len(chosen) * criteria * PROTOCOLS[protocol][0]
         err.print(f"{len(chosen) * len(known)} answers and {calls} verdicts to ask for")
-        if dry_run:
-            return
         with working(address, port, budget) as work:
+            if dry_run or is_many(known):
+                cost = bench.ahead(work, chosen)
+                affordable(work, cost)
+            if dry_run:
+                if as_json:
+                    print_json(asdict(cost))
+                return
             results, agreement = bench.run(work, chosen)
         lines = figures(
             chosen,

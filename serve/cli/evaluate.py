@@ -17,6 +17,7 @@ from serve.cli.batch import Server, line, remote_at, told
 from serve.cli.common import Json, Port, err, fail, out, print_json
 
 if TYPE_CHECKING:
+    from serve.evaluation.forecast import Forecast
     from serve.evaluation.outcome import Figures
     from serve.evaluation.work import Work
     from serve.jobs.remote import Card
@@ -27,6 +28,10 @@ Systems = Annotated[
 ]
 Budget = Annotated[
     float | None, typer.Option(help="US dollars for all of it; it stops cleanly before them.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Really ask a sample, estimate the dollars of all, and end."),
 ]
 Plot = Annotated[Path | None, typer.Option(help="Draw cost against score to this PNG.")]
 
@@ -57,6 +62,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Write what the models did, for: fusion router train (.jsonl.gz)."),
     ] = None,
+    dry_run: DryRun = False,
     plot: Plot = None,
     address: Server = None,
     port: Port = None,
@@ -79,6 +85,13 @@ def evaluate(
         chosen = with_matched(chosen) if matched else chosen
         questions = read_questions(file)[:tasks]
         with working(address, port, budget) as work:
+            if dry_run or is_many(questions):
+                cost = run.ahead(work, chosen, questions)
+                affordable(work, cost)
+            if dry_run:
+                if as_json:
+                    print_json(asdict(cost))
+                return
             found = run.evaluate(work, chosen, questions)
         lines = figures(chosen, found, right_or_wrong=True)
         if outcomes is not None:
@@ -91,6 +104,29 @@ def evaluate(
         return
     show(lines, "accuracy", percent=True)
     out.print(f"\nspent now: ${work.spent}")
+
+
+def is_many(things: Sequence[object]) -> bool:
+    """Whether a sample of them says more than it costs."""
+    from serve.evaluation.forecast import SAMPLE
+
+    return len(things) > 2 * SAMPLE
+
+
+def affordable(work: Work, cost: Forecast) -> None:
+    """Say what it will cost. Raises Stopped where the budget is surely too small."""
+    from serve.evaluation.work import Stopped
+
+    if cost.usd is None:
+        err.print(f"{cost.rows} rows; what they cost is unknown: a model has no price")
+        return
+    low, high = f"${cost.usd.low:.6f}", f"${cost.usd.high:.6f}"
+    said = f"{cost.rows} rows cost about ${cost.usd.value:.6f} (95%: {low} to {high})"
+    err.print(f"{said}, from a sample of {cost.sampled}")
+    if work.budget is not None and cost.usd.low > work.budget:
+        raise Stopped(
+            f"That is more than the budget of ${work.budget}: raise it, or take fewer by --tasks."
+        )
 
 
 @contextmanager

@@ -108,11 +108,14 @@ def plans(
         str | None, typer.Argument(help="One of them, whole.", show_default=False)
     ] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="Stop it; it can be resumed.")] = False,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Begin nothing new; what is under way is kept.")
+    ] = False,
     port: Port = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """List plans, or show or cancel one."""
+    """List plans, or show, pause or cancel one."""
     base = server_url(url, port)
     if plan_id is None:
         found = ask(base, "GET", "/v1/plans")["data"]
@@ -124,8 +127,8 @@ def plans(
             table.add_row(one["id"], one["status"], escape(one["task"][:80]))
         out.print(table)
         return
-    if cancel:
-        shown = ask(base, "POST", f"/v1/plans/{plan_id}/cancel")
+    if cancel or pause:
+        shown = ask(base, "POST", f"/v1/plans/{plan_id}/{'cancel' if cancel else 'pause'}")
     else:
         shown = ask(base, "GET", f"/v1/plans/{plan_id}")
     if as_json:

@@ -15,6 +15,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from serve.evaluation import lines
+
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 Kind = Literal["choice", "number", "exact"]
 
@@ -105,26 +107,8 @@ def vote(answers: Sequence[str | None]) -> str | None:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Raises ValueError with every problem by its line, or OSError."""
-    found: list[Question] = []
-    problems: list[str] = []
-    seen: set[str] = set()
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                question = parse_question(line)
-                if question.id in seen:
-                    raise ValueError(f"the id '{question.id}' stands twice")
-            except ValueError as error:
-                problems.append(f"{path} line {number}: {error}")
-            else:
-                seen.add(question.id)
-                found.append(question)
-    if problems or not found:
-        raise ValueError("\n".join(problems) or f"{path}: no questions")
-    return found
+    """Raises LinesError with every problem by its line, or OSError."""
+    return lines.read(path, parse_question, "questions")
 
 
 def parse_question(line: bytes) -> Question:
@@ -132,8 +116,7 @@ def parse_question(line: bytes) -> Question:
     try:
         raw = _Line.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ValueError(lines.reason(error)) from None
     answer = str(raw.answer).strip()
     kind = raw.kind or ("choice" if raw.choices else "exact")
     if kind == "choice":

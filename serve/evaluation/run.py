@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from serve.evaluation.forecast import Forecast, few, forecast
 from serve.evaluation.outcome import Outcome, together
 from serve.evaluation.questions import Question, vote
 from serve.evaluation.systems import System
@@ -32,6 +33,19 @@ def rows(systems: Sequence[System], questions: Sequence[Question]) -> Iterator[d
 def evaluate(work: Work, systems: Sequence[System], questions: Sequence[Question]) -> Outcomes:
     """Ask all, and score what comes back. Raises Stopped, or RemoteError."""
     return score(work.ask("questions", rows(systems, questions)), systems, questions)
+
+
+def ahead(work: Work, systems: Sequence[System], questions: Sequence[Question]) -> Forecast:
+    """What it will cost, from a few of the questions. Raises Stopped, or RemoteError."""
+    chosen = few(questions)
+    found = work.ask("sample", rows(systems, chosen))
+    return forecast(
+        (
+            [found[_id(one, question, n)] for question in chosen for n in range(one.samples)],
+            len(questions) * one.samples,
+        )
+        for one in systems
+    )
 
 
 def score(

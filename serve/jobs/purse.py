@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_FIRST = 4
+
 
 @dataclass(slots=True)
 class Purse:
@@ -39,8 +41,8 @@ class Purse:
         if self.left is None:
             return rows
         if not self._any_back:
-            # What a row costs is seen on one chunk before more may leave.
-            return 0 if self._out else rows
+            # What a row costs is seen on a few before more may leave.
+            return 0 if self._out else min(rows, _FIRST)
         if not self.dearest:
             return rows
         if self.left < self.dearest and not self._out:

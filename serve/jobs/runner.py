@@ -51,7 +51,7 @@ HEARTBEAT_S = 3.0
 #: How long the end of a chunk waits for a store that does not answer. Answers were paid for.
 _STORE_S = 60.0
 _LONGEST_PAUSE_S = 30.0
-_TRANSIENT = (Overloaded, Unavailable, DeadlineExceeded)
+_TRANSIENT = (Unavailable, DeadlineExceeded)
 
 
 @dataclass(slots=True)
@@ -242,7 +242,9 @@ class _Work:
     def _share(self, rows: int) -> _Share:
         """Taken before anything else may leave."""
         is_all = self.purse.alone or self.purse.budget is None
-        return _Share(self.purse.take(rows, self.runner.window.size), is_all)
+        waiting = self.batch.rows - self.batch.done - self.batch.failed
+        at_once = min(self.runner.window.size, waiting)
+        return _Share(self.purse.take(rows, at_once), is_all)
 
     async def _chunk(self, rows: Sequence[Pending], share: _Share) -> None:
         """Ask what must be asked, and record what became of each row."""
@@ -268,6 +270,8 @@ class _Work:
                 known = await self.runner.batches.known(self.batch.project, claimed)
             mine = [key for key in claimed if key not in known]
             replies = await self._ask([wanted[key][0][1] for key in mine], share.cap)
+            if any(isinstance(reply, Overloaded) for reply in replies):
+                self.runner.window.overloaded(self.runner.clock.now())
             new: dict[str, Completion] = {}
             for key, reply in zip(mine, replies, strict=True):
                 (pending, _), *same = wanted[key]
@@ -315,7 +319,6 @@ class _Work:
         self, row: Pending, key: str, reply: Completion | FusionError, share: _Share
     ) -> Outcome | None:
         """None: the row waits as it did."""
-        window, clock = self.runner.window, self.runner.clock
         match reply:
             case Completion():
                 self.purse.alone = False
@@ -326,9 +329,11 @@ class _Work:
                     self.stop = self.stop or "budget_exceeded"
                 self.purse.alone = True
                 return None
+            case Overloaded():
+                # We asked for too much at once: no fault of the row.
+                self.stuck = True
+                return None
             case _ if isinstance(reply, _TRANSIENT) and row.tries + 1 < TRIES:
-                if isinstance(reply, Overloaded):
-                    window.overloaded(clock.now())
                 self.stuck = True
                 return Outcome(row.line)
             case _:
@@ -346,7 +351,10 @@ class _Work:
                 "running": self.out - rows,
             }
             await self._write(outcomes, new, totals)
+        before = self.runner.window.size
         self.runner.window.ended(rows, self.runner.clock.now())
+        if self.runner.window.size != before:
+            log.info("%d rows at work at once", self.runner.window.size)
 
     async def _write(
         self, outcomes: list[Outcome], new: dict[str, Completion], totals: dict[str, Any]

@@ -20,7 +20,8 @@ _PATIENCE = 8
 class Window:
     """`size` rows may be at work. Tell it what ends; a generation is `size` rows."""
 
-    size: int = 16
+    #: At first as many as keep one engine busy: smaller steps would take longer than a short batch.
+    size: int = 64
     least: int = 1
     most: int = 1024
     _ended: int = 0

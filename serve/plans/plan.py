@@ -78,7 +78,8 @@ class Plan:
                     if isinstance(event, Done):
                         ended = None
                     yield event
-        except Cancelled:
+        except Cancelled as error:
+            ended = "paused" if isinstance(error, _Paused) else "cancelled"
             raise
         except FusionError:
             ended = "failed"
@@ -163,7 +164,7 @@ class _Work:
                 happened = await inbox.get()
                 if isinstance(happened, FusionError):
                     raise happened
-                await self._heed_cancel()
+                await self._heed(tasks)
                 actions = state.on(happened)
                 if state.graph is not known:
                     await self._grown(state.graph)
@@ -312,14 +313,19 @@ class _Work:
             }
             await self._means.records.end(self._id, status, told)
 
-    async def _heed_cancel(self) -> None:
-        """Somebody may have cancelled it through another gateway."""
+    async def _heed(self, tasks: _Tasks) -> None:
+        """Somebody may have cancelled or paused it through another gateway."""
         now = self._means.clock.now()
         if self._means.records is None or not self._begun or now - self._looked_at < LOOK_S:
             return
         self._looked_at = now
-        if await self._means.records.status(self._id) == "cancelled":
-            raise Cancelled("This plan was cancelled. It can be resumed.")
+        match await self._means.records.status(self._id):
+            case "cancelled":
+                raise Cancelled("This plan was cancelled. It can be resumed.")
+            case "paused":
+                # What is under way is paid for: its results are kept first.
+                await tasks.ended()
+                raise _Paused("This plan is paused. It can be resumed.")
 
     async def broke_off(self, status: Status) -> None:
         """It ended without an answer. What was done is kept: it can be resumed."""
@@ -368,6 +374,10 @@ def _told_graph(made: Graph) -> list[Mapping[str, Any]]:
     ]
 
 
+class _Paused(Cancelled):
+    """Nothing new was begun, and what had begun was kept."""
+
+
 class _Tasks:
     """Tasks that end with the block, each of which puts its event in line."""
 
@@ -379,6 +389,10 @@ class _Tasks:
         task = asyncio.create_task(self._carry_out(work))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+
+    async def ended(self) -> None:
+        """Once all that run now have ended."""
+        await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _carry_out(self, work: Any) -> None:
         try:

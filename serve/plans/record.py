@@ -16,7 +16,7 @@ from serve.plans.graph import Graph
 from serve.store import schema
 from serve.store.database import Database
 
-Status = Literal["running", "done", "failed", "cancelled"]
+Status = Literal["running", "done", "failed", "cancelled", "paused"]
 
 
 @dataclass(frozen=True, slots=True)

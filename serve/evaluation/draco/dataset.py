@@ -9,9 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-
-class DatasetError(ValueError):
-    """A file that is not in the benchmark's format. The message has one line a problem."""
+from serve.evaluation import lines
 
 
 class _Read(BaseModel):
@@ -84,28 +82,8 @@ PUBLIC = Counts(
 
 
 def read_tasks(path: Path) -> list[Task]:
-    """Every task of a file. Raises DatasetError with every problem by its line, or OSError."""
-    tasks: list[Task] = []
-    problems: list[str] = []
-    seen: set[str] = set()
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                task = parse_task(line)
-                if task.id in seen:
-                    raise ValueError(f"the task '{task.id}' stands twice")
-            except ValueError as error:
-                problems.append(f"{path} line {number}: {error}")
-            else:
-                seen.add(task.id)
-                tasks.append(task)
-    if not tasks and not problems:
-        problems = [f"{path}: no tasks"]
-    if problems:
-        raise DatasetError("\n".join(problems))
-    return tasks
+    """Every task of a file. Raises LinesError with every problem by its line, or OSError."""
+    return lines.read(path, parse_task, "tasks")
 
 
 def parse_task(line: bytes) -> Task:
@@ -113,11 +91,11 @@ def parse_task(line: bytes) -> Task:
     try:
         raw = _Line.model_validate_json(line)
     except ValidationError as error:
-        raise ValueError(_first(error)) from None
+        raise ValueError(lines.reason(error)) from None
     try:
         rubric = Rubric.model_validate_json(raw.answer)
     except ValidationError as error:
-        raise ValueError(f"answer: {_first(error)}") from None
+        raise ValueError(f"answer: {lines.reason(error)}") from None
     task = Task(raw.id, raw.problem, raw.domain, rubric)
     twice = [name for name, n in Counter(one.id for one in task.criteria).items() if n > 1]
     if twice:
@@ -125,12 +103,6 @@ def parse_task(line: bytes) -> Task:
     if not any(one.weight > 0 for one in task.criteria):
         raise ValueError("no criterion has a positive weight, so no answer could be scored")
     return task
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
 def count(tasks: Sequence[Task]) -> Counts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from serve.evaluation.draco import judge
@@ -24,6 +24,7 @@ from serve.evaluation.draco.scoring import (
     passes,
     score_run,
 )
+from serve.evaluation.forecast import Forecast, few, forecast
 from serve.evaluation.outcome import Outcome, of_row
 from serve.evaluation.statistics import Interval, wilson
 from serve.evaluation.systems import System
@@ -32,6 +33,8 @@ from serve.evaluation.work import Row, Work
 #: Criteria that a second judge reads too.
 SAMPLE = 100
 _SECOND = 1000
+#: Verdicts that are asked for ahead, to estimate what all will cost.
+_AHEAD = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,27 @@ class Bench:
         verdicts = work.ask("verdicts", self.verdict_rows(systems, answers))
         agreement = self._agree(work, systems, answers, verdicts)
         return {one.name: self.result(one, answers, verdicts) for one in systems}, agreement
+
+    def ahead(self, work: Work, systems: Sequence[System]) -> Forecast:
+        """What `run` will cost, from a few tasks and a few of their criteria; the second judge
+        is taken to cost what the first does. Raises Stopped, or RemoteError."""
+        part = replace(self, tasks=few(self.tasks))
+        problems = [(task.id, task.problem) for task in part.tasks]
+        answers = work.ask("sample of answers", answer_rows(systems, problems))
+        rows = few(list(part.verdict_rows(systems, answers)), _AHEAD)
+        verdicts = work.ask("sample of verdicts", rows)
+        criteria = len(systems) * sum(len(task.criteria) for task in self.tasks)
+        runs, _ = judge.PROTOCOLS[self.protocol]
+        second = min(SAMPLE, criteria) if self.second else 0
+        return forecast(
+            [
+                *(
+                    ([answers[_id(one, task.id)] for task in part.tasks], len(self.tasks))
+                    for one in systems
+                ),
+                (list(verdicts.values()), criteria * runs + second if verdicts else 0),
+            ]
+        )
 
     def verdict_rows(
         self, systems: Sequence[System], answers: Mapping[str, Row]

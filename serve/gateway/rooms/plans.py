@@ -32,7 +32,7 @@ from serve.gateway import body
 from serve.gateway.streams import EventStream, Feed
 from serve.plans import graph, reading, templates
 from serve.plans.graph import BadGraph
-from serve.plans.record import PlanBook, Saved
+from serve.plans.record import PlanBook, Saved, Status
 
 _HEARTBEAT_S = 10.0
 
@@ -70,6 +70,7 @@ class PlansRoom:
             Route("/v1/plans", self.list, methods=["GET"]),
             Route("/v1/plans/{id}", self.show, methods=["GET"]),
             Route("/v1/plans/{id}/cancel", self.cancel, methods=["POST"]),
+            Route("/v1/plans/{id}/pause", self.pause, methods=["POST"]),
             Route("/v1/plans/{id}/resume", self.resume, methods=["POST"]),
         ]
 
@@ -93,9 +94,16 @@ class PlansRoom:
 
     async def cancel(self, http: HttpRequest) -> Response:
         """POST /v1/plans/{id}/cancel. Whichever gateway runs it stops at its next event."""
+        return await self._stop(http, "cancelled")
+
+    async def pause(self, http: HttpRequest) -> Response:
+        """POST /v1/plans/{id}/pause. What is under way ends and is kept; nothing new begins."""
+        return await self._stop(http, "paused")
+
+    async def _stop(self, http: HttpRequest, status: Status) -> Response:
         found = await self._find(http)
         if found.status == "running":
-            await self._book.end(found.id, "cancelled", {})
+            await self._book.end(found.id, status, {})
         return JSONResponse(_shown(await self._find(http)))
 
     async def resume(self, http: HttpRequest) -> Response:

@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 from models.answerer import Clock, Events, SystemClock
 from models.call import Call
 from models.catalog import PLAN, Catalog
-from models.errors import BudgetExceeded, FusionError, NotFound, UpstreamError
+from models.errors import BudgetExceeded, Cancelled, FusionError, NotFound, UpstreamError
 from models.fake import FakeModel
 from models.messages import Completion, Done, PlanOptions, Progress, Request, Stage, user
 from serve.access.caller import Caller
@@ -256,6 +256,40 @@ async def test_a_plan_that_was_killed_goes_on_and_does_nothing_twice(book: PlanB
     assert {one.subtask for one in whole.done} == {*(f"s{n}" for n in range(6)), "end"}
     with pytest.raises(NotFound):
         await book.find(identity, "other")
+
+
+async def test_a_paused_plan_keeps_what_is_under_way_and_begins_nothing_new(
+    book: PlanBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.plans.plan.LOOK_S", 0.0)
+    graph = {
+        "subtasks": [
+            {"id": "a", "kind": "write", "task": "do a"},
+            {"id": "b", "kind": "write", "task": "do b"},
+            {"id": "c", "kind": "write", "task": "do c", "needs": ["a"]},
+        ]
+    }
+
+    class Pausing(Crew):
+        """Somebody pauses the plan while `a` and `b` are under way; `b` ends later."""
+
+        async def complete(self, request: Request, call: Call) -> Completion:
+            if work_of(request) == "do a":
+                await book.end((await book.list("default"))[0]["id"], "paused", {})
+            else:
+                await asyncio.sleep(0.05)
+            return await super().complete(request, call)
+
+    identity = ""
+    with pytest.raises(Cancelled, match="paused"):
+        async for event in plan(Pausing(), book).stream(asked(graph), Call()):
+            if isinstance(event, Progress) and event.kind == "plan.created":
+                identity = event.data["id"]
+    kept = await book.find(identity, "default")
+    assert (kept.status, {one.subtask for one in kept.done}) == ("paused", {"a", "b"})
+    second = Crew()
+    await plan(second, book).complete(asked(resume=identity), Call())
+    assert [role for role, _ in second.asked].count("subtask") == 1
 
 
 @pytest.fixture

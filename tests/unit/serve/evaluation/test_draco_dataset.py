@@ -10,12 +10,12 @@ import pytest
 
 from serve.evaluation.draco.dataset import (
     PUBLIC,
-    DatasetError,
     count,
     differences,
     parse_task,
     read_tasks,
 )
+from serve.evaluation.lines import LinesError
 
 
 def line(name: str = "t1", weights: tuple[float, ...] = (10, -5), **changes: Any) -> str:
@@ -63,13 +63,13 @@ def test_a_criterion_that_stands_twice_is_refused_across_sections() -> None:
 def test_every_broken_line_of_a_file_is_told_at_once(tmp_path: Path) -> None:
     file = tmp_path / "draco.jsonl"
     file.write_text(f"{line()}\n\n{{\n{line()}\n")
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(LinesError) as caught:
         read_tasks(file)
     told = str(caught.value).splitlines()
     assert [text.split(": ")[0] for text in told] == [f"{file} line 3", f"{file} line 4"]
-    assert "the task 't1' stands twice" in told[1]
+    assert "the id 't1' stands in line" in told[1]
     file.write_text("")
-    with pytest.raises(DatasetError, match="no tasks"):
+    with pytest.raises(LinesError, match="no tasks"):
         read_tasks(file)
 
 

@@ -229,7 +229,34 @@ def test_each_judge_run_is_asked_for_itself(url: str, asker: FakeAsker, tmp_path
     assert all(request.response_format is not None for request in judged)
 
 
-def test_a_dry_run_asks_nothing(tmp_path: Path) -> None:
-    done = run.invoke(app, [*draco(tmp_path), "--dry-run"])
-    assert done.exit_code == 0
-    assert "4 answers and 36 verdicts" in done.output
+def test_a_dry_run_says_what_all_would_cost(url: str, asker: FakeAsker, tmp_path: Path) -> None:
+    asker.reply = judging
+    done = run.invoke(app, [*draco(tmp_path), "--url", url, "--dry-run", "--json"])
+    assert done.exit_code == 0, done.output
+    assert "4 answers and 36 verdicts" in done.stderr
+    told = json.loads(done.stdout)
+    # The mute one costs nothing; two answers, 36 verdicts and the second judge's 12 a tenth of a
+    # cent each, as if every answer would be judged.
+    assert told["rows"] == 4 + 36 + 12
+    assert told["usd"]["value"] == pytest.approx(0.001 * (2 + 36 + 12))
+    asked = len(asker.asked)
+    assert asked == told["sampled"] == 4 + 18
+
+
+def test_a_budget_that_is_surely_too_small_is_told_after_a_sample(
+    url: str, asker: FakeAsker, tmp_path: Path
+) -> None:
+    asker.reply = lambda ask: said(ask, "Answer: 0")
+    lines = [{"id": n, "question": f"{n}?", "kind": "number", "answer": n} for n in range(100)]
+    file = tmp_path / "many.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    chosen = systems(tmp_path, "  one: {model: one}\n")
+    command = ["eval", str(file), "-s", str(chosen), "--url", url, "--json"]
+    done = run.invoke(app, [*command, "--budget", "0.02"])
+    assert done.exit_code == 1
+    assert "100 rows cost about $0.100000" in done.output
+    assert len(asker.asked) == 5
+    done = run.invoke(app, [*command, "--budget", "0.2"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["spent_usd"] == "0.095"  # the sample is not paid for again
+    assert len(asker.asked) == 100

@@ -68,7 +68,7 @@ def test_every_broken_line_is_told(tmp_path: Path) -> None:
     file = tmp_path / "q.jsonl"
     good = json.dumps({"id": 1, "question": "x", "answer": "y"})
     file.write_text(f"{good}\n{{\n{good}\n")
-    with pytest.raises(ValueError, match=r"line 2: (.|\n)*line 3: the id '1' stands twice"):
+    with pytest.raises(ValueError, match=r"line 2: (.|\n)*line 3: the id '1' stands in line 1"):
         read_questions(file)
 
 
