@@ -1,4 +1,5 @@
-"""A batch as a Ray job on a real cluster: its driver is killed, and one row an id comes out."""
+"""A batch as a Ray job on a real cluster: a worker and its driver are killed, and one row an id
+comes out."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def until(done: Callable[[], Any], seconds: float = 60.0) -> Any:
     raise AssertionError("not within the time")
 
 
-def test_a_killed_driver_and_a_resumed_batch(server: Server, tmp_path: Path) -> None:
+def test_a_killed_worker_a_killed_driver_and_a_resumed_batch(
+    server: Server, tmp_path: Path
+) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out"
     ids = [f"row-{n}" for n in range(200)]
     rows = [{"id": name, "prompt": f"question {name}"} for name in ids]
@@ -51,6 +54,8 @@ def test_a_killed_driver_and_a_resumed_batch(server: Server, tmp_path: Path) -> 
         return told
 
     until(lambda: 0 < card()["request_counts"]["completed"] < len(ids))
+    # A model's replica dies under its rows, and is replaced while the batch goes on.
+    os.kill(server.processes("ServeReplica:model-twin")[0], signal.SIGKILL)
     (driver,) = [pid for pid in server.processes("serve.jobs.main") if _is_python(pid)]
     os.kill(driver, signal.SIGKILL)
     assert card()["request_counts"]["completed"] < len(ids), "it ended before it was killed"
