@@ -52,6 +52,25 @@ def test_a_stream_says_the_same_piece_by_piece(server: Server) -> None:
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
 
 
+def test_a_prompt_whose_bytes_pass_the_cap_counts_by_its_tokens(server: Server) -> None:
+    asked: dict[str, Any] = {
+        "model": "smollm2",
+        "messages": [{"role": "user", "content": "river " * 300}],
+        "max_tokens": 8,
+    }
+
+    def under(cap_usd: float) -> Any:
+        options = {"fusion": {"cost_cap_usd": cap_usd}}
+        return server.client(max_retries=0).chat.completions.create(**asked, extra_body=options)
+
+    # 1,800 bytes are 18 millionths of a dollar, the tokens that they are less than 5.
+    answer = under(0.000_008)
+    assert 300 < answer.usage.prompt_tokens < 400
+    with pytest.raises(openai.APIStatusError) as refused:
+        under(0.000_002)
+    assert refused.value.status_code == 402
+
+
 def test_stop_ends_the_answer(server: Server) -> None:
     answer = server.client().chat.completions.create(
         model="smollm2",

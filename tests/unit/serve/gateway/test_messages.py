@@ -40,7 +40,6 @@ from models.messages import (
     ToolCallDelta,
     Usage,
     assistant,
-    system,
     user,
 )
 from serve.gateway import messages
