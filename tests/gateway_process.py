@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -42,7 +43,9 @@ from serve.store.database import Database
 
 CATALOG = Catalog.model_validate(
     {
-        "models": {"m": {"engine": "fake", "price": {"input": 0, "output": 1_000_000}}},
+        "models": {
+            "m": {"engine": "fake", "max_output": 1, "price": {"input": 0, "output": 1_000_000}}
+        },
         "roles": {"judge": "m"},
         "policies": {"budget": {"kind": "spend", "limit_usd": 2}},
     }
@@ -85,7 +88,13 @@ async def still(_: Caller) -> bool:
     return True
 
 
-async def serve(url: str, port: int, seconds: float = 0.1, catalog: Catalog = CATALOG) -> None:
+async def serve(
+    url: str,
+    port: int,
+    seconds: float = 0.1,
+    catalog: Catalog = CATALOG,
+    begun: Callable[[uvicorn.Server], None] = lambda _: None,
+) -> None:
     clock = SystemClock()
     database = Database(url)
     await migrate.upgrade(database)
@@ -99,7 +108,11 @@ async def serve(url: str, port: int, seconds: float = 0.1, catalog: Catalog = CA
     rooms = [door, ApprovalsRoom(control, fixed), SessionsRoom(sessions)]
     control.start(fixed)
     config = uvicorn.Config(site(rooms, everybody), "127.0.0.1", port, log_level="warning")
-    await uvicorn.Server(config).serve()
+    server = uvicorn.Server(config)
+    begun(server)
+    await server.serve()
+    await control.close()
+    await database.close()
 
 
 if __name__ == "__main__":

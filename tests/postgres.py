@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -54,6 +55,13 @@ class Server:
                 self.start()
                 return
         raise AssertionError((self.folder / "log").read_text()[-2000:])
+
+    def crash_one(self, chance: random.Random) -> None:
+        """SIGKILL to one of its processes; the server ends all others and recovers by itself."""
+        pid = int((self.folder / "data/postmaster.pid").read_text().split()[0])
+        own = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        with suppress(ProcessLookupError):  # it ended meanwhile
+            os.kill(int(chance.choice(own)), signal.SIGKILL)
 
     def run(self, program: str, *arguments: str) -> None:
         command = [*_as_somebody_else(self.folder), str(self.binaries / program), *arguments]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -126,6 +127,20 @@ def get(base: str, path: str) -> httpx.Response:
         fail(f"No fusion server answers at {base} ({type(error).__name__}). Start it: fusion up")
 
 
+def save(base: str, path: str) -> None:
+    """Pass what the server sends on to standard output, however long it is."""
+    try:
+        with httpx.stream("GET", base + path, timeout=60, headers=credentials(base)) as answer:
+            if not answer.is_success:
+                answer.read()
+                _refused(answer)
+            for piece in answer.iter_bytes():
+                sys.stdout.buffer.write(piece)
+    except httpx.HTTPError as error:
+        fail(f"No fusion server answers at {base} ({type(error).__name__}). Start it: fusion up")
+    sys.stdout.buffer.flush()
+
+
 def ask(base: str, method: str, path: str, body: Any = None, timeout_s: float = 60.0) -> Any:
     """The JSON of the answer, or what the server said was wrong."""
     try:
@@ -134,13 +149,22 @@ def ask(base: str, method: str, path: str, body: Any = None, timeout_s: float = 
         )
     except httpx.HTTPError as error:
         fail(f"No fusion server answers at {base} ({type(error).__name__}). Start it: fusion up")
-    if response.is_success:
-        return response.json() if response.content else None
+    if not response.is_success:
+        _refused(response)
+    return response.json() if response.content else None
+
+
+def _refused(response: httpx.Response) -> NoReturn:
+    status = 2 if response.status_code == 400 else 1
+    fail(f"{escape(said_wrong(response))} (HTTP {response.status_code})", status)
+
+
+def said_wrong(response: httpx.Response) -> str:
+    """What the server said was wrong."""
     try:
-        message = str(response.json()["error"]["message"])
+        return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        message = response.text[:500]
-    fail(f"{message} (HTTP {response.status_code})", 2 if response.status_code == 400 else 1)
+        return response.text[:500]
 
 
 def credentials(base: str) -> dict[str, str]:

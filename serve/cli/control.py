@@ -7,6 +7,7 @@ import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 from pydantic import ValidationError
@@ -14,6 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.call import Call
+from models.catalog import Catalog, Target
+from models.errors import FusionError
 from models.messages import Request
 from serve.cli.common import (
     CatalogFile,
@@ -22,14 +25,15 @@ from serve.cli.common import (
     Url,
     ask,
     fail,
-    get,
     out,
     plainly,
     print_json,
     read_catalog,
+    save,
     server_url,
 )
 from serve.control import neutral
+from serve.control.policed import worst
 from serve.control.policy.catalog import rules
 from serve.control.policy.engine import Ruling, evaluate
 from serve.control.policy.own import Decided, OwnRule
@@ -56,17 +60,15 @@ def show(
     as_json: Json = False,
 ) -> None:
     """List the newest approvals."""
-    query = f"?state={state}" if state else ""
+    query = f"?{urlencode({'state': state})}" if state else ""
     found = ask(server_url(url, port), "GET", f"/v1/approvals{query}")["data"]
     if as_json:
         print_json(found)
         return
-    table = Table("id", "state", "session", "model", "what is asked", box=None, pad_edge=False)
     for one in found:
-        table.add_row(
-            one["id"], one["state"], one["session"] or "", one["model"], escape(one["sentence"])
-        )
-    out.print(table)
+        by = f" by {one['decided_by']} from {one['decided_from']}" if one["decided_by"] else ""
+        out.print(f"[bold]{one['id']}[/]  {one['state']}{escape(by)}  {escape(one['model'])}")
+        out.print(f"  {escape(one['sentence'])}")
 
 
 @approvals.command()
@@ -115,11 +117,8 @@ def export(
     port: Port = None,
 ) -> None:
     """Print every verdict as a line of JSON, oldest first."""
-    query = f"?after={after}" + (f"&project={project}" if project else "")
-    answer = get(server_url(url, port), f"/v1/audit{query}")
-    if not answer.is_success:
-        fail(f"{answer.text[:500]} (HTTP {answer.status_code})")
-    typer.echo(answer.text, nl=False)
+    query = {"after": after} | ({"project": project} if project else {})
+    save(server_url(url, port), f"/v1/audit?{urlencode(query)}")
 
 
 @policy.command()
@@ -142,8 +141,17 @@ def explain(
     if target is None:
         fail(f"nothing is called '{request.model}'", 2)
     events = [Event("request", time.time(), call, request)]
-    if target.kind == "model":
-        events.append(Event("model_call", time.time(), call, request, model=target.name))
+    events += [
+        Event(
+            "model_call",
+            time.time(),
+            call,
+            request,
+            model,
+            worst_nano_usd=worst(known, model, request),
+        )
+        for model in _asked(known, target)
+    ]
     rulings = [
         asyncio.run(_ruling([r.policy for r in ruled if r.concerns(event)], event))
         for event in events
@@ -151,6 +159,7 @@ def explain(
     said = [
         {
             "phase": ruling.event.phase,
+            "model": ruling.event.model or request.model,
             "policy": one.policy,
             "decision": one.verdict.decision,
             "reason": one.verdict.reason,
@@ -163,11 +172,27 @@ def explain(
     if as_json:
         print_json({"decision": decision, "said": said})
         return
-    table = Table("phase", "policy", "says", "why", box=None, pad_edge=False)
-    for row in said:
-        table.add_row(row["phase"], row["policy"], row["decision"], escape(row["reason"]))
-    out.print(table)
+    if said:
+        table = Table("phase", "model", "policy", "says", "why", box=None, pad_edge=False)
+        for row in said:
+            table.add_row(*(escape(cell) for cell in row.values()))
+        out.print(table)
+    else:
+        out.print("no rule of the catalog concerns this request")
     out.print(f"together: {decision}")
+
+
+def _asked(catalog: Catalog, target: Target) -> list[str]:
+    """The concrete models that are sure to be asked, as far as the request's name says."""
+    if target.kind == "model":
+        return [target.name]
+    if target.kind != "panel":
+        return []
+    panel = catalog.panels[target.name]
+    names = [catalog.model_behind(member.model) for member in panel.members]
+    return list(
+        dict.fromkeys((*names, catalog.judge_of(target.name), catalog.writer_of(target.name)))
+    )
 
 
 async def _ruling(policies: list[Policy], event: Event) -> Ruling:
@@ -184,4 +209,8 @@ def _request(file: Path) -> Request:
     try:
         return neutral.request(json.loads(raw))
     except ValidationError:
+        pass
+    try:
         return parse(raw).request
+    except FusionError as error:
+        raise ValueError(f"{file}: {error.message}") from None

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from serve.cli.common import (
     Json,
@@ -18,9 +18,10 @@ from serve.cli.common import (
     ask,
     credentials,
     fail,
-    get,
     out,
     print_json,
+    said_wrong,
+    save,
     server_url,
 )
 from serve.control.headers import SESSION
@@ -51,7 +52,8 @@ def show(
     if as_json:
         print_json(found)
         return
-    table = Table("id", "name", "items", box=None, pad_edge=False)
+    whole = Column("id", no_wrap=True)  # an id that is cut is none
+    table = Table(whole, "name", "items", box=None, pad_edge=False)
     for one in found:
         table.add_row(one["id"], escape(one["name"]), str(one["length"]))
     out.print(table)
@@ -68,10 +70,17 @@ def read(identity: Id, url: Url = None, port: Port = None, as_json: Json = False
         print_json(items)
         return
     for item in items:
-        message = item["message"]
-        text = "".join(part.get("text", "[image]") for part in message.get("content", ()))
-        who = item["model"] or message["role"]
-        out.print(f"[bold]{escape(who)}[/]  [dim]{item['id']}[/]\n{escape(text)}\n")
+        who = item["model"] or item["message"]["role"]
+        text = escape(_text(item["message"]))
+        out.print(f"[bold]{escape(who)}[/]  [dim]{item['id']}[/]\n{text}\n")
+
+
+def _text(message: dict[str, Any]) -> str:
+    parts = [part.get("text", "[image]") for part in message.get("content", ())]
+    calls = (
+        f"[calls {call['name']} {call['arguments']}]" for call in message.get("tool_calls", ())
+    )
+    return "\n".join((*parts, *calls))
 
 
 @app.command()
@@ -114,10 +123,7 @@ def delete(identity: Id, url: Url = None, port: Port = None) -> None:
 @app.command()
 def export(identity: Id, url: Url = None, port: Port = None) -> None:
     """Print it as JSON lines."""
-    answer = get(server_url(url, port), f"/v1/sessions/{identity}/export")
-    if not answer.is_success:
-        fail(f"{answer.text[:500]} (HTTP {answer.status_code})")
-    typer.echo(answer.text, nl=False)
+    save(server_url(url, port), f"/v1/sessions/{identity}/export")
 
 
 @app.command("import")
@@ -136,7 +142,7 @@ def import_(file: Path, url: Url = None, port: Port = None) -> None:
     except OSError as error:
         fail(f"{file}: {error.strerror}", 2)
     if not answer.is_success:
-        fail(f"{answer.text[:500]} (HTTP {answer.status_code})", 2)
+        fail(f"{escape(said_wrong(answer))} (HTTP {answer.status_code})", 2)
     typer.echo(answer.json()["id"])
 
 
@@ -186,8 +192,5 @@ def _said(base: str, model: str, session: str, text: str) -> str:
     except httpx.HTTPError as error:
         fail(f"No fusion server answers at {base} ({type(error).__name__}). Start it: fusion up")
     if not answer.is_success:
-        try:
-            return f"[{answer.status_code}] {answer.json()['error']['message']}"
-        except (ValueError, KeyError, TypeError):
-            return f"[{answer.status_code}] {answer.text[:500]}"
+        return f"[{answer.status_code}] {said_wrong(answer)}"
     return str(answer.json()["choices"][0]["message"]["content"] or "")

@@ -81,7 +81,7 @@ class Policed:
             call,
             replace(request, model=model),
             model=model,
-            worst_nano_usd=self._worst(model, request),
+            worst_nano_usd=worst(self._catalog, model, request),
             approved=call.approved,
         )
         ruling = await self._control.rule(self._rules, event)
@@ -114,15 +114,16 @@ class Policed:
             return
         self._control.release(event, settle=over or not isinstance(error, _FREE))
 
-    def _worst(self, model: str, request: Request) -> int:
-        """The most that the call can cost, whichever of the model's stand-ins answers."""
-        spec = self._catalog.models[model]
-        chain = (model, *map(self._catalog.model_behind, spec.fallbacks))
-        worst = 0
-        for name in dict.fromkeys(chain):
-            one = self._catalog.models[name]
-            if one.price is not None:
-                entered = bound.input_tokens(request, one.image_tokens)
-                output = request.sampling.max_tokens or one.max_output
-                worst = max(worst, one.price.worst(entered, output))
-        return worst
+
+def worst(catalog: Catalog, model: str, request: Request) -> int:
+    """The most that the call can cost in nano-dollars, whichever of the model's stand-ins
+    answers."""
+    chain = (model, *map(catalog.model_behind, catalog.models[model].fallbacks))
+    most = 0
+    for name in dict.fromkeys(chain):
+        one = catalog.models[name]
+        if one.price is not None:
+            entered = bound.input_tokens(request, one.image_tokens)
+            output = request.sampling.max_tokens or one.max_output
+            most = max(most, one.price.worst(entered, output))
+    return most

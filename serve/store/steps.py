@@ -34,8 +34,6 @@ Values = tuple[Any, ...]
 Step = tuple[str, Values | list[Values]]
 Steps = Generator[Step, list[Row], T]
 
-_LOCK = "select pg_advisory_xact_lock(number) from unnest($1::bigint[]) as number"
-
 
 @dataclass(frozen=True, slots=True)
 class How:
@@ -119,7 +117,7 @@ def _done(
 
 
 class PostgresRunner:
-    """`connect` says where. `timeout_s` bounds each statement, and the wait for a connection."""
+    """`connect` says where. `timeout_s` bounds a whole transaction."""
 
     def __init__(self, timeout_s: float, **connect: Any) -> None:
         self._connect = connect
@@ -129,24 +127,20 @@ class PostgresRunner:
     async def run(self, steps: Steps[T], how: How) -> T:
         if self._pool is None:
             # What a transaction leaves behind ends with it, so there is nothing to reset.
-            self._pool = asyncpg.create_pool(
-                **self._connect,
-                timeout=self._timeout_s,
-                command_timeout=self._timeout_s,
-                min_size=0,
-                max_size=8,
-                reset=_leave,
-            )
+            self._pool = asyncpg.create_pool(**self._connect, min_size=0, max_size=8, reset=_leave)
         pool = await self._pool
-        async with pool.acquire(timeout=self._timeout_s) as connection:
+        async with asyncio.timeout(self._timeout_s), pool.acquire() as connection:
             if not how.write:
                 return await _driven(connection, steps)
-            async with connection.transaction():
-                if not how.flushed:
-                    await connection.execute("set local synchronous_commit to off")
-                if how.locks:
-                    await connection.fetch(_LOCK, sorted(map(_number, how.locks)))
-                return await _driven(connection, steps)
+            try:
+                await connection.execute(_begin(how))
+                result = await _driven(connection, steps)
+                await connection.execute("commit")
+            except BaseException:
+                if not connection.is_closed():
+                    await connection.execute("rollback")
+                raise
+            return result
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -177,6 +171,15 @@ def _numbered(statement: str) -> str:
     """With its values marked as PostgreSQL marks them: $1, $2."""
     first, *others = statement.split("?")
     return first + "".join(f"${at}{text}" for at, text in enumerate(others, 1))
+
+
+def _begin(how: How) -> str:
+    """All that comes before a transaction's own statements, in one message. Locks are taken in
+    the same order by all, so that nobody waits for somebody who waits for him."""
+    relaxed = () if how.flushed else ("set local synchronous_commit to off",)
+    numbers = sorted(map(_number, how.locks))
+    locks = (f"select pg_advisory_xact_lock({number})" for number in numbers)
+    return "; ".join(("begin", *relaxed, *locks))
 
 
 def _number(lock: str) -> int:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -35,6 +36,7 @@ from serve.control.entrance import Entrance
 from serve.control.idempotency import Idempotent
 from serve.control.policed import Policed
 from serve.control.policy.catalog import rules
+from serve.control.policy.values import Add
 from serve.control.sessions.remembering import Remembering
 from serve.control.sessions.store import Sessions
 from serve.store.database import Database
@@ -74,11 +76,15 @@ async def path(name: str, url: str) -> None:
             plain.append(await timed(model, Call()))
             ruled.append(await timed(only_rules, Call()))
             both.append(await timed(guarded, Call(session=session)))
+        for flushed in (False, True):
+            what = f"one count{', flushed to disk' if flushed else ''}"
+            end = partial(control.counters.end, "h", (Add("c", 1),), flushed=flushed)
+            await measured(f"{name:11} {what}", end)
         await control.close()
     for what, times in (("policies", ruled), ("policies and session", both)):
         added = sorted(one - base for one, base in zip(times, plain, strict=True))
         p50, p95 = statistics.median(added), added[int(len(added) * 0.95)]
-        print(f"   {name:11} {what:21} p50 {p50 * 1000:6.2f} ms   p95 {p95 * 1000:6.2f} ms added")
+        print(f"   {name:11} {what:26} p50 {p50 * 1000:6.2f} ms   p95 {p95 * 1000:6.2f} ms added")
 
 
 async def timed(answerer: Answerer, call: Call) -> float:
@@ -108,7 +114,7 @@ async def measured(what: str, ask: Callable[[], Awaitable[object]]) -> None:
         await ask()
         times.append(time.perf_counter() - began)
     times.sort()
-    print(f"   {what:26} p50 {times[25] * 1000:6.2f} ms   p95 {times[47] * 1000:6.2f} ms")
+    print(f"   {what:38} p50 {times[25] * 1000:6.2f} ms   p95 {times[47] * 1000:6.2f} ms")
 
 
 async def fill(database: Database) -> None:

@@ -56,12 +56,11 @@ class Remembering:
                 yield event
 
     async def _known(self, call: Call) -> Completion | None:
-        """The answer of a parked request that was kept already before its process died."""
+        """The answer of this very call, if it was kept already before a process died."""
         assert call.session is not None
-        if not call.resumed:
+        if not _comes_again(call):
             return None
-        await self._sessions.read(call.session, call.project)
-        return await self._sessions.answered(call.session, call.id)
+        return await self._sessions.answered(call.session, call.project, _turn(call))
 
     async def _whole(self, request: Request, call: Call) -> Request:
         assert call.session is not None
@@ -119,7 +118,19 @@ class Remembering:
         _, new = _split(request.messages)
         turn = [New(message) for message in new]
         turn.append(New(answer.message, answer.model, answer))
-        await self._sessions.append(call.session, call.project, turn, call.id)
+        keep = self._sessions.keep if _comes_again(call) else self._sessions.append
+        await keep(call.session, call.project, turn, _turn(call))
+
+
+def _comes_again(call: Call) -> bool:
+    """Whether the same call may come twice: a parked one goes on after a crash, and a client
+    repeats what it named by a key."""
+    return call.resumed or call.idempotency_key is not None
+
+
+def _turn(call: Call) -> str:
+    key = call.idempotency_key
+    return call.id if key is None else f"key {key}"
 
 
 def _split(messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:

@@ -19,11 +19,12 @@ from models.call import new_id
 from models.errors import BadRequest, Conflict, NotFound
 from models.messages import Completion, Message
 from serve.control import neutral
+from serve.control.sweep import KEPT_S
 from serve.store.database import Database
 from serve.store.schema import session_items as items
 from serve.store.schema import session_summaries as summaries
 from serve.store.schema import sessions
-from serve.store.steps import READ, Steps
+from serve.store.steps import READ, How, Steps
 
 PAGE = 100
 MOST_ITEMS = 100_000
@@ -40,14 +41,22 @@ _ITEM = """
 insert into session_items (session, position, id, at, message, model, turn, answer)
 values (?, ?, ?, ?, ?, ?, ?, ?)
 """
-_LAST_SUMMARY = """
-select archived, upto, text from sessions left join session_summaries on session = sessions.id
-where sessions.id = ? and project = ? order by upto desc limit 1
+_HEAD = "select id from sessions where id = ? and project = ?"
+_ANSWER = """
+select answer from session_items where session = ? and turn = ? and at > ? and answer is not null
 """
-_BEHIND = """
-select position, message, model from session_items where session = ? and position > ?
+#: Its items behind the last summary; one row without an item, where there is none.
+_HISTORY = """
+with head as (
+    select id, archived,
+    (select max(upto) from session_summaries where session = sessions.id) as upto
+    from sessions where id = ? and project = ?
+)
+select archived, upto, position, message, model from head
+left join session_items on session = head.id and position > coalesce(upto, -1)
 order by position
 """
+_SUMMARY = "select text from session_summaries where session = ? and upto = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,32 +151,45 @@ class Sessions:
         """The session's new length. Raises Conflict for an archived one."""
         return await self._database.run(self._append(identity, project, new, turn))
 
-    async def history(self, identity: str, project: str) -> History:
-        def steps() -> Steps[History]:
-            heads = yield _LAST_SUMMARY, (identity, project)
-            if not heads:
+    async def keep(self, identity: str, project: str, new: Sequence[New], turn: str) -> None:
+        """Append a turn that may be kept already: its process died, or was taken for dead."""
+
+        def steps() -> Steps[None]:
+            if not (yield _ANSWER, (identity, turn, self._since())):
+                yield from self._append(identity, project, new, turn)
+
+        await self._database.run(steps(), How(locks=(f"{identity} {turn}",)))
+
+    async def answered(self, identity: str, project: str, turn: str) -> Completion | None:
+        """The answer of a turn that was kept already."""
+
+        def steps() -> Steps[Completion | None]:
+            if not (yield _HEAD, (identity, project)):
                 raise _no_session(identity)
-            archived, upto, text = heads[0]
-            if archived:
-                raise _archived(identity)
-            upto = -1 if upto is None else upto
-            rows = yield _BEHIND, (identity, upto)
-            told = (
-                Item(position, neutral.message(json.loads(message)), model)
-                for position, message, model in rows
-            )
-            return History(tuple(told), text or "", upto)
+            found = yield _ANSWER, (identity, turn, self._since())
+            return neutral.completion(json.loads(found[0][0])) if found else None
 
         return await self._database.run(steps(), READ)
 
-    async def answered(self, identity: str, turn: str) -> Completion | None:
-        """The answer of a turn that was kept already."""
-        query = sa.select(items.c.answer).where(
-            (items.c.session == identity) & (items.c.turn == turn) & items.c.answer.is_not(None)
-        )
-        async with self._database.read() as connection:
-            found = (await connection.execute(query.limit(1))).scalar_one_or_none()
-        return None if found is None else neutral.completion(found)
+    async def history(self, identity: str, project: str) -> History:
+        def steps() -> Steps[History]:
+            rows = yield _HISTORY, (identity, project)
+            if not rows:
+                raise _no_session(identity)
+            archived, upto, *_ = rows[0]
+            if archived:
+                raise _archived(identity)
+            told = tuple(
+                Item(position, neutral.message(json.loads(message)), model)
+                for _, _, position, message, model in rows
+                if position is not None
+            )
+            if upto is None:
+                return History(told)
+            ((text,),) = yield _SUMMARY, (identity, upto)
+            return History(told, text, upto)
+
+        return await self._database.run(steps(), READ)
 
     async def summarise(self, identity: str, upto: int, text: str, model: str) -> None:
         """Keep a summary of all items up to this place. The items stay as they are."""
@@ -222,6 +244,10 @@ class Sessions:
             for table in (items, summaries):
                 await connection.execute(sa.delete(table).where(table.c.session == identity))
             await connection.execute(sa.delete(sessions).where(sessions.c.id == identity))
+
+    def _since(self) -> int:
+        """An older turn is another one: an idempotency key may be used again after a while."""
+        return round((self._clock.now() - KEPT_S) * _MICROS)
 
     def _append(self, identity: str, project: str, new: Sequence[New], turn: str) -> Steps[int]:
         now = round(self._clock.now() * _MICROS)

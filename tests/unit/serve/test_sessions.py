@@ -274,6 +274,21 @@ async def test_what_goes_on_after_a_crash_is_kept_once(sessions: Sessions) -> No
     assert await texts(sessions, identity) == ["hi", "ok"]
 
 
+async def test_a_key_s_turn_is_kept_once_though_its_answer_was_lost(sessions: Sessions) -> None:
+    """Killed between the session's transaction and the key's, and asked again; at the same time,
+    too, by a process that was taken for dead."""
+    model = Named()
+    identity = (await sessions.create("default"))["id"]
+    for _ in range(2):
+        named = Call(session=identity, idempotency_key="k")
+        await remembering(sessions, model).complete(ask("large", "hi"), named)
+    assert len(model.calls) == 1
+    turn = [New(user("hi")), New(assistant("ok"), "large", Completion("large", assistant("ok")))]
+    assert await sessions.keep(identity, "default", turn, "key k") is None
+    await asyncio.gather(*(sessions.keep(identity, "default", turn, "key j") for _ in range(5)))
+    assert await texts(sessions, identity) == ["hi", "ok", "hi", "ok"]
+
+
 async def test_another_model_goes_on_in_the_middle(sessions: Sessions) -> None:
     model = Named()
     identity = (await sessions.create("default"))["id"]

@@ -15,6 +15,9 @@ from models.errors import StoreUnavailable, Unavailable
 from serve.jobs.files import Files
 from serve.store import migrate, schema
 from serve.store.database import Database, parse
+from serve.store.steps import READ, Steps
+
+INSERT = "insert into accounts (name, settled) values (?, ?)"
 
 
 @pytest.fixture
@@ -130,3 +133,62 @@ def test_a_bad_address_is_refused(url: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as caught:
         parse(url)
     assert "hunter2" not in str(caught.value)
+
+
+# Transactions as steps
+
+
+def renamed(name: str, to: str) -> Steps[int]:
+    found = yield "update accounts set name = ? where name = ? returning settled", (to, name)
+    if not found:
+        raise KeyError(name)
+    return int(found[0][0])
+
+
+async def accounts(database: Database) -> list[str]:
+    def steps() -> Steps[list[str]]:
+        rows = yield "select name from accounts order by name", ()
+        return [name for (name,) in rows]
+
+    return await database.run(steps(), READ)
+
+
+async def test_steps_are_done_whole_or_not_at_all(database: Database) -> None:
+    def both(first: str, second: str) -> Steps[int]:
+        yield INSERT, [("a", 1), ("b", 2)]
+        return (yield from renamed(first, "c")) + (yield from renamed(second, "d"))
+
+    with pytest.raises(KeyError):
+        await database.run(both("a", "nobody"))
+    assert await accounts(database) == []
+    assert await database.run(both("a", "b")) == 3
+    assert await accounts(database) == ["c", "d"]
+
+
+async def test_steps_wait_for_no_one_who_only_writes_elsewhere(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(sa.insert(schema.accounts).values(name="a", settled=0))
+        assert await accounts(database) == []
+    assert await accounts(database) == ["a"]
+
+
+async def test_steps_on_a_store_that_fails_are_unavailable(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong() -> Steps[None]:
+        yield INSERT, [("a", 1)]
+        yield "select * from nothing", ()
+
+    with pytest.raises(StoreUnavailable, match="store"):
+        await database.run(wrong())
+    assert await accounts(database) == []
+    gone = Database("postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        await gone.run(wrong())
+    await gone.close()
+    monkeypatch.setattr("serve.store.database.TIMEOUT_S", 0.05)
+    other = Database(f"sqlite:///{database.url.database}")
+    async with database.write():
+        with pytest.raises(StoreUnavailable):
+            await other.run(renamed("a", "b"))
+    await other.close()
