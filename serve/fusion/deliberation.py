@@ -151,7 +151,7 @@ class Deliberation:
                 self._tasks[ask].cancel()
                 return None
             case engine.GiveUp(error):
-                return Progress("completed", {"result": result.error(error, self.run.failed)})
+                return Progress("completed", {"result": result.error(error, self.run)})
             case engine.Write():
                 self.write = action
                 return Progress("completed", {"result": self.result()}) if self._live else None
@@ -167,7 +167,7 @@ class Deliberation:
         what ended a fusion without a result."""
         told: dict[str, Any] = {"id": self.id, "panel": self.plan.panel}
         if error is not None:
-            return told | result.error(error, self.run.failed)
+            return told | result.error(error, self.run)
         told |= self.result()
         if self.plan.answer != "synthesis":
             told["answer"] = self.plan.answer

@@ -165,7 +165,7 @@ class Outer:
             invoked.answer = _answer(asked, text, failed=False)
         except FusionError as error:
             invoked.error = error
-            failed = result.error(error, invoked.work.run.failed if invoked.work else ())
+            failed = result.error(error, invoked.work.run if invoked.work else None)
             invoked.answer = _answer(asked, json.dumps(failed, ensure_ascii=False), failed=True)
 
     def _whole(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from models.errors import FusionError
+from models.errors import Cancelled, FusionError
 from models.messages import Source
 from serve.fusion.contract import Analysis, FailureReason, failure_reason
-from serve.fusion.engine import Answer, FailedMember
+from serve.fusion.engine import Answer, FailedMember, Run
 
 
 def result(
@@ -29,14 +29,14 @@ def result(
     return told
 
 
-def error(error: FusionError, failed: Iterable[FailedMember] = ()) -> dict[str, Any]:
-    """The contract's result of a fusion that has none."""
-    reason = failure_reason(error)
-    message = "all panel models failed" if reason == "all_panels_failed" else error.message
+def error(error: FusionError, run: Run | None = None) -> dict[str, Any]:
+    """The contract's result of a fusion that has none. `run` is what there was of it."""
+    failed = run.failed if run is not None else []
+    nobody = run is not None and failed and not run.answers and not isinstance(error, Cancelled)
     return {
         "status": "error",
-        "error": message,
-        "failure_reason": reason,
+        "error": "all panel models failed" if nobody else error.message,
+        "failure_reason": failure_reason(error),
         "failed_models": [failure(one) for one in failed],
     }
 

@@ -13,9 +13,9 @@ import pytest
 from doorway import Doorway, doorway
 
 from models.catalog import Catalog
-from models.errors import Unavailable
+from models.errors import BudgetExceeded, RateLimited, Unavailable
 from models.fake import FakeModel
-from models.messages import Message, ToolCall
+from models.messages import Message, Request, ToolCall
 from router.live import Plan, Question
 from serve.fusion.contract import Analysis
 from serve.fusion.judge import ModelJudge
@@ -209,6 +209,57 @@ def test_a_judge_that_fails_leaves_the_analysis_out(house: House) -> None:
     told = house.chat(model="openrouter/fusion")["fusion"]
     assert (told["status"], told["failure_reason"]) == ("ok", "judge_not_valid_json")
     assert "analysis" not in told
+
+
+def breaks(_: Request) -> str:
+    raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize(
+    ("judge", "reason"),
+    [
+        ("prose", "judge_not_valid_json"),
+        ("", "judge_empty_completion"),
+        ('{"consensus": 7}', "judge_schema_mismatch"),
+        (Unavailable("gone"), "judge_upstream_error"),
+        (RateLimited("slower"), "rate_limited"),
+        (BudgetExceeded("spent"), "insufficient_credits"),
+        (breaks, "unexpected_error"),
+    ],
+)
+def test_why_a_judge_failed_is_told_and_the_answer_written_all_the_same(
+    house: House, judge: Any, reason: str
+) -> None:
+    house.fakes["judge"].reply = judge
+    answer = house.chat(model="openrouter/fusion", fusion={"expose_panel": True})
+    told = answer["fusion"]
+    assert (told["status"], told["failure_reason"]) == ("ok", reason)
+    assert "analysis" not in told
+    assert len(told["responses"]) == 2
+    assert answer["choices"][0]["message"]["content"] == "It depends."
+
+
+@pytest.mark.parametrize(
+    ("panel", "reason"),
+    [
+        (Unavailable("gone"), "all_panels_failed"),
+        (RateLimited("slower"), "rate_limited"),
+        (BudgetExceeded("spent"), "insufficient_credits"),
+        (breaks, "all_panels_failed"),
+    ],
+)
+def test_why_a_whole_panel_failed_is_told(house: House, panel: Any, reason: str) -> None:
+    for name in ("one", "two"):
+        house.fakes[name].reply = panel
+    stream = house.openai.responses.create(
+        model="openrouter/fusion", input="Is water wet?", stream=True
+    )
+    events: list[Any] = []
+    with suppress(openai.APIError):  # it may raise at the end; what came before counts
+        events += map(plain, stream)
+    [done] = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert done["error"] == "all panel models failed"
+    assert done["failure_reason"] == reason
 
 
 def test_a_caller_inside_a_fusion_may_not_begin_one(house: House) -> None:
