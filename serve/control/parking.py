@@ -117,6 +117,8 @@ class Parking:
                 answer = await served.pipeline.complete(
                     neutral.request(row["work"]["request"]), call
                 )
+        except StoreUnavailable:
+            return  # that is not how it ended: it is taken again when its time is over
         except FusionError as error:
             await self._approvals.failed(row["id"], self._runner, error)
         except TimeoutError:

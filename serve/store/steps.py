@@ -127,7 +127,13 @@ class PostgresRunner:
     async def run(self, steps: Steps[T], how: How) -> T:
         if self._pool is None:
             # What a transaction leaves behind ends with it, so there is nothing to reset.
-            self._pool = asyncpg.create_pool(**self._connect, min_size=0, max_size=8, reset=_leave)
+            self._pool = asyncpg.create_pool(
+                **self._connect,
+                min_size=0,
+                max_size=8,
+                max_inactive_connection_lifetime=0,
+                reset=_leave,
+            )
         pool = await self._pool
         async with asyncio.timeout(self._timeout_s), pool.acquire() as connection:
             if not how.write:

@@ -2,7 +2,7 @@
 
     python tests/bench/control.py path     what they add to a chat call, on each database
     python tests/bench/control.py store    a store of 100,000 sessions of 50 items (SQLite)
-    FUSION_KILLS=50 pytest tests/integration/store/test_control.py    fifty kills
+    FUSION_KILLS=50 pytest -s tests/integration/store/test_control_crashes.py    fifty kills
 
 The path is measured in one process over an instant fake model, the plain and the guarded call in
 turn, so that the machine's drift is in both.
@@ -22,7 +22,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import postgres
-import sqlalchemy as sa
 import stores
 
 from models.answerer import Answerer, SystemClock
@@ -40,7 +39,7 @@ from serve.control.policy.values import Add
 from serve.control.sessions.remembering import Remembering
 from serve.control.sessions.store import Sessions
 from serve.store.database import Database
-from serve.store.schema import session_items, sessions
+from serve.store.steps import Steps
 
 CALLS = 300
 SESSIONS, ITEMS = 100_000, 50
@@ -118,36 +117,31 @@ async def measured(what: str, ask: Callable[[], Awaitable[object]]) -> None:
 
 
 async def fill(database: Database) -> None:
-    message = neutral.write(user("a line of a conversation that somebody had with a model"))
-    step = 500
-    for start in range(0, SESSIONS, step):
-        heads = [
-            {
-                "id": f"ses_{at:08}",
-                "project": "default",
-                "name": f"session {at}",
-                "created_at": at * 1000,
-                "updated_at": at * 1000,
-                "archived": False,
-                "length": ITEMS,
-            }
-            for at in range(start, start + step)
-        ]
-        rows = [
-            {
-                "session": head["id"],
-                "position": place,
-                "id": f"item_{head['id']}_{place}",
-                "at": head["created_at"],
-                "message": message,
-                "turn": "",
-            }
-            for head in heads
-            for place in range(ITEMS)
-        ]
-        async with database.write() as connection:
-            await connection.execute(sa.insert(sessions), heads)
-            await connection.execute(sa.insert(session_items), rows)
+    line = "a line of a conversation that somebody had with a model"
+    message = neutral.dumps(user(line))
+
+    def steps(first: int, last: int) -> Steps[None]:
+        names = {at: f"ses_{at:08}" for at in range(first, last)}
+        yield (
+            "insert into sessions (id, project, name, created_at, updated_at, archived, length) "
+            "values (?, 'default', ?, ?, ?, ?, ?)",
+            [
+                (name, f"session {at}", at * 1000, at * 1000, False, ITEMS)
+                for at, name in names.items()
+            ],
+        )
+        yield (
+            "insert into session_items (session, position, id, at, message, turn) "
+            "values (?, ?, ?, ?, ?, '')",
+            [
+                (name, place, f"item_{name}_{place}", at * 1000, message)
+                for at, name in names.items()
+                for place in range(ITEMS)
+            ],
+        )
+
+    for start in range(0, SESSIONS, 500):
+        await database.run(steps(start, start + 500))
 
 
 async def main(what: str) -> None:

@@ -120,6 +120,7 @@ class Client:
             return  # killed meanwhile: the next attempt sees
 
 
+@pytest.mark.timeout(PATIENCE_S + 20 * ROUNDS)
 async def test_nothing_is_lost_or_double_under_sigkill(
     store: str, request: pytest.FixtureRequest, capsys: Any
 ) -> None:

@@ -23,6 +23,7 @@ from models.errors import (
     DeadlineExceeded,
     NotFound,
     PolicyDenied,
+    StoreUnavailable,
     UpstreamError,
 )
 from models.fake import FakeClock
@@ -155,6 +156,18 @@ async def test_a_request_goes_on_after_its_process_died(database: Database) -> N
     assert not await third.control.parking.run_one(third)
     approval = await seen(third, identity)
     assert (approval["run"], len(third.model.calls)) == ("done", 1)
+
+
+async def test_a_store_that_fails_meanwhile_is_not_its_end(database: Database) -> None:
+    clock = FakeClock(1000.0)
+    first, identity = await frozen(database, clock=clock)
+    await decide(first, identity, YES)
+    second = Guarded(database, FREEZE, clock=clock, reply=[StoreUnavailable("dead"), "ok"])
+    assert await second.control.parking.run_one(second)
+    assert (await seen(second, identity))["run"] == "parked"
+    await clock.advance(HELD_S + 1)
+    assert await second.control.parking.run_one(second)
+    assert (await seen(second, identity))["run"] == "done"
 
 
 async def test_of_many_processes_one_goes_on_with_it(database: Database) -> None:
