@@ -18,7 +18,7 @@ from models.messages import Sampling
 from models.policies import Approvals, PolicySpec
 from models.prices import Price, Usd
 from models.record import Record
-from models.scaling import Scaling
+from models.scaling import Fleet, Scaling
 from models.tools.settings import Tools
 from models.wrappers.profiles import FAMILIES
 
@@ -430,6 +430,8 @@ class Catalog(Record):
     router: RouterRules = RouterRules()
     #: What may be spent, by account. An account's own limit comes before that of its kind.
     limits: dict[AccountName, Budget] = Field(default_factory=dict)
+    #: What the replicas of all scaled models may cost together.
+    fleet: Fleet = Fleet()
     policies: dict[Name, PolicySpec] = Field(default_factory=dict)
     approvals: Approvals = Approvals()
 
@@ -438,6 +440,30 @@ class Catalog(Record):
     def _priced(cls, models: dict[Name, ModelSpec]) -> dict[Name, ModelSpec]:
         """Well-known models have the price of `models.price_table` where none is given."""
         return {name: _with_known_price(name, spec) for name, spec in models.items()}
+
+    @model_validator(mode="after")
+    def _fleet_pays(self) -> Catalog:
+        """Refuse a budget that can never pay for one replica of some model, or for all minima."""
+        limit = self.fleet.usd_per_hour
+        if limit is None:
+            return self
+        minima = 0.0
+        for name, spec in self.models.items():
+            if not isinstance(spec, Hosted) or spec.scaling is None:
+                continue
+            price = spec.scaling.node.usd_per_hour
+            minima += spec.replicas.min * price
+            if price > limit:
+                raise ValueError(
+                    f"fleet.usd_per_hour ({limit:g}) does not pay for one replica of '{name}', "
+                    f"which costs {price:g}"
+                )
+        if minima > limit:
+            raise ValueError(
+                f"the models' replicas.min cost {minima:g} dollars an hour, and "
+                f"fleet.usd_per_hour is {limit:g}"
+            )
+        return self
 
     def resolve(self, name: str) -> Target | None:
         """Follow aliases to the end. None if nothing here has that name."""

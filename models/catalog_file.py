@@ -260,11 +260,14 @@ def _references(data: Any) -> Iterator[tuple[Place, str, str]]:
     for name, spec in models.items():
         for index, other in enumerate(_list(spec, "fallbacks")):
             yield from names.check(("models", name, "fallbacks", index), other, model_only=True)
+        for index, other in enumerate(_list(_mapping(spec, "scaling"), "spill")):
+            place: Place = ("models", name, "scaling", "spill", index)
+            yield from names.check(place, other, model_only=True)
     for name, panel in panels.items():
         for key in ("members", "candidates"):
             for index, member in enumerate(_list(panel, key)):
                 target = member.get("model") if isinstance(member, dict) else member
-                place: Place = ("panels", name, key, index)
+                place = ("panels", name, key, index)
                 yield from names.check(place, target, model_only=True)
         for role in ("judge", "synthesis"):
             if isinstance(panel, dict) and panel.get(role) is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from models.record import Record
 
@@ -57,6 +57,14 @@ class Promise(Record):
     attainment: float = Field(0.99, gt=0, lt=1)
 
 
+class Fleet(Record):
+    """What the replicas of all scaled models together may cost, in US dollars."""
+
+    usd_per_hour: float | None = Field(None, gt=0, allow_inf_nan=False)
+    #: Of a UTC day.
+    usd_per_day: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+
 class Scaling(Record):
     """Scales a workforce model by the work that waits and what a replica costs."""
 
@@ -65,8 +73,22 @@ class Scaling(Record):
     targets: Promise = Promise()
     #: What one late answer costs, in US dollars: how long an idle replica is kept warm.
     late_usd: float = Field(0.01, ge=0, allow_inf_nan=False)
+    #: Models that answer as well. The cheapest takes what would be late here, for as long as that
+    #: is worth its price.
+    spill: tuple[str, ...] = ()
+    #: Who would wait longer for a first token is told to come back, in seconds.
+    shed_after_s: float = Field(60.0, gt=0, allow_inf_nan=False)
 
-    def settings(self, name: str, least: int, most: int) -> dict[str, Any]:
+    @model_validator(mode="after")
+    def _sheds_late(self) -> Scaling:
+        if self.shed_after_s < self.targets.ttft_s:
+            raise ValueError(
+                f"shed_after_s ({self.shed_after_s:g}) is below targets.ttft_s "
+                f"({self.targets.ttft_s:g}): who is in time would be sent away"
+            )
+        return self
+
+    def settings(self, name: str, least: int, most: int, fleet: Fleet) -> dict[str, Any]:
         """As `cluster.scaling.policy` takes them: plain values that travel in a Serve config."""
         parts = {"node", "replica", "targets"}
         return {
@@ -75,4 +97,5 @@ class Scaling(Record):
             "min_replicas": least,
             "max_replicas": most,
             "late_usd": self.late_usd,
+            "budget": fleet.model_dump(mode="json", exclude_none=True),
         }

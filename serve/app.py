@@ -10,6 +10,7 @@ from ray import serve as ray_serve
 
 from models.catalog import FakeModelSpec, VllmModel
 from models.flagship import account
+from models.scaling import Fleet
 from models.workforce import hosting
 from serve.gateway.deployment import Gateway
 from serve.remote import JudgeReplica, RouterReplica
@@ -62,5 +63,7 @@ def build(args: dict[str, Any]) -> Any:
 
 
 def model(args: dict[str, Any]) -> Any:
-    """The application that hosts the model `args["name"]` as `args["spec"]` says."""
-    return hosting.deployment(args["name"], _HOSTED.validate_python(args["spec"]))
+    """The application that hosts the model `args["name"]` as `args["spec"]` says, within what
+    `args["fleet"]` says that all models may cost."""
+    fleet = Fleet.model_validate(args.get("fleet") or {})
+    return hosting.deployment(args["name"], _HOSTED.validate_python(args["spec"]), fleet)

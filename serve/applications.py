@@ -31,7 +31,11 @@ def model_applications(catalog: Catalog) -> dict[str, dict[str, Any]]:
             "name": application,
             "route_prefix": None,
             "import_path": "serve.app:model",
-            "args": {"name": name, "spec": spec.model_dump(mode="json")},
+            "args": {
+                "name": name,
+                "spec": spec.model_dump(mode="json"),
+                "fleet": catalog.fleet.model_dump(mode="json"),
+            },
         }
         for name, spec in hosted(catalog).items()
     }

@@ -34,8 +34,11 @@ from models.wrappers.fit import Fit
 from models.wrappers.limit import Limit
 from models.wrappers.repair import Repair, habits_of
 from models.wrappers.retry import Retry
+from serve.fleet import Count, Fleet, Site
+from serve.gateway.metrics import RayOverflows
 from serve.money.charge import Charge, Tariff
 from serve.money.till import Payer
+from serve.overflow import Other, Overflowing
 from serve.pipeline import Models
 from serve.repairs import RayRepairs
 
@@ -57,6 +60,8 @@ class Parts:
         self._registry = Registry(lambda name: AccountHandle(accounts, name), clock)
         self._hosted: dict[str, Workforce] = {}
         self._repairs = RayRepairs()
+        self._fleet = Fleet(clock, _counts)
+        self._overflows = RayOverflows()
 
     def models(self, catalog: Catalog) -> Models:
         """Every model of the catalog behind its wrappers, in the order of `models.wrappers`.
@@ -73,7 +78,32 @@ class Parts:
             return Fallback({model: alone[model] for model in chain})
 
         answerers = {name: with_fallbacks(name, spec) for name, spec in catalog.models.items()}
+        for name, spec in hosted(catalog).items():
+            if spec.scaling is not None:
+                answerers[name] = self._overflowing(name, spec, catalog, answerers[name], alone)
         return Models(catalog, answerers)
+
+    def _overflowing(
+        self,
+        name: str,
+        spec: VllmModel | FakeModelSpec,
+        catalog: Catalog,
+        inner: Answerer,
+        alone: Mapping[str, Answerer],
+    ) -> Answerer:
+        assert spec.scaling is not None
+        others = dict.fromkeys(map(catalog.model_behind, spec.scaling.spill))
+        return Overflowing(
+            name,
+            inner,
+            self._workforce(name, spec),
+            spec.scaling,
+            Site(self._fleet, name, catalog),
+            self._overflows,
+            max_ongoing=spec.max_ongoing,
+            gateways=catalog.server.gateways,
+            others=tuple(Other(o, alone[o], catalog.models[o].price) for o in others),
+        )
 
     def _one(self, name: str, spec: ModelSpec) -> Answerer:
         clock = self._clock
@@ -182,3 +212,14 @@ async def not_running(catalog: Catalog) -> list[str]:
         if (found := applications.get(application_name(name, spec))) is None
         or found.status.value != "RUNNING"
     ]
+
+
+def _counts() -> dict[str, Count]:
+    """Replicas of every application, for `Fleet`. Takes milliseconds: for a thread."""
+    found = {}
+    for name, application in ray_serve.status().applications.items():
+        states = [s.replica_states for s in application.deployments.values()]
+        running = sum(s.get("RUNNING", 0) for s in states)
+        leaving = sum(s.get("STOPPING", 0) for s in states)
+        found[name] = Count(running, sum(sum(s.values()) for s in states) - leaving)
+    return found

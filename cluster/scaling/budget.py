@@ -90,16 +90,24 @@ def decide_all(
         return decisions
     counts = share(models, decisions, allowed)
     for model in models:
-        before, count = decisions[model.name], counts[model.name]
-        if count < before.replicas:
-            health, now_s = before.state.health, seen[model.name].now_s
-            placement = place(count, model.offers, health, now_s, model.on_demand_floor)
-            why = (
-                f"{count} replicas: the budget allows {allowed:.2f} dollars an hour for all "
-                f"models; without it {before.why}"
+        if counts[model.name] < decisions[model.name].replicas:
+            decisions[model.name] = within(
+                decisions[model.name], model, counts[model.name], allowed, seen[model.name].now_s
             )
-            decisions[model.name] = replace(before, replicas=count, placement=placement, why=why)
     return decisions
+
+
+def within(
+    wish: Decision, model: ModelScaling, count: int, allowed: float, now_s: float
+) -> Decision:
+    """`wish` cut to `count` replicas, saying that the budget of `allowed` dollars an hour did."""
+    placement = place(count, model.offers, wish.state.health, now_s, model.on_demand_floor)
+    why = (
+        f"{count} replicas: the budget allows {allowed:.2f} dollars an hour for all models; "
+        f"without it {wish.why}"
+    )
+    causes = (*wish.causes, "budget")
+    return replace(wish, replicas=count, placement=placement, why=why, causes=causes)
 
 
 def share(

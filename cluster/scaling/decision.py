@@ -13,15 +13,17 @@ simulator and `fusion status --scaling` all call it. The steps, in order:
             against remote calls, 1 - own price / remote price of the same work. Where they
             cannot, the least that would have reached the attainment until now (`hindsight`),
             stricter while more was really late than may be.
-4. backlog  what waits now and will not have been served by then, to be worked off within a
-            quarter of a start-up time.
+4. surge    what arrives now, where that is three standard errors above the forecast: the load
+            has jumped. And what waits now and will not have been served by then, to be worked
+            off within a quarter of a start-up time.
 5. prompts  at least so many replicas that a prompt finds one that is not taking in another
             (Erlang's C formula): it matters for small fleets.
-6. hold     go down slowly, by a twentieth of the fleet a start-up time: what was needed a while
-            ago may be needed again, and comes back only a start-up time after it is missed.
-            Where requests can spill nobody is late meanwhile, and dropping a replica and
-            starting it again costs no more than keeping it for about a start-up time (the
-            ski-rental rule: at most twice the cost of hindsight).
+6. hold     give a surge up within start-up times, and all else slowly, a twentieth of the fleet
+            a start-up time: what was needed a while ago may be needed again, and comes back only
+            a start-up time after it is missed. Where requests can spill nobody is late
+            meanwhile, and dropping a replica and starting it again costs no more than keeping
+            it for about a start-up time (the ski-rental rule: at most twice the cost of
+            hindsight).
 7. idle     to zero once staying warm has cost as much as a cold start would (start-up plus
             the late answers it causes); back as soon as anything waits.
 8. bounds   the model's own, and what the budget pays for (`budget.share`).
@@ -40,7 +42,7 @@ from cluster.scaling.hindsight import Hindsight, margin_for, meet
 from cluster.scaling.placement import Health, after_orders, place, spot_spares
 from cluster.scaling.values import Decision, ModelScaling, ScalingState, ScalingTargets, Seen
 
-__all__ = ["Decision", "ModelScaling", "ScalingState", "ScalingTargets", "Seen", "decide"]
+__all__ = ["CAUSES", "Decision", "ModelScaling", "ScalingState", "ScalingTargets", "Seen", "decide"]
 
 _NORMAL = NormalDist()
 _HOUR_S = 3600.0
@@ -55,6 +57,22 @@ _SHRINK_HORIZONS = 20.0
 _BUSY = 0.85
 # A backlog is worked off within this part of a start-up time: until then, all are late.
 _CLEAR_SHARE = 0.25
+# Replicas that start serve half of the next start-up time in the mean.
+_STARTING_COUNTS = 0.5
+
+# What a decision is due to: a word for metrics, and the words of a person.
+Reasons = list[tuple[str, str]]
+CAUSES = (
+    "jump",
+    "backlog",
+    "prompts",
+    "slow down",
+    "asked",
+    "kept warm",
+    "idle",
+    "bounds",
+    "budget",
+)
 
 
 def decide(model: ModelScaling, seen: Seen, state: ScalingState) -> Decision:
@@ -64,20 +82,20 @@ def decide(model: ModelScaling, seen: Seen, state: ScalingState) -> Decision:
     assert state.forecast is not None
     ahead, margin = state.ahead, state.margin
     waiting_s = _work_s(model, state, seen.queued_requests, seen.queued_prompt_tokens)
-    wanted, reasons = _needed(model, seen, state, ahead, waiting_s, margin)
-    wanted, held = _hold(model, seen, state, wanted, reasons)
-    wanted, held = _idle(model, seen, state, wanted, held, reasons)
+    wanted, steady, reasons = _needed(model, seen, state, ahead, waiting_s, margin)
+    wanted, state = _hold(model, seen, state, wanted, steady, reasons)
+    wanted, state = _idle(model, seen, state, wanted, reasons)
     bounded = min(max(wanted, model.min_replicas), model.max_replicas)
     if bounded != wanted:
-        reasons.append(f"bounds {model.min_replicas}..{model.max_replicas}")
+        reasons.append(("bounds", f"bounds {model.min_replicas}..{model.max_replicas}"))
     health: Health = after_orders(state.health, model.offers, seen.oldest_order_s, seen.now_s)
-    state = replace(state, held=held, held_s=seen.now_s, health=dict(health))
+    state = replace(state, health=dict(health))
     placement = place(bounded, model.offers, health, seen.now_s, model.on_demand_floor)
     backlog_s = waiting_s / seen.replicas if seen.replicas else (math.inf if waiting_s else 0.0)
     why = (
         f"{bounded} replicas: load {ahead.present:.1f}, in {offer.startup_s:.0f} s "
         f"{ahead.expected:.1f} ± {ahead.error:.1f}, margin {margin:.2f}; "
-        f"{'; '.join(reasons)}; {placement.why}"
+        f"{'; '.join(words for _, words in reasons)}; {placement.why}"
     )
     return Decision(
         model.name,
@@ -90,6 +108,7 @@ def decide(model: ModelScaling, seen: Seen, state: ScalingState) -> Decision:
         margin,
         why,
         state,
+        tuple(cause for cause, _ in reasons),
     )
 
 
@@ -150,7 +169,6 @@ def _learn(model: ModelScaling, seen: Seen, state: ScalingState) -> ScalingState
             ahead,
             math.exp(-1 / (_shrink_horizons(model) * BINS_PER_HORIZON)),
             _absorb_s(model, state),
-            before.replicas + before.starting,
         )
         margin = _margin(model, state, hindsight, ahead)
     busy = arrived > 0 or seen.queued_requests > 0 or seen.running_requests > 0
@@ -250,25 +268,30 @@ def _needed(
     ahead: Forecast,
     waiting_s: float,
     margin: float,
-) -> tuple[int, list[str]]:
-    """Steps 2 to 5: replicas for the load ahead, for what waits, and for prompts."""
+) -> tuple[int, int, Reasons]:
+    """Steps 2 to 5: replicas for all of it, those of them that are no surge, and reasons."""
     offer = model.offers[0]
     horizon_s = max(offer.startup_s, 1.0)
     spares = spot_spares(ahead.expected, offer) if offer.spot else 0.0
     load = ahead.expected + spares + margin * math.sqrt(ahead.error**2 + spares)
     load = max(load, 0.0)
-    reasons: list[str] = []
-    coming = seen.replicas + seen.starting
+    calm = math.ceil(load - 1e-9)
+    reasons: Reasons = []
+    if ahead.alarm > load:
+        load = ahead.alarm
+        reasons.append(("jump", f"a jump to {load:.1f} that was not expected"))
     waiting_s += _filling_s(model, seen, state)
-    left_s = waiting_s - max(0.0, coming - ahead.expected) * horizon_s
-    if left_s > 0:
+    serving = seen.replicas + _STARTING_COUNTS * seen.starting
+    left_s = waiting_s - (serving - max(ahead.expected, ahead.alarm)) * horizon_s
+    if waiting_s > 0 and left_s > 0:
         load += left_s / (horizon_s * _CLEAR_SHARE)
-        reasons.append(f"backlog of {waiting_s:.0f} s of work")
+        reasons.append(("backlog", f"backlog of {waiting_s:.0f} s of work"))
     needed = math.ceil(load - 1e-9)
     for_prompts = _for_prompts(model, state, ahead.expected, needed)
+    steady = _for_prompts(model, state, ahead.expected, calm)
     if for_prompts > needed:
-        reasons.append(f"{for_prompts} so that prompts need not queue")
-    return max(needed, for_prompts), reasons
+        reasons.append(("prompts", f"{for_prompts} so that prompts need not queue"))
+    return max(needed, for_prompts), steady, reasons
 
 
 def _for_prompts(model: ModelScaling, state: ScalingState, load: float, least: int) -> int:
@@ -317,17 +340,28 @@ def _shrink_horizons(model: ModelScaling) -> float:
 
 
 def _hold(
-    model: ModelScaling, seen: Seen, state: ScalingState, wanted: int, reasons: list[str]
-) -> tuple[int, float]:
+    model: ModelScaling,
+    seen: Seen,
+    state: ScalingState,
+    wanted: int,
+    steady: int,
+    reasons: Reasons,
+) -> tuple[int, ScalingState]:
     """Step 6: what was wanted before, less what may be given up since then."""
-    kept = state.held * math.exp(
-        -(seen.now_s - state.held_s) / (_shrink_horizons(model) * _horizon_s(model))
-    )
-    held = max(float(wanted), kept)
-    count = math.ceil(held - 1e-9)
+    horizon_s = _horizon_s(model)
+    passed_s = seen.now_s - state.held_s
+    kept = state.held * math.exp(-passed_s / (_shrink_horizons(model) * horizon_s))
+    held = max(float(steady), kept)
+    # A surge stays for one start-up time, so that nothing is called off before it serves, and
+    # then goes as fast.
+    over_s = max(0.0, seen.now_s - state.surge_s - horizon_s)
+    surge, surge_s = state.surge, state.surge_s
+    if wanted >= surge * math.exp(-over_s / horizon_s):
+        surge, surge_s, over_s = float(wanted), seen.now_s, 0.0
+    count = math.ceil(max(held, surge * math.exp(-over_s / horizon_s)) - 1e-9)
     if count > wanted:
-        reasons.append(f"going down slowly, {wanted} would do")
-    return count, held
+        reasons.append(("slow down", f"going down slowly, {wanted} would do"))
+    return count, replace(state, held=held, held_s=seen.now_s, surge=surge, surge_s=surge_s)
 
 
 def _idle(
@@ -335,24 +369,24 @@ def _idle(
     seen: Seen,
     state: ScalingState,
     wanted: int,
-    held: float,
-    reasons: list[str],
-) -> tuple[int, float]:
+    reasons: Reasons,
+) -> tuple[int, ScalingState]:
     """Step 7: one replica is kept while idle as long as it costs less than a cold start."""
     offer = model.offers[0]
     waiting = seen.queued_requests > 0 or seen.running_requests > 0
     if state.idle_since_s == seen.now_s:
         if waiting and wanted == 0:
-            reasons.append("back from zero")
-        return (max(1, wanted) if waiting else wanted), held
+            reasons.append(("asked", "back from zero"))
+        return (max(1, wanted) if waiting else wanted), state
     price_s = float(offer.usd_per_hour) / _HOUR_S
     late = max(1.0, state.busy_load * offer.startup_s)
     cold_usd = offer.startup_s * price_s + late * model.late_usd
     idle_s = seen.now_s - state.idle_since_s
     if idle_s * price_s >= cold_usd:
-        reasons.append("idle for longer than a cold start costs: zero")
-        return 0, 0.0
+        reasons.append(("idle", "idle for longer than a cold start costs: zero"))
+        return 0, replace(state, held=0.0, surge=0.0)
     if wanted <= 1 and seen.replicas + seen.starting > 0:
-        reasons.append(f"kept warm: a cold start costs ${cold_usd:.2f}, idling so far less")
-        return 1, held
-    return wanted, held
+        words = f"kept warm: a cold start costs ${cold_usd:.2f}, idling so far less"
+        reasons.append(("kept warm", words))
+        return 1, state
+    return wanted, state

@@ -28,17 +28,19 @@ _TREND_MUST_WIN = 0.5  # of the squares of the best mean
 _TREND_MUST_WIN_BINS = 2 * BINS_PER_HORIZON
 _GUESSED_ERROR = 0.13  # of the load
 _GUESS_HORIZONS = 5.0
+_REFUTED_BY = 3.0  # standard errors
 _MEMORY = 10.0  # horizons over which errors fade
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """Expected replicas of work at the horizon, the standard error of that, and the present
-    load. All in replicas."""
+    load; and that again as the alarm where it refutes what is expected, else 0. In replicas."""
 
     expected: float
     error: float
     present: float
+    alarm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,4 +180,7 @@ def forecast(state: ForecastState) -> Forecast:
     guess = (_GUESSED_ERROR * predictions[best]) ** 2
     guesses = _GUESS_HORIZONS * BINS_PER_HORIZON
     error = math.sqrt((guesses * guess + squares[best]) / (guesses + state.weight))
-    return Forecast(predictions[best], error, present)
+    expected = predictions[best]
+    # Far outside of its error a forecast is refuted, and what arrives is all that is known.
+    alarm = present if present > expected + _REFUTED_BY * error else 0.0
+    return Forecast(expected, error, present, alarm)

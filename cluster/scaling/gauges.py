@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ray.util import metrics as ray_metrics
 
-from cluster.scaling.decision import Decision, Seen
+from cluster.scaling.decision import CAUSES, Decision, Seen
 
 _LARGEST_BACKLOG_S = 1e6  # stands for a backlog that nobody works on
 
@@ -61,6 +61,12 @@ class Gauges:
             tag_keys=tags,
         )
 
+        self._cause = ray_metrics.Gauge(
+            "fusion_scaling_cause",
+            description="1 for each cause of the last decision, 0 for the others.",
+            tag_keys=("model", "cause"),
+        )
+
     def show(self, decision: Decision, seen: Seen) -> None:
         """Set all gauges of the decision's model."""
         tags = {"model": decision.model}
@@ -76,3 +82,5 @@ class Gauges:
             (self._dollars, decision.placement.usd_per_hour),
         ):
             gauge.set(float(value), tags)
+        for cause in CAUSES:
+            self._cause.set(float(cause in decision.causes), tags | {"cause": cause})

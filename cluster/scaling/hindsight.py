@@ -15,7 +15,7 @@ tails gets more after the first of them, and that is remembered for `_MEMORY_HOR
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from cluster.scaling.forecast import BINS_PER_HORIZON, Forecast
@@ -38,6 +38,7 @@ class Hindsight:
     backlogs: tuple[float, ...] = (0.0,) * len(MARGINS)
     late: tuple[float, ...] = (0.0,) * len(MARGINS)
     total: float = 0.0
+    skipped: int = 0  # bins of the first horizon, whose forecasts say nothing
 
 
 def meet(
@@ -47,16 +48,18 @@ def meet(
     ahead: Forecast,
     keep: float,
     absorb_s: float,
-    fleet: float,
 ) -> Hindsight:
     """One bin later: `load` replicas of work came in it, and `ahead` is what is now expected.
 
-    A paper fleet wants its margin, and gives up at most the share 1 - keep of itself in a bin;
-    all begin with the present real one. What serves is the least wanted within the last horizon:
-    a replica given up comes back one horizon after it is ordered. Half of those who come while
-    `absorb_s` seconds of work are waiting are late, all who come a little later.
+    A paper fleet wants its margin, and gives up at most the share 1 - keep of itself in a bin.
+    None begins with the real one's size, which may come from a time that taught nothing. What
+    serves is the least wanted within the last horizon: a replica given up comes back one horizon
+    after it is ordered. Half of those who come while `absorb_s` seconds of work are waiting are
+    late, all who come a little later.
     """
-    before = past.wanted or ((fleet,),) * len(MARGINS)
+    if past.skipped < BINS_PER_HORIZON:
+        return replace(past, skipped=past.skipped + 1)
+    before = past.wanted or tuple((ahead.expected + m * ahead.error,) for m in MARGINS)
     began = len(before[0]) > BINS_PER_HORIZON
     wanted, backlogs, late = [], [], []
     for i, margin in enumerate(MARGINS):
@@ -69,7 +72,7 @@ def meet(
         backlogs.append(backlog)
         late.append(_FADE * past.late[i] + load * min(1.0, max(0.0, share)))
     total = _FADE * past.total + load if began else 0.0
-    return Hindsight(tuple(wanted), tuple(backlogs), tuple(late), total)
+    return Hindsight(tuple(wanted), tuple(backlogs), tuple(late), total, past.skipped)
 
 
 def margin_for(past: Hindsight, present: float, may_be_late: float) -> float:

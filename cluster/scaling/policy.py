@@ -11,7 +11,8 @@ that does leaves its application DEPLOYING for ever. Serve does not ask a policy
 with requests waiting, it starts one: a veto of the budget there sits in the dispatcher.
 
 Replicas report (`record_autoscaling_stats`) these running totals, summed here:
-`prompt_tokens`, `generated_tokens`, `answered`, `first_tokens`, `late`. Without them requests
+`prompt_tokens`, `generated_tokens`, `answered`, `first_tokens`, `late`, and `elsewhere`: requests
+that came but were answered by another model, because this one had no room. Without them requests
 are counted at the mean tokens of the settings.
 """
 
@@ -20,10 +21,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from cluster.cost import ModelSpec, offers
 from cluster.profile import parse_profile
+from cluster.scaling.budget import Budget
 from cluster.scaling.decision import (
     Decision,
     ModelScaling,
@@ -32,23 +35,24 @@ from cluster.scaling.decision import (
     Seen,
     decide,
 )
+from cluster.scaling.fleet import FLEET, Fleet
 
 logger = logging.getLogger(__name__)
 
 Show = Callable[[Decision, Seen], None]
-TOTALS = ("prompt_tokens", "generated_tokens", "answered", "first_tokens", "late")
+TOTALS = ("prompt_tokens", "generated_tokens", "answered", "first_tokens", "late", "elsewhere")
 
 
 def settings_from(content: Mapping[str, Any]) -> ModelScaling:
     """The scaling settings of a deployment, from plain values (they travel inside a config).
 
     content: `model` (name), `profile` (the content of a profile file), and optionally `spot`,
-    `spill`, `min_replicas`, `max_replicas`, `priority`, `late_usd`.
+    `spill`, `min_replicas`, `max_replicas`, `priority`, `late_usd`; `budget` is for `budget_from`.
     Raises ProfileError for a profile that is not one, ValueError for the rest.
     """
     profile = parse_profile(content.get("profile"), "the policy's profile")
     known = {"model", "profile", "spot", "spill", "min_replicas", "max_replicas", "priority"}
-    unknown = set(content) - known - {"late_usd"}
+    unknown = set(content) - known - {"late_usd", "budget"}
     if unknown:
         raise ValueError(f"unknown scaling settings: {', '.join(sorted(unknown))}")
     spec = ModelSpec(str(content.get("model", "model")), {"node": profile.rates()})
@@ -64,11 +68,27 @@ def settings_from(content: Mapping[str, Any]) -> ModelScaling:
     )
 
 
+def budget_from(content: Mapping[str, Any]) -> Budget:
+    """The budget of all models together, from `budget` in a deployment's settings: `usd_per_hour`
+    and `usd_per_day`, both optional."""
+    given = content.get("budget") or {}
+    limits = {
+        unit: Decimal(str(given[unit]))
+        for unit in ("usd_per_hour", "usd_per_day")
+        if given.get(unit) is not None
+    }
+    return Budget(**limits)
+
+
 class FusionScaling:
     """One deployment's policy. `last` is its latest decision, for status and metrics."""
 
-    def __init__(self, settings: Mapping[str, Any], show: Show | None = None) -> None:
+    def __init__(
+        self, settings: Mapping[str, Any], show: Show | None = None, fleet: Fleet = FLEET
+    ) -> None:
         """`show` is told each decision; by default it becomes metrics (`gauges`)."""
+        self._fleet = fleet
+        self._budget = Budget()
         self._settings = dict(settings)
         self._show = show
         self._model: ModelScaling | None = None
@@ -84,8 +104,10 @@ class FusionScaling:
         try:
             if self._model is None:
                 self._model = settings_from(self._settings)
+                self._budget = budget_from(self._settings)
             seen = self._seen(ctx)
-            decision = decide(self._model, seen, self._state)
+            wish = decide(self._model, seen, self._state)
+            decision = self._fleet.grant(self._model, wish, seen, self._budget)
         except Exception:  # it runs in the controller: see above
             self._complain("the scaling decision failed; the present target is kept")
             return int(ctx.target_num_replicas), dict(getattr(ctx, "policy_state", None) or {})
@@ -121,7 +143,9 @@ class FusionScaling:
         queued, running = float(ctx.total_queued_requests), float(ctx.total_running_requests)
         # What has arrived is what was answered and what is here. A mean that falls is no
         # negative arrival, so the total never falls.
-        self._arrived = max(self._arrived, total["answered"] + queued + running)
+        self._arrived = max(
+            self._arrived, total["answered"] + total["elsewhere"] + queued + running
+        )
         prompt_mean = (
             total["prompt_tokens"] / total["answered"]
             if total["answered"] and total["prompt_tokens"]

@@ -95,6 +95,8 @@ class ScalingState:
     busy_load: float = 0.0  # requests a second when last busy
     held: float = 0.0  # replicas wanted at the last decision, or not yet given up since
     held_s: float = 0.0  # when that was
+    surge: float = 0.0  # the most that was wanted, or not yet given up since
+    surge_s: float = 0.0  # when it was last wanted
     late_share: float = 0.0  # running share of late first tokens
     judged: float = 0.0  # requests in it
     health: dict[str, OfferHealth] = field(default_factory=dict)
@@ -105,7 +107,8 @@ class Decision:
     """Replicas wanted (serving and starting together), where, what for, and the next state.
 
     Loads are in replicas of work, backlog_s in seconds at the present size (inf where nobody
-    serves what waits), `why` is one line for people.
+    serves what waits), `why` is one line for people,
+    `causes` are its reasons as single words.
     """
 
     model: str
@@ -118,3 +121,4 @@ class Decision:
     margin: float
     why: str
     state: ScalingState
+    causes: tuple[str, ...] = ()

@@ -29,6 +29,7 @@ from models.errors import (
 )
 from models.messages import Completion, Request
 from models.workforce.pace import Pace
+from models.workforce.totals import ELSEWHERE
 
 #: What a client is told to wait when every place is taken and nothing was answered yet.
 RETRY_AFTER_S = 2.0
@@ -56,6 +57,8 @@ class Workforce:
         self._count = handle.options(method_name="count")
         self._clock = clock or SystemClock()
         self._pace = Pace()
+        #: Requests that went to another model since a replica was last told.
+        self.missed = 0
 
     async def complete(self, request: Request, call: Call) -> Completion:
         body = self._body(request, call, stream=False)
@@ -74,6 +77,8 @@ class Workforce:
 
     def _body(self, request: Request, call: Call, *, stream: bool) -> dict[str, Any]:
         body = wire.payload(request, model=self._name, stream=stream)
+        if self.missed:
+            body[ELSEWHERE], self.missed = self.missed, 0
         return body if self._salt is None else body | {"cache_salt": self._salt(call.project)}
 
     async def stream(self, request: Request, call: Call) -> Events:
@@ -114,11 +119,15 @@ class Workforce:
             raise
         self._pace.ended(self._clock.now())
 
-    async def count(self, request: Request) -> int:
+    def wait_s(self, places: float) -> float:
+        """Seconds that one who comes now waits for one of so many places."""
+        return self._pace.wait_s(places)
+
+    async def count(self, request: Request, *, within_s: float = COUNT_S) -> int:
         """The tokens of what the model would read, by its own tokenizer."""
         body = wire.payload(request, model=self._name, stream=False)
         with ray_errors(self._name):
-            async with asyncio.timeout(COUNT_S):
+            async with asyncio.timeout(within_s):
                 return int(await self._count.remote(body))
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from models.catalog import FakeModelSpec, VllmModel
+from models.scaling import Fleet
 
 
-def autoscaling(name: str, spec: VllmModel | FakeModelSpec) -> dict[str, Any]:
+def autoscaling(
+    name: str, spec: VllmModel | FakeModelSpec, fleet: Fleet | None = None
+) -> dict[str, Any]:
     """Serve's autoscaling config: by work and money where the catalog has measured rates and
-    prices, else by the requests under way."""
+    prices, within what `fleet` allows all models; else by the requests under way."""
     bounds = {
         "min_replicas": spec.replicas.min,
         "max_replicas": spec.replicas.max,
@@ -19,7 +22,7 @@ def autoscaling(name: str, spec: VllmModel | FakeModelSpec) -> dict[str, Any]:
     }
     if spec.scaling is None:
         return bounds | {"target_ongoing_requests": max(1, spec.max_ongoing // 2)}
-    settings = spec.scaling.settings(name, spec.replicas.min, spec.replicas.max)
+    settings = spec.scaling.settings(name, spec.replicas.min, spec.replicas.max, fleet or Fleet())
     return bounds | {
         # The rule holds by itself: with Serve's delays on top a replica would come late.
         "upscale_delay_s": 0.0,

@@ -84,6 +84,7 @@ class FakeReplica:
 
     async def ask_stream(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """The same as chunks of JSON."""
+        body = self._totals.noticed(body)
         async with aclosing(self._totals.streamed(self._chunks(body))) as chunks:
             async for chunk in chunks:
                 yield chunk

@@ -7,6 +7,7 @@ from typing import Any
 from ray import serve as ray_serve
 
 from models.catalog import FakeModelSpec, VllmModel
+from models.scaling import Fleet
 from models.workforce import vllm
 from models.workforce.autoscaling import autoscaling
 from models.workforce.fake import FakeReplica
@@ -22,9 +23,9 @@ def handle(name: str, spec: VllmModel | FakeModelSpec) -> Any:
     return ray_serve.get_deployment_handle(deployment_name(name), application_name(name, spec))
 
 
-def deployment(name: str, spec: VllmModel | FakeModelSpec) -> Any:
-    """The bound Serve application that hosts this model."""
-    options = serve_options(name, spec)
+def deployment(name: str, spec: VllmModel | FakeModelSpec, fleet: Fleet | None = None) -> Any:
+    """The bound Serve application that hosts this model, within what all may cost."""
+    options = serve_options(name, spec, fleet)
     replica: type = FakeReplica
     env = spec.env
     if isinstance(spec, VllmModel):
@@ -35,7 +36,9 @@ def deployment(name: str, spec: VllmModel | FakeModelSpec) -> Any:
     return ray_serve.deployment(replica, **options).bind(name, spec.model_dump(mode="json"))
 
 
-def serve_options(name: str, spec: VllmModel | FakeModelSpec) -> dict[str, Any]:
+def serve_options(
+    name: str, spec: VllmModel | FakeModelSpec, fleet: Fleet | None = None
+) -> dict[str, Any]:
     """Options of the deployment.
 
     Ray's LLM server defaults to a thousand million requests at once, with which it never
@@ -52,5 +55,5 @@ def serve_options(name: str, spec: VllmModel | FakeModelSpec) -> dict[str, Any]:
         # A replica that leaves answers first what it has begun; a dead one is stopped at once.
         "graceful_shutdown_timeout_s": LEAVE_S,
         "graceful_shutdown_wait_loop_s": 0.5,
-        "autoscaling_config": autoscaling(name, spec),
+        "autoscaling_config": autoscaling(name, spec, fleet),
     }

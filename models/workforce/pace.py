@@ -46,6 +46,14 @@ class Pace:
         self._seconds = self._seconds * kept + passed
         self._at_s = now_s
 
+    def wait_s(self, places: float) -> float:
+        """Seconds until one who comes now has a place, where `places` of those under way have
+        one; 0 where nothing was answered yet."""
+        ahead = self.under_way + 1 - places
+        if ahead <= 0 or self._answers < _FORGOTTEN or self._seconds <= 0.0:
+            return 0.0
+        return ahead * self._seconds / self._answers
+
     def retry_after_s(self, unknown_s: float) -> float:
         """Whole seconds until those under way are through at this pace, from 1 to ten minutes:
         then a new request finds no queue. `unknown_s` where nothing was answered yet."""

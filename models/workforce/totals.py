@@ -8,6 +8,8 @@ from contextlib import aclosing
 from typing import Any
 
 Chunk = dict[str, Any]
+#: In a request's body: how many requests a gateway sent to another model since it last asked here.
+ELSEWHERE = "fusion_elsewhere"
 
 
 class Totals:
@@ -20,12 +22,18 @@ class Totals:
         self._ttft_s = ttft_s
         self._clock = clock
         self._sums = dict.fromkeys(
-            ("answered", "prompt_tokens", "generated_tokens", "first_tokens", "late"), 0.0
+            ("answered", "prompt_tokens", "generated_tokens", "first_tokens", "late", "elsewhere"),
+            0.0,
         )
 
     def as_stats(self) -> dict[str, float]:
         """For Serve's `record_autoscaling_stats`."""
         return dict(self._sums)
+
+    def noticed(self, body: Chunk) -> Chunk:
+        """The request without what the gateway wrote on it: how many it had to send elsewhere."""
+        self._sums["elsewhere"] += body.get(ELSEWHERE, 0)
+        return {key: value for key, value in body.items() if key != ELSEWHERE}
 
     def answered(self, answer: Chunk) -> None:
         """A whole answer was given."""

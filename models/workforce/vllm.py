@@ -77,7 +77,7 @@ class VllmReplica:
 
     async def ask(self, body: dict[str, Any]) -> dict[str, Any]:
         """One chat completion as JSON. An engine's error comes as `{"error": ...}`."""
-        async for answer in self._answers(body):
+        async for answer in self._answers(self._totals.noticed(body)):
             self._totals.answered(answer)
             return answer
         raise Unavailable("The engine returned nothing.")
@@ -93,7 +93,8 @@ class VllmReplica:
             self._streams -= 1
 
     def _chunks(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        return coalesce(self._totals.streamed(self._answers(body)), self._interval_s)
+        answers = self._answers(self._totals.noticed(body))
+        return coalesce(self._totals.streamed(answers), self._interval_s)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """For the scaling rule; Serve asks."""

@@ -253,11 +253,12 @@ def status(
 ) -> None:
     """Show which parts are up."""
     if by_scaling:
-        found = scaling.decisions(get(server_url(url, port), "/metrics").text)
+        text = get(server_url(url, port), "/metrics").text
+        found, why = scaling.decisions(text), scaling.causes(text)
         if as_json:
-            print_json(found)
+            print_json({model: {**found[model], "why": why.get(model, [])} for model in found})
         elif found:
-            out.print(scaling.table(found))
+            out.print(scaling.table(found, why))
         else:
             out.print("No model is scaled by work: see 'scaling' in docs/catalog.md.")
         return

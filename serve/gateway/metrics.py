@@ -99,6 +99,20 @@ class RayAlarm:
         self._overruns.inc(1, {"model": model})
 
 
+class RayOverflows:
+    """Counts requests of hosted models that did not fit."""
+
+    def __init__(self) -> None:
+        self._overflows = ray_metrics.Counter(
+            "fusion_overflow_total",
+            description="Requests that found no room: spilled, shed, or vetoed by the budget.",
+            tag_keys=("model", "what"),
+        )
+
+    def count(self, model: str, what: str) -> None:
+        self._overflows.inc(1, {"model": model, "what": what})
+
+
 class ClusterMetrics:
     """The metrics of all nodes as one Prometheus text."""
 

@@ -33,6 +33,8 @@ def suite(given: Trace) -> dict[str, tuple[Trace, int]]:
         "step": (make_trace(_poisson(rows, _step, 3600, chance)), 10),
         "bursty": (make_trace(_poisson(rows, _bursts(chance, 3600), 3600, chance)), 10),
         "code": (make_trace(_code(chance, 3600)), 10),
+        "wandering": (make_trace(_poisson(rows, _wandering(chance, 5400), 5400, chance)), 8),
+        "drifting sizes": (make_trace(_drifting(rows, 4500, chance)), 8),
     }
 
 
@@ -76,6 +78,29 @@ def _bursts(chance: random.Random, seconds: float) -> Rate:
         edges.append((at, at + length, chance.uniform(1.3, 2.0)))
         at += length
     return lambda now: 4.0 * next((f for a, b, f in edges if a <= now < b), 1.0)
+
+
+def _wandering(chance: random.Random, seconds: float) -> Rate:
+    """Nothing but chance: the logarithm of the rate is a walk that comes back in five minutes."""
+    steps, level = [], 0.0
+    for _ in range(math.ceil(seconds / 5) + 1):
+        steps.append(5.0 * math.exp(level))
+        level += -level * 5 / 300 + chance.gauss(0, 0.25 * math.sqrt(2 * 5 / 300))
+    return lambda at: steps[min(int(at / 5), len(steps) - 1)]
+
+
+def _drifting(rows: list[Row], seconds: float, chance: random.Random) -> Iterator[Row]:
+    """A steady rate whose requests grow to three times their work and shrink again, twice."""
+    by_work = sorted(rows, key=lambda row: row[1] + 9 * row[2])
+    at = 0.0
+    while True:
+        at += chance.expovariate(5.0)
+        if at > seconds:
+            return
+        middle = 0.5 - 0.25 * math.cos(4 * math.pi * at / seconds)
+        place = min(1.0, max(0.0, chance.gauss(middle, 0.15)))
+        _, prompt, generated = by_work[round(place * (len(by_work) - 1))]
+        yield at, prompt, generated
 
 
 def _code(chance: random.Random, seconds: float) -> Iterator[Row]:

@@ -252,7 +252,7 @@ def test_a_budget_below_one_replica_is_refused_with_both_figures() -> None:
 def met(loads: list[float], expected: float = 10.0, error: float = 2.0) -> Hindsight:
     past = Hindsight()
     for load in loads:
-        past = meet(past, load, 5.0, Forecast(expected, error, load), 0.99, 4.0, 12.0)
+        past = meet(past, load, 5.0, Forecast(expected, error, load), 0.99, 4.0)
     return past
 
 

@@ -33,6 +33,7 @@ SECTIONS = {
     "AnthropicModel": "engine: anthropic",
     "PythonModel": "engine: python",
     "Replicas": "replicas",
+    "Fleet": "fleet",
     "Scaling": "scaling",
     "NodePrice": "scaling.node",
     "SpotPrice": "scaling.node.spot",

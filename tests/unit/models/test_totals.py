@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from models.workforce.totals import Totals
+from models.workforce.totals import ELSEWHERE, Totals
 
 
 async def chunks(*, usage: bool = True) -> AsyncGenerator[dict[str, Any], None]:
@@ -35,6 +35,7 @@ async def test_a_stream_passes_unchanged_and_is_counted() -> None:
         "generated_tokens": 2,
         "first_tokens": 1,
         "late": 0,
+        "elsewhere": 0,
     }
 
 
@@ -63,4 +64,12 @@ def test_whole_answers_count_and_have_no_first_token() -> None:
         "generated_tokens": 4,
         "first_tokens": 0,
         "late": 0,
+        "elsewhere": 0,
     }
+
+
+def test_what_went_elsewhere_is_counted_and_taken_off_the_request() -> None:
+    totals = Totals(2.0)
+    assert totals.noticed({"messages": [], ELSEWHERE: 3}) == {"messages": []}
+    assert totals.noticed({"messages": []}) == {"messages": []}
+    assert totals.as_stats()["elsewhere"] == 3

@@ -1,0 +1,107 @@
+"""What of the hosted models runs, as a gateway knows it: for what only a gateway can decide.
+
+Serve starts a replica by itself for who waits at zero, without asking the scaling rule. So a
+request that would wake a model the budget does not pay for must not reach it: `wakes` is asked
+before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from models.answerer import Clock
+from models.catalog import Catalog
+from models.scaling import Fleet as Limits
+from models.workforce.names import application_name, hosted
+
+log = logging.getLogger(__name__)
+
+_KEPT_S = 1.0
+#: How long a replica that was woken may be missing from what Serve shows.
+_WOKEN_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Replicas of one model: those that serve, and those that are paid for."""
+
+    running: int = 0
+    paid: int = 0
+
+
+#: What Serve shows now, by application.
+Look = Callable[[], Mapping[str, Count]]
+
+
+class Fleet:
+    """Counts, at most a second old while they are asked for."""
+
+    def __init__(self, clock: Clock, look: Look) -> None:
+        self._clock = clock
+        self._look = look
+        self._counts: Mapping[str, Count] | None = None
+        self._at = 0.0
+        self._looking: asyncio.Task[None] | None = None
+        self._woken: dict[str, float] = {}
+
+    async def count(self, application: str) -> Count:
+        """Of this application. Waits only for the very first look."""
+        now = self._clock.now()
+        stale = self._counts is None or now - self._at > _KEPT_S
+        if stale and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._refresh())
+        if self._counts is None and self._looking is not None:
+            await asyncio.shield(self._looking)
+        return (self._counts or {}).get(application, Count())
+
+    async def _refresh(self) -> None:
+        try:
+            self._counts = await asyncio.to_thread(self._look)
+        except Exception:  # a controller that restarts: what was seen last still holds
+            log.warning("Serve does not say which replicas run", exc_info=True)
+        self._at = self._clock.now()
+
+    async def wakes(self, name: str, catalog: Catalog, limits: Limits) -> bool:
+        """Whether the budget pays for a first replica of this model, which has none. Who is
+        told yes will start it."""
+        if limits.usd_per_hour is None:
+            return True
+        now = self._clock.now()
+        mine = application_name(name, hosted(catalog)[name])
+        total = 0.0
+        for other, spec in hosted(catalog).items():
+            if spec.scaling is None:
+                continue
+            known_as = application_name(other, spec)
+            paid = (await self.count(known_as)).paid
+            if known_as == mine or now - self._woken.get(known_as, -_WOKEN_S) < _WOKEN_S:
+                paid = max(paid, 1)
+            total += paid * spec.scaling.node.usd_per_hour
+        if total > limits.usd_per_hour + 1e-9:
+            return False
+        self._woken[mine] = now
+        return True
+
+
+def places(count: Count, max_ongoing: int, gateways: int) -> float:
+    """Requests of one gateway that find room in the replicas at once."""
+    return count.running * max_ongoing / max(1, gateways)
+
+
+class Site:
+    """One model of the fleet, as `serve.overflow` asks for it."""
+
+    def __init__(self, fleet: Fleet, name: str, catalog: Catalog) -> None:
+        self._fleet = fleet
+        self._name = name
+        self._catalog = catalog
+        self._application = application_name(name, hosted(catalog)[name])
+
+    async def replicas(self) -> Count:
+        return await self._fleet.count(self._application)
+
+    async def wakes(self) -> bool:
+        return await self._fleet.wakes(self._name, self._catalog, self._catalog.fleet)

@@ -1,0 +1,199 @@
+"""A hosted model that has no room: its request waits, goes to a model that answers as well, or is
+told when to come back.
+
+The rule is `cluster.scaling.overflow`; this is its place at the door. What goes elsewhere returns
+by itself: each request is judged by what waits now. The scaling rule hears of what went elsewhere
+with the next request that is handed to a replica, so that it scales for all that came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any, Protocol
+
+from cluster.scaling.overflow import OverflowLimits, overflow, retry_after_s
+from models.answerer import Answerer, Events
+from models.call import Call
+from models.errors import FusionError, Overloaded
+from models.messages import Completion, Done, Request, Usage
+from models.prices import Price
+from models.scaling import Scaling
+from models.wrappers.limit import TYPICAL_ANSWER, expected_tokens
+from serve.fleet import Count, places
+
+_NANO = Decimal(10**9)
+#: What a client is told where only a larger budget, or another model's rest, helps.
+_BUDGET_RETRY_S = 60.0
+
+
+class Record(Protocol):
+    """Where it is counted, by model: `spilled`, `shed`, `vetoed`."""
+
+    def count(self, model: str, what: str) -> None: ...
+
+
+class Queue(Protocol):
+    """What is under way to the model from here: `models.workforce.answerer.Workforce`."""
+
+    #: Requests that went elsewhere since a replica was last told.
+    missed: int
+
+    def wait_s(self, places: float) -> float: ...
+
+    async def count(self, request: Request, *, within_s: float) -> int: ...
+
+
+class Site(Protocol):
+    """What is known of the model's replicas."""
+
+    async def replicas(self) -> Count: ...
+
+    async def wakes(self) -> bool:
+        """Whether the budget pays for a first replica."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A model that answers as well. Without a price it costs nothing."""
+
+    name: str
+    answerer: Answerer
+    price: Price | None = None
+
+    def usd(self, request: Request) -> Decimal:
+        """About what this request costs there."""
+        if self.price is None:
+            return Decimal(0)
+        answer = min(request.sampling.max_tokens or TYPICAL_ANSWER, TYPICAL_ANSWER)
+        usage = Usage(input=max(0, expected_tokens(request) - answer), output=answer)
+        return self.price.cost(usage) / _NANO
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Where a request goes. `other` None: here."""
+
+    other: Other | None = None
+    expected_s: float = 0.0
+
+
+class Overflowing:
+    """`inner`, the answerer of the hosted model `name`, with what does not fit going elsewhere.
+
+    `workforce` is its innermost part: it knows what is under way. `others` answer as well.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        inner: Answerer,
+        workforce: Queue,
+        scaling: Scaling,
+        site: Site,
+        record: Record,
+        *,
+        max_ongoing: int,
+        gateways: int,
+        others: tuple[Other, ...] = (),
+    ) -> None:
+        self._name = name
+        self._inner = inner
+        self._workforce = workforce
+        self._startup_s = scaling.node.startup_s
+        self._limits = OverflowLimits(
+            scaling.targets.ttft_s, scaling.shed_after_s, Decimal(str(scaling.late_usd))
+        )
+        self._site = site
+        self._record = record
+        self._max_ongoing = max_ongoing
+        self._gateways = gateways
+        self._others = others
+        self._waking: asyncio.Task[None] | None = None
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        way = await self._way(request)
+        if way.other is not None:
+            # Who cannot take it after all has cost nothing but time: it waits here.
+            with suppress(Overloaded):
+                asked = replace(request, model=way.other.name)
+                return self._signed(await way.other.answerer.complete(asked, call), way)
+        return await self._inner.complete(request, call)
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        way = await self._way(request)
+        if way.other is not None:
+            asked, sent = replace(request, model=way.other.name), False
+            try:
+                async with aclosing(way.other.answerer.stream(asked, call)) as events:
+                    async for event in events:
+                        sent = True
+                        if isinstance(event, Done):
+                            event = Done(self._signed(event.completion, way))
+                        yield event
+                return
+            except Overloaded:
+                if sent:
+                    raise
+        async with aclosing(self._inner.stream(request, call)) as events:
+            async for event in events:
+                yield event
+
+    async def _way(self, request: Request) -> _Way:
+        count = await self._site.replicas()
+        other = min(self._others, key=lambda o: o.usd(request), default=None)
+        if count.running == 0:
+            return await self._way_at_zero(request, count, other)
+        expected_s = self._workforce.wait_s(places(count, self._max_ongoing, self._gateways))
+        verdict = overflow(expected_s, self._limits, _usd(other, request))
+        if verdict == "spill":
+            return self._elsewhere(other, expected_s)
+        if verdict == "shed":
+            self._record.count(self._name, "shed")
+            raise Overloaded(
+                f"Model '{self._name}' has {expected_s:.0f} s of work waiting.",
+                retry_after_s=retry_after_s(expected_s, self._limits.ttft_s),
+            )
+        return _Way()
+
+    async def _way_at_zero(self, request: Request, count: Count, other: Other | None) -> _Way:
+        """Nobody serves: whoever is handed on makes Serve start a replica, whatever it costs."""
+        if count.paid == 0 and not await self._site.wakes():
+            if other is not None:
+                return self._elsewhere(other, self._startup_s)
+            self._record.count(self._name, "vetoed")
+            raise Overloaded(
+                f"Model '{self._name}' does not run, and the budget of all models does not pay "
+                "for a replica now. Raise fleet.usd_per_hour, or wait until another one rests.",
+                retry_after_s=_BUDGET_RETRY_S,
+            )
+        if overflow(self._startup_s, self._limits, _usd(other, request)) != "spill":
+            return _Way()  # it waits for the start, and causes it
+        self._wake(request)
+        return self._elsewhere(other, self._startup_s)
+
+    def _wake(self, request: Request) -> None:
+        """Ask for a replica without making this request wait for it."""
+        if self._waking is None or self._waking.done():
+            self._waking = asyncio.create_task(self._asked(request))
+
+    async def _asked(self, request: Request) -> None:
+        with suppress(FusionError):
+            await self._workforce.count(request, within_s=3 * self._startup_s + 60)
+
+    def _elsewhere(self, other: Other | None, expected_s: float) -> _Way:
+        assert other is not None
+        self._workforce.missed += 1
+        self._record.count(self._name, "spilled")
+        return _Way(other, expected_s)
+
+    def _signed(self, completion: Completion, way: _Way) -> Completion:
+        spilled: dict[str, Any] = {"model": self._name, "expected_s": round(way.expected_s, 1)}
+        return replace(completion, extension={**completion.extension, "spilled_from": spilled})
+
+
+def _usd(other: Other | None, request: Request) -> Decimal | None:
+    return None if other is None else other.usd(request)

@@ -1,0 +1,194 @@
+"""A hosted model that has no room: waiting, another model, or word of when to come back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from models.call import Call
+from models.catalog import Catalog
+from models.errors import Overloaded
+from models.fake import FakeModel
+from models.messages import Completion, Done, Message, Request, Text
+from models.prices import Price
+from models.scaling import Fleet as Limits
+from models.scaling import Scaling
+from models.workforce.names import application_name, hosted
+from serve.fleet import Count, Fleet
+from serve.overflow import Other, Overflowing
+
+SCALING = {
+    "node": {"usd_per_hour": 1.0, "startup_s": 30},
+    "replica": {
+        "prefill_tokens_per_s": 1000,
+        "decode": {"step_base_s": 0.04, "step_per_sequence_s": 0.04, "max_batch": 4},
+    },
+    "targets": {"ttft_s": 2.0},
+}
+REQUEST = Request("own", (Message("user", (Text("hi"),)),))
+
+
+@dataclass
+class Place:
+    """A site, a record and a workforce at once."""
+
+    count_now: Count = field(default_factory=lambda: Count(1, 1))
+    pays: bool = True
+    wait: float = 0.0
+    missed: int = 0
+    counted: list[str] = field(default_factory=list)
+    woken: int = 0
+
+    async def replicas(self) -> Count:
+        return self.count_now
+
+    async def wakes(self) -> bool:
+        return self.pays
+
+    def wait_s(self, places: float) -> float:
+        return self.wait
+
+    def count(self, *given: Any, **more: Any) -> Any:
+        if not more:
+            self.counted.append(given[1])
+            return None
+        self.woken += 1
+        return _nothing()
+
+
+async def _nothing() -> int:
+    return 0
+
+
+def wrapped(place: Place, other: FakeModel | None = None, usd: float = 0.1, **more: Any) -> Any:
+    price = Price.model_validate({"input": usd, "output": usd})
+    return Overflowing(
+        "own",
+        FakeModel("own", "here"),
+        place,
+        Scaling.model_validate({**SCALING, **more}),
+        place,
+        place,
+        max_ongoing=4,
+        gateways=1,
+        others=() if other is None else (Other("remote", other, price),),
+    )
+
+
+async def said(answerer: Any) -> str:
+    completion: Completion = await answerer.complete(REQUEST, Call())
+    return completion.message.text
+
+
+async def test_who_is_in_time_waits_here() -> None:
+    assert await said(wrapped(Place(wait=1.0), FakeModel("remote", "there"))) == "here"
+
+
+async def test_who_would_be_late_goes_elsewhere_and_says_so() -> None:
+    place, remote = Place(wait=5.0), FakeModel("remote", "there")
+    answerer = wrapped(place, remote)
+    completion = await answerer.complete(REQUEST, Call())
+    assert completion.message.text == "there"
+    assert completion.extension["spilled_from"] == {"model": "own", "expected_s": 5.0}
+    assert remote.calls[0][0].model == "remote"
+    events = [event async for event in answerer.stream(REQUEST, Call())]
+    assert isinstance(events[-1], Done)
+    assert events[-1].completion.extension["spilled_from"]["model"] == "own"
+    assert (place.missed, place.counted) == (2, ["spilled", "spilled"])
+
+
+async def test_a_call_that_costs_more_than_being_late_is_not_made() -> None:
+    place = Place(wait=5.0)
+    assert await said(wrapped(place, FakeModel("remote", "there"), usd=1000.0)) == "here"
+
+
+async def test_where_the_other_has_no_room_either_it_waits_here() -> None:
+    place, full = Place(wait=5.0), FakeModel("remote", Overloaded("full"))
+    answerer = wrapped(place, full)
+    assert await said(answerer) == "here"
+    events = [event async for event in answerer.stream(REQUEST, Call())]
+    assert isinstance(events[-1], Done)
+
+
+async def test_who_would_wait_for_ever_is_told_when_to_come_back() -> None:
+    place = Place(wait=75.0)
+    with pytest.raises(Overloaded) as refused:
+        await said(wrapped(place))
+    assert refused.value.retry_after_s == 73
+    assert place.counted == ["shed"]
+
+
+async def test_at_zero_it_is_woken_and_those_who_may_go_elsewhere_do() -> None:
+    place = Place(Count(), wait=0.0)
+    assert await said(wrapped(place, FakeModel("remote", "there"))) == "there"
+    await said(wrapped(place))
+    assert place.woken <= 1
+
+
+async def test_at_zero_without_another_it_waits_for_the_start() -> None:
+    assert await said(wrapped(Place(Count()))) == "here"
+
+
+async def test_the_budgets_veto_at_zero() -> None:
+    place = Place(Count(), pays=False)
+    with pytest.raises(Overloaded, match="budget of all models"):
+        await said(wrapped(place))
+    assert place.counted == ["vetoed"]
+    # Whatever it costs: nobody else answers.
+    assert await said(wrapped(place, FakeModel("remote", "there"), usd=1000.0)) == "there"
+
+
+class Now:
+    """A clock that stands."""
+
+    def __init__(self) -> None:
+        self.at = 100.0
+
+    def now(self) -> float:
+        return self.at
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("nobody sleeps here")
+
+
+def catalog() -> Catalog:
+    model = {"engine": "fake", "replicas": {"min": 0, "max": 3}, "scaling": SCALING}
+    return Catalog.model_validate(
+        {"models": {"a": model, "b": {**model, "reply": "b"}}, "roles": {"judge": "a"}}
+    )
+
+
+async def test_a_model_is_woken_only_where_the_budget_pays_for_it() -> None:
+    known, now = catalog(), Now()
+    names = {name: application_name(name, spec) for name, spec in hosted(known).items()}
+    state = SimpleNamespace(counts={names["a"]: Count(1, 2)})
+    fleet = Fleet(now, lambda: state.counts)
+    assert await fleet.wakes("b", known, Limits())
+    assert not await fleet.wakes("b", known, Limits(usd_per_hour=2.5))
+    assert await fleet.wakes("b", known, Limits(usd_per_hour=3))
+
+
+async def test_two_are_not_woken_with_the_money_of_one() -> None:
+    known, now = catalog(), Now()
+    fleet = Fleet(now, dict)
+    assert await fleet.wakes("a", known, Limits(usd_per_hour=1))
+    assert not await fleet.wakes("b", known, Limits(usd_per_hour=1))
+    now.at += 60  # it never came: its money is free
+    assert await fleet.wakes("b", known, Limits(usd_per_hour=1))
+
+
+async def test_what_was_seen_last_holds_while_serve_does_not_answer() -> None:
+    known, now = catalog(), Now()
+    answers: list[Any] = [{"x": Count(2, 2)}]
+
+    def look() -> dict[str, Count]:
+        return dict(answers.pop())
+
+    fleet = Fleet(now, look)
+    assert await fleet.count("x") == Count(2, 2)
+    now.at += 5
+    assert await fleet.count("x") == Count(2, 2)
+    assert known.fleet == Limits()
