@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Protocol
 
 import httpx
 
@@ -25,6 +26,30 @@ Report = Callable[[str], None]
 
 _RAY_START_S = 120.0
 _POLL_S = 0.5
+
+
+class Reached(Protocol):
+    """A Ray cluster that can be asked: an `Installation`, or `cluster.existing.Existing`."""
+
+    @property
+    def dashboard(self) -> str: ...
+
+    @property
+    def token(self) -> str: ...
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def marker(self) -> str | None:
+        """What its processes on this machine carry; None where it is not ours."""
+        ...
 
 
 class LaunchError(Exception):
@@ -117,9 +142,9 @@ def _start_ray(made: Installation, cpus: float) -> None:
     _wait_for_dashboard(made, process)
 
 
-def running(made: Installation) -> bool:
-    """Whether anything of this installation runs."""
-    return bool(guardian.members(made.marker))
+def running(made: Reached) -> bool:
+    """Whether anything of this installation runs; of a cluster of others, that is for them."""
+    return made.marker is None or bool(guardian.members(made.marker))
 
 
 def stop(made: Installation, timeout_s: float = 20.0) -> bool:
@@ -182,13 +207,15 @@ def _log(made: Installation) -> str:
     return str(made.folder / "ray.log")
 
 
-def ended(made: Installation) -> str:
+def ended(made: Reached) -> str:
     """What Ray said last, and where the rest stands."""
+    if not isinstance(made, Installation):
+        return f"see the logs of the cluster at {made.dashboard}"
     lines = (made.folder / "ray.log").read_text(errors="replace").strip().splitlines()
     return f"{lines[-1] if lines else 'no output'} (see {_log(made)})"
 
 
-def api(made: Installation) -> httpx.Client:
-    """A client of the dashboard's REST API with this installation's token."""
-    headers = {"authorization": f"Bearer {made.token}"}
+def api(made: Reached) -> httpx.Client:
+    """A client of the dashboard's REST API with this cluster's token."""
+    headers = {"authorization": f"Bearer {made.token}"} if made.token else {}
     return httpx.Client(base_url=made.dashboard, headers=headers, timeout=30.0)

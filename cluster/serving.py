@@ -16,12 +16,12 @@ from typing import Any
 import httpx
 
 from cluster import launch
-from cluster.installation import Installation
+from cluster.launch import Reached
 
 _POLL_S = 0.5
 
 
-def deploy(made: Installation, applications: Sequence[Mapping[str, Any]]) -> None:
+def deploy(made: Reached, applications: Sequence[Mapping[str, Any]]) -> None:
     """Hand these applications to Serve: entries of a Serve config. Others that it has are ended.
 
     Returns when Serve has taken them, not when they are ready.
@@ -44,7 +44,18 @@ def deploy(made: Installation, applications: Sequence[Mapping[str, Any]]) -> Non
         raise launch.LaunchError(f"Serve did not take the application: {why}")
 
 
-def deployed(made: Installation) -> dict[str, dict[str, Any]]:
+def beside(made: Reached, applications: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """These applications and all that others have put on the cluster: for `deploy` to hand over."""
+    mine = {str(one["name"]) for one in applications}
+    others = [one for name, one in deployed(made).items() if name not in mine and not _ours(name)]
+    return [*others, *applications]
+
+
+def _ours(name: str) -> bool:
+    return name == "fusion" or name.startswith("model-")
+
+
+def deployed(made: Reached) -> dict[str, dict[str, Any]]:
     """The entries that `deploy` handed over, by name."""
     return {
         name: application["deployed_app_config"]
@@ -53,7 +64,7 @@ def deployed(made: Installation) -> dict[str, dict[str, Any]]:
     }
 
 
-def _applications(made: Installation) -> dict[str, dict[str, Any]]:
+def _applications(made: Reached) -> dict[str, dict[str, Any]]:
     with launch.api(made) as client:
         response = client.get("/api/serve/applications/")
     response.raise_for_status()
@@ -61,7 +72,7 @@ def _applications(made: Installation) -> dict[str, dict[str, Any]]:
     return found
 
 
-def wait_until_running(made: Installation, names: Iterable[str], report: launch.Report) -> None:
+def wait_until_running(made: Reached, names: Iterable[str], report: launch.Report) -> None:
     """Report what comes up until these applications are. Raises LaunchError with one cause."""
     waited_for, seen = set(names), dict[str, str]()
     while waited_for:
@@ -81,7 +92,7 @@ def wait_until_running(made: Installation, names: Iterable[str], report: launch.
 
 
 def _followed(
-    made: Installation, application: Mapping[str, Any], seen: dict[str, str], report: launch.Report
+    made: Reached, application: Mapping[str, Any], seen: dict[str, str], report: launch.Report
 ) -> bool:
     """Report what is new about this application; whether it runs. Raises LaunchError."""
     for part, detail in application.get("deployments", {}).items():
@@ -89,8 +100,8 @@ def _followed(
         if seen.get(part) != state:
             seen[part] = state
             report(f"{part}: {state}")
-        # A machine of our own gets no new resources by waiting for them.
-        needed = required(detail.get("message", ""))
+        # A machine of our own gets no new resources by waiting for them; a cluster may.
+        needed = required(detail.get("message", "")) if made.marker is not None else {}
         why = lacking(needed, _all_resources(made)) if needed else None
         if why:
             raise launch.LaunchError(f"{part} cannot start here: {why}")
@@ -99,7 +110,7 @@ def _followed(
     return application.get("status") == "RUNNING"
 
 
-def wait_until_answering(made: Installation) -> None:
+def wait_until_answering(made: Reached) -> None:
     """Until the door answers. Raises LaunchError."""
     # Serve says running when its replicas are; the proxy learns of them a moment later.
     until = time.monotonic() + 30
@@ -141,7 +152,7 @@ def lacking(needed: Mapping[str, float], there_is: Mapping[str, float]) -> str |
     return f"a replica needs {', '.join(words)}" if words else None
 
 
-def _all_resources(made: Installation) -> Counter[str]:
+def _all_resources(made: Reached) -> Counter[str]:
     with launch.api(made) as client:
         response = client.get("/api/v0/nodes", params={"detail": 1, "limit": 1000})
     response.raise_for_status()

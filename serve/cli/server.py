@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from cluster import installation, launch, serving
+from cluster import existing, installation, launch, serving
 from models import weights
 from models.answerer import SystemClock
 from models.catalog import Catalog, VllmModel
@@ -71,11 +71,18 @@ def up(
             "--take-file", help="Let the catalog file rule, also where 'fusion apply' came after."
         ),
     ] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Serve on a Ray cluster that runs: its dashboard, as in 10.0.0.5:8265."),
+    ] = None,
 ) -> None:
     """Start the cluster on this machine and serve until Ctrl-C."""
     known = read_catalog(catalog)
     chosen_port, chosen_host = port or known.server.port, host or known.server.host
     settings = Settings(catalog=known, store=store_url(known, chosen_port), host=chosen_host)
+    if address is not None:
+        _on_existing(address, settings, chosen_port, take_file)
+        return
     if detach:
         _detached(chosen_port, chosen_host, catalog, take_file)
         return
@@ -105,6 +112,22 @@ def up(
         fail(str(error))
     except KeyboardInterrupt:
         out.print("Stopped; nothing is left running.")
+
+
+def _on_existing(address: str, settings: Settings, port: int, take_file: bool) -> None:
+    """Put it all on a cluster that runs, beside what others have there, and return."""
+    try:
+        made = existing.reach(address, settings.host, port)
+        ruling, guarded = asyncio.run(_opened(settings, take_file))
+        _report_difference(ruling, settings.catalog, out.print)
+        applications = serve_config.applications(settings, ruling.catalog)
+        serving.deploy(made, serving.beside(made, applications))
+        serving.wait_until_running(made, [one["name"] for one in applications], out.print)
+        serving.wait_until_answering(made)
+    except (launch.LaunchError, NoSecret, FusionError, ValueError) as error:
+        fail(str(error))
+    out.print(f"Ready at {made.url}/v1, and stays so: 'fusion down --address' takes it off again.")
+    _print_first_request(made.url, ruling.catalog, guarded)
 
 
 def _interrupt(*_: int | FrameType | None) -> None:
@@ -232,9 +255,22 @@ def _follow(log: Path, process: subprocess.Popen[bytes], port: int) -> None:
             time.sleep(0.1)
 
 
-def down(port: Port = None) -> None:
+def down(
+    port: Port = None,
+    address: Annotated[
+        str | None, typer.Option(help="Take it off this Ray cluster again: its dashboard.")
+    ] = None,
+) -> None:
     """Stop the cluster that `fusion up` started on this machine."""
     chosen = port or default_port()
+    if address is not None:
+        try:
+            made_there = existing.reach(address, "127.0.0.1", chosen)
+            serving.deploy(made_there, serving.beside(made_there, []))
+        except launch.LaunchError as error:
+            fail(str(error))
+        out.print(f"Taken off the cluster at {made_there.dashboard}.")
+        return
     made = installation.find(chosen)
     if made is None:
         fail(f"No fusion cluster was started here on port {chosen}.")
