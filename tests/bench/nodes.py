@@ -1,7 +1,7 @@
 """The whole life of a cluster with an autoscaler, on this machine: from zero nodes to serving, a
 spike, spill-over, a node that is taken back without notice, and back to zero nodes.
 
-python tests/bench/cluster.py [--rate 8] [--spike 60]
+python tests/bench/nodes.py [--rate 8] [--spike 60]
 
 The nodes are Ray's fake ones: real raylets under the real autoscaler (v2), on this machine, with
 resources that are not there. Everything else is what a user runs: `fusion up --address`, the
