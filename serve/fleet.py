@@ -69,9 +69,18 @@ class Fleet:
         told yes will start it."""
         if limits.usd_per_hour is None:
             return True
-        now = self._clock.now()
         mine = application_name(name, hosted(catalog)[name])
-        total = 0.0
+        if await self._cost_with(mine, catalog) > limits.usd_per_hour + 1e-9:
+            # Nobody is refused for what was given back a moment ago.
+            await self._refresh()
+            if await self._cost_with(mine, catalog) > limits.usd_per_hour + 1e-9:
+                return False
+        self._woken[mine] = self._clock.now()
+        return True
+
+    async def _cost_with(self, mine: str, catalog: Catalog) -> float:
+        """US dollars an hour of all scaled models, with one replica of `mine`."""
+        now, total = self._clock.now(), 0.0
         for other, spec in hosted(catalog).items():
             if spec.scaling is None:
                 continue
@@ -80,10 +89,7 @@ class Fleet:
             if known_as == mine or now - self._woken.get(known_as, -_WOKEN_S) < _WOKEN_S:
                 paid = max(paid, 1)
             total += paid * spec.scaling.node.usd_per_hour
-        if total > limits.usd_per_hour + 1e-9:
-            return False
-        self._woken[mine] = now
-        return True
+        return total
 
 
 def places(count: Count, max_ongoing: int, gateways: int) -> float:

@@ -55,7 +55,8 @@ def meet(
     None begins with the real one's size, which may come from a time that taught nothing. What
     serves is the least wanted within the last horizon: a replica given up comes back one horizon
     after it is ordered. Half of those who come while `absorb_s` seconds of work are waiting are
-    late, all who come a little later.
+    late, all who come a little later. While the first wants have not come up yet, nothing is late
+    on paper: what really was late then is in the decision's own share.
     """
     if past.skipped < BINS_PER_HORIZON:
         return replace(past, skipped=past.skipped + 1)
@@ -71,7 +72,7 @@ def meet(
         share = (backlog / serving - absorb_s) / (0.25 * absorb_s) + 0.5 if backlog else 0.0
         backlogs.append(backlog)
         late.append(_FADE * past.late[i] + load * min(1.0, max(0.0, share)))
-    total = _FADE * past.total + load if began else 0.0
+    total = _FADE * past.total + load
     return Hindsight(tuple(wanted), tuple(backlogs), tuple(late), total, past.skipped)
 
 
