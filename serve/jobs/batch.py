@@ -24,6 +24,8 @@ ENDED: frozenset[State] = frozenset(("completed", "failed", "expired", "cancelle
 Why = Literal["cancelled", "expired", "budget_exceeded", "store_unavailable"]
 #: Silence after which whoever worked on a batch is taken to be gone.
 SILENT_S = 30.0
+#: The same of a job that was handed to Ray and has not begun: on a busy machine that takes a while.
+START_S = 120.0
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -78,7 +80,8 @@ class Batch:
 
     def is_silent(self, now: float) -> bool:
         """Whether nobody seems to work on it, though somebody should."""
-        return not self.has_ended and now - (self.seen_at or self.created_at) > SILENT_S
+        patience = START_S if self.runner is None else SILENT_S
+        return not self.has_ended and now - (self.seen_at or self.created_at) > patience
 
 
 def seconds(window: str) -> float:
