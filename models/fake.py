@@ -66,6 +66,9 @@ class FakeModel:
         return Done(Completion(self.name, message, reason, usage))
 
     async def complete(self, request: Request, call: Call) -> Completion:
+        if not (self.first_token_s or self.token_s):
+            self.calls.append((request, call))
+            return self._done(request, self._next_reply(request)).completion
         events = [event async for event in self.stream(request, call)]
         assert isinstance(events[-1], Done)
         return events[-1].completion

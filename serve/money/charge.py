@@ -166,7 +166,6 @@ class _Bill:
         if not exact:
             most = bound.answered(completion, self.entered, self.output)
             used = replace(used, input=used.input or most.input, output=used.output or most.output)
-        completion = replace(completion, usage=used)
         entry = self._settled(used, exact=exact)
         stage = Stage(
             role=entry.role,
@@ -175,7 +174,7 @@ class _Bill:
             seconds=self.clock.now() - entry.at,
             nano_usd=entry.nano_usd,
         )
-        return replace(completion, stages=(*completion.stages, stage))
+        return replace(completion, usage=used, stages=(*completion.stages, stage))
 
     def broke(self, error: BaseException | None, *, streamed: bool = False) -> None:
         """No answer came, or not all of it."""
