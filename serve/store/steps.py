@@ -143,10 +143,15 @@ class PostgresRunner:
                 result = await _driven(connection, steps)
                 await connection.execute("commit")
             except BaseException:
-                if not connection.is_closed():
-                    await connection.execute("rollback")
+                await self._undo(connection)
                 raise
             return result
+
+    async def _undo(self, connection: Any) -> None:
+        try:
+            await connection.execute("rollback", timeout=self._timeout_s)
+        except Exception:  # whatever is wrong with it: a connection that breaks off undoes all
+            connection.terminate()
 
     async def close(self) -> None:
         if self._pool is not None:

@@ -43,7 +43,7 @@ class Gateway:
         command = [sys.executable, str(ROOT / "tests/gateway_process.py"), self.url, str(self.port)]
         env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
         self.process = subprocess.Popen(command, cwd=ROOT, env=env)
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
             assert self.process.poll() is None, "the gateway ended"
             try:
