@@ -23,7 +23,7 @@ install: .venv/installed ## Make .venv with the CPU runtime; leaves .venv/bin/fu
 run: install ## Serve the default catalog until Ctrl-C; ends with a curl command to paste
 	@exec .venv/bin/fusion up $(ARGS)
 
-test: check unit integration ## Everything the project promises, on real parts (about 20 minutes)
+test: check unit integration ## Everything the project promises, on real parts (about half an hour)
 
 check: .venv/installed-test ## Lint and types
 	.venv/bin/python -m ruff check
