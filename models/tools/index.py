@@ -14,6 +14,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.wal import use_wal
+
 #: Characters of one passage, about 300 words.
 PASSAGE_CHARS = 1800
 BUSY_S = 30.0
@@ -100,7 +102,7 @@ class Index:
     def _open(self) -> sqlite3.Connection:
         self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         connection = sqlite3.connect(self.file, timeout=BUSY_S, isolation_level=None)
-        connection.execute("pragma journal_mode = wal")
+        use_wal(connection.execute, BUSY_S)
         connection.executescript(_SCHEMA)
         return connection
 

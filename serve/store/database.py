@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from models.errors import StoreUnavailable
+from models.wal import use_wal
 from serve.store.steps import WRITE, How, PostgresRunner, Runner, SqliteRunner, Steps
 
 T = TypeVar("T")
@@ -156,7 +157,7 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor = connection.cursor()
     # WAL: readers and one writer at a time, from many processes. NORMAL: a commit survives the
     # process, and a power failure may lose the last ones but never the file.
-    cursor.execute("PRAGMA journal_mode=WAL")
+    use_wal(cursor.execute, TIMEOUT_S)
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
