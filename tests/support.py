@@ -69,6 +69,19 @@ def free_port() -> int:
         return port
 
 
+def blankless_python(folder: Path) -> str:
+    """This interpreter on a path without blanks, by a link in `folder`.
+
+    For vLLM outside our cluster, which does the same: torch's compiler is called by a command that
+    is split at blanks, and an engine whose kernel does not compile dies of the first request.
+    """
+    if not any(letter.isspace() for letter in sys.executable):
+        return sys.executable
+    link = folder / "python"
+    link.symlink_to(sys.prefix, target_is_directory=True)
+    return str(link / Path(sys.executable).relative_to(sys.prefix))
+
+
 def fusion(*arguments: str) -> list[str]:
     """The command line of `fusion`, by this interpreter."""
     return [sys.executable, "-m", "serve.cli", *arguments]

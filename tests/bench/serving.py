@@ -28,7 +28,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support import free_port, serving
+from support import blankless_python, free_port, serving
 
 from cluster import guardian
 from models import weights
@@ -85,12 +85,12 @@ def vllm_server() -> Iterator[str]:
         "host": "127.0.0.1",
         "port": str(port),
     }
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
+    command = ["-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
     command += [f"--{name}={value}" for name, value in arguments.items()]
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
     with tempfile.TemporaryDirectory() as home:
         process = subprocess.Popen(
-            command,
+            [blankless_python(Path(home)), *command],
             env=environment | {"HOME": home},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import TypeAdapter
-from support import free_port
+from support import blankless_python, free_port
 from typer.testing import CliRunner
 
 from models import weights
@@ -41,8 +40,9 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base_url of vLLM's own server with the packaged model, called `smol`."""
     source = "package:smollm2"
     folder = weights.prepared(source) or weights.prepare(source)
-    port, log = free_port(), tmp_path_factory.mktemp("vllm") / "vllm.log"
-    command = [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"]
+    place = tmp_path_factory.mktemp("vllm")
+    port, log = free_port(), place / "vllm.log"
+    command = [blankless_python(place), "-P", "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(folder), "--served-model-name", "smol", "--dtype", "bfloat16"]
     command += ["--max-model-len", "2048", "--enforce-eager", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--api-key", KEY]
