@@ -68,7 +68,8 @@ class Installation:
         """This interpreter, on a path without blanks.
 
         Ray hands its workers' command to a shell unquoted, so an interpreter on a path with a
-        space starts none. A link to the environment gives it one without.
+        space starts none; and torch's compiler, called from such a path, kills the engine with
+        its first sampled token. A link to the environment gives them one without.
         """
         if not any(letter.isspace() for letter in sys.executable):
             return sys.executable
