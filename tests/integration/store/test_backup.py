@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -44,7 +45,7 @@ async def spent(url: str) -> str:
 async def test_sqlite_is_saved_whole_while_it_is_open_and_restored(tmp_path: Path) -> None:
     live, saved = tmp_path / "live" / "fusion.db", tmp_path / "backup.db"
     save = commands("Backup").partition("# PostgreSQL")[0]
-    save = save.replace("python3", sys.executable, 1)
+    save = save.replace("python3", shlex.quote(sys.executable), 1)
     save = save.replace("~/.local/share/fusion/8000/fusion.db", str(live))
     restore = next(line for line in commands("Restore").splitlines() if line.startswith("cd "))
     restore = restore.replace("~/.local/share/fusion/8000", str(live.parent))
