@@ -1,7 +1,7 @@
 """The money of one process: reserves from leased budget in memory, and settles behind the call.
 
 A call that leaves costs a look into a purse and a line in the journal. The store is asked only
-when a purse runs short; what ended is booked a tenth of a second later, many calls at a time.
+when a purse runs short; what ended is booked a quarter of a second later, many calls at a time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from serve.store.database import Database
 log = logging.getLogger(__name__)
 
 #: How often ended calls are told to the store.
-FLUSH_S = 0.1
+FLUSH_S = 0.25
 #: After how long without a call a purse's free budget goes back.
 IDLE_S = 1.0
 #: How often leases are renewed and the dead are looked for.
