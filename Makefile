@@ -30,7 +30,7 @@ check: .venv/installed-test ## Lint and types
 	.venv/bin/python -m ruff format --check
 	.venv/bin/python -m mypy
 
-unit: .venv/installed-test ## Unit tests: pure, under a minute
+unit: .venv/installed-test ## Unit tests: pure, about a minute on all cores
 	.venv/bin/python -m pytest tests/unit -q -n auto --dist loadfile
 
 integration: .venv/installed-test ## Tests on real Ray, real HTTP, real databases and the real engine
