@@ -26,7 +26,7 @@ from typing import Any
 sys.path[:1] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 import httpx
-from support import Server, spawn, stop, wait_ready
+from support import Server, print_at_once, spawn, stop, wait_ready
 
 from serve.jobs.remote import Card, Remote
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=600)
     asked = parser.parse_args()
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    print_at_once()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         catalog = folder / "catalog.yaml"

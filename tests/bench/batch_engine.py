@@ -27,7 +27,7 @@ from typing import Any
 # This folder goes first of all otherwise, and in it lies another `router`.
 sys.path[:1] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from support import Server, fusion, serving
+from support import Server, fusion, print_at_once, serving
 
 from models import weights
 from serve.jobs.remote import Remote
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--kill", action="store_true")
     asked = parser.parse_args()
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    print_at_once()
     catalog = (Path(__file__).parents[2] / "fusion.yaml").read_text(encoding="utf-8")
     weights.prepare("package:smollm2")
     with tempfile.TemporaryDirectory() as folder:

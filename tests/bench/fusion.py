@@ -28,7 +28,7 @@ import httpx
 sys.path[0] = str(Path(__file__).parents[1])
 
 from doorway import doorway
-from support import serving
+from support import print_at_once, serving
 
 from models.call import Call
 from models.catalog import Catalog
@@ -104,7 +104,7 @@ def pipeline(**changed: FakeModel) -> Pipeline:
 
 
 def main() -> None:
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    print_at_once()
     if "--engine" in sys.argv:
         prefix_cache()
         return

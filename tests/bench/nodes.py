@@ -33,7 +33,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support import free_port, fusion
+from support import free_port, fusion, print_at_once
 
 #: Ray's own name of the head in a fake cluster.
 HEAD = "f" * 56
@@ -274,7 +274,7 @@ def main() -> None:
     given = parser.parse_args()
     # Ended from outside it still takes its cluster down.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    print_at_once()
     with tempfile.TemporaryDirectory(prefix="fc") as name:
         folder = Path(name)
         catalog, port = folder / "catalog.yaml", free_port()

@@ -28,7 +28,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support import blankless_python, free_port, serving
+from support import blankless_python, free_port, print_at_once, serving
 
 from cluster import guardian
 from models import weights
@@ -48,7 +48,7 @@ roles: {judge: one}
 
 
 def main() -> None:
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    print_at_once()
     print("1. Start and memory")
     weights.prepare("package:smollm2")
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from support import serving
+from support import print_at_once, serving
 
 from serve.evaluation.statistics import Interval, bootstrap, paired, wilson
 
@@ -61,7 +61,7 @@ WAYS = {
 
 
 def main() -> None:
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    print_at_once()
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "evidence")
     folder.mkdir(parents=True, exist_ok=True)
     questions = [json.loads(line) for line in QUESTIONS.read_text("utf-8").splitlines()]

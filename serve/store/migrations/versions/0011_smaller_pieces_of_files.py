@@ -33,4 +33,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # Nothing calls it: an older program refuses a store that a newer one has used.
     raise NotImplementedError("pieces are not put together again: begin with an empty store")
