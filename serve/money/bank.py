@@ -6,34 +6,88 @@ knows already is not settled again, and a lease that is gone is not returned twi
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
-
-import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from models.answerer import Clock
 from models.call import new_id
 from models.messages import Usage
 from serve.money import ledger
-from serve.money.journal import Left
+from serve.money.journal import Left, content_of
 from serve.money.ledger import Balance, Entry, Limit, Refusal
 from serve.store.database import Database
-from serve.store.schema import accounts, entries, leases, unknowns
+from serve.store.steps import READ, How, Row, Steps, marks
 
 #: How long a lease lives without being renewed.
 LEASE_S = 15.0
 #: How long after its end a lease is kept for its process, or its machine's journal, to return.
 LOST_S = 600.0
 
+#: Every transaction of the ledger touches the account of everything, so they go one by one.
+_ALONE = How(locks=("ledger",))
+_BOOK = """
+insert into entries (
+    id, at, request, project, tier, role, model, key, session, job, nano_usd, basis,
+    input, output, cached, reasoning, cache_written
+) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_KNOWN = """
+select id from entries where id in ({ids}) union all select id from unknowns where id in ({ids})
+"""
+_OPEN_ACCOUNT = "insert into accounts (name) values (?) on conflict do nothing"
+_ACCOUNTS = """
+select name, settled, day, settled_day, month, settled_month, held, frozen
+from accounts where name in ({names})
+"""
+_CHARGE = """
+update accounts set settled = ?, day = ?, settled_day = ?, month = ?, settled_month = ?
+where name = ?
+"""
+_HOLD = "update accounts set held = held + ? where name in ({names})"
+_FREEZE = "update accounts set frozen = ? where name in ({names})"
+_UNFREEZE = "update accounts set frozen = null where name = ? and frozen is not null returning name"
+_LEASE = "insert into leases (id, holder, accounts, amount, expires_at) values (?, ?, ?, ?, ?)"
+_GROW = """
+update leases set amount = amount + ?, expires_at = ? where id = ? and holder = ? returning id
+"""
+_RENEW = "update leases set expires_at = ? where holder = ?"
+#: A lease, or what became of it. That of a process which was lost for long is among the unknowns,
+#: and gives as well.
+_FOUND = """
+select 'leases', amount, accounts from leases where id = ?
+union all select 'unknowns', amount, accounts from unknowns where id = ?
+"""
+_SET = {
+    "leases": "update leases set amount = ? where id = ?",
+    "unknowns": "update unknowns set amount = ? where id = ?",
+}
+_END = {
+    "leases": "delete from leases where id = ?",
+    "unknowns": "delete from unknowns where id = ?",
+}
+_HELD_BY = "select id, amount, accounts, expires_at from leases where holder = ?"
+_LOST = "select id, amount, accounts, expires_at from leases where expires_at < ?"
+_UNKNOWN = """
+insert into unknowns (id, at, amount, accounts, entry, why) values (?, ?, ?, ?, ?, ?)
+"""
+_READ_UNKNOWN = "select amount, accounts, entry from unknowns where id = ?"
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
     id: str
     amount: int
+
+
+class _Found(NamedTuple):
+    """A lease in the store: its table, what it still has, and the accounts that hold it."""
+
+    table: str
+    amount: int
+    accounts: list[str]
 
 
 class Bank:
@@ -57,190 +111,101 @@ class Bank:
 
         Added to the lease `onto` where that still lives. `Lease.amount` is what was added.
         """
-        async with self._database.write() as connection:
-            balances = await self._balances(connection, names)
+
+        def steps() -> Steps[Lease | Refusal]:
+            balances = yield from _balances(names, self._today())
             amount = ledger.grant(least, wanted, balances, limits)
             if isinstance(amount, Refusal):
                 return amount
-            await _hold(connection, names, amount)
+            yield from _hold(names, amount)
             expires = self._at(LEASE_S)
-            if onto is not None:
-                change = sa.update(leases).where(leases.c.id == onto, leases.c.holder == holder)
-                done = await connection.execute(
-                    change.values(amount=leases.c.amount + amount, expires_at=expires)
-                )
-                if done.rowcount:
-                    return Lease(onto, amount)
+            if onto is not None and (yield _GROW, (amount, expires, onto, holder)):
+                return Lease(onto, amount)
             made = new_id("lease")
-            row = {"id": made, "holder": holder, "accounts": list(names), "amount": amount}
-            await connection.execute(sa.insert(leases).values(**row, expires_at=expires))
+            yield _LEASE, (made, holder, json.dumps(names), amount, expires)
             return Lease(made, amount)
+
+        return await self._database.run(steps(), _ALONE)
 
     async def settle(self, lease: str, done: Sequence[tuple[Entry, int]]) -> None:
         """Book calls that ended, each with what it had reserved of this lease."""
-        async with self._database.write() as connection:
-            await self._settle(connection, lease, done)
+        await self._database.run(_settle(lease, done, self._today()), _ALONE)
 
     async def give_back(self, lease: str, amount: int | None) -> None:
         """Return a part of a lease that no call has reserved; all of it with None, which ends
         the lease."""
-        async with self._database.write() as connection:
-            await _take(connection, lease, amount)
+        await self._database.run(_take(lease, amount), _ALONE)
 
     async def renew(self, holder: str) -> None:
         """Keep all leases of this process alive."""
-        async with self._database.write() as connection:
-            await connection.execute(
-                sa.update(leases)
-                .where(leases.c.holder == holder)
-                .values(expires_at=self._at(LEASE_S))
-            )
+
+        def steps() -> Steps[None]:
+            yield _RENEW, (self._at(LEASE_S), holder)
+
+        await self._database.run(steps(), _ALONE)
 
     async def recover(self, holder: str, left: Left, *, whole: bool) -> None:
         """Settle what a dead process's journal tells: calls that ended are booked, calls whose
         end nobody knows stay held until a person resolves them, the rest of its leases is
         returned; where the journal may lack lines, so not `whole`, the rest stays held too."""
-        async with self._database.write() as connection:
-            own = sa.select(leases.c.id).where(leases.c.holder == holder)
-            named = (await connection.execute(own)).scalars()
-            for lease in sorted({*left.ended, *left.open, *named}):
-                await self._settle(connection, lease, left.ended.get(lease, ()))
+
+        def steps() -> Steps[None]:
+            named = yield _HELD_BY, (holder,)
+            for lease in sorted({*left.ended, *left.open, *(row[0] for row in named)}):
+                yield from _settle(lease, left.ended.get(lease, ()), self._today())
                 still_open = left.open.get(lease, ())
-                known = await _known(connection, [entry.id for entry, _ in still_open])
+                known = yield from _known([entry.id for entry, _ in still_open])
                 for entry, worst in still_open:
                     if worst and entry.id not in known:
-                        await self._unknown(connection, lease, entry, worst)
+                        yield from _keep_open(lease, entry, worst)
                 if whole:
-                    await _take(connection, lease, None)
-            lost = await connection.execute(sa.select(leases).where(leases.c.holder == holder))
-            await _keep_held(connection, lost.all(), "its machine went down")
+                    yield from _take(lease, None)
+            lost = yield _HELD_BY, (holder,)
+            yield from _keep_held(lost, "its machine went down")
+
+        await self._database.run(steps(), _ALONE)
 
     async def collect(self) -> int:
         """Hold as unknown what leases of lost processes had. Returns how many there were."""
-        async with self._database.write() as connection:
-            old = sa.select(leases).where(leases.c.expires_at < self._at(-LOST_S))
-            lost = (await connection.execute(old.with_for_update(skip_locked=True))).all()
-            why = "the process that held it is gone, and so is its journal"
-            await _keep_held(connection, lost, why)
+
+        def steps() -> Steps[int]:
+            lost = yield _LOST, (self._at(-LOST_S),)
+            yield from _keep_held(lost, "the process that held it is gone, and so is its journal")
             return len(lost)
+
+        return await self._database.run(steps(), _ALONE)
 
     async def resolve(self, unknown: str, cost: int) -> bool:
         """Settle an unknown call to what it did cost, by hand. False if there is none so named."""
-        async with self._database.write() as connection:
-            row = (
-                await connection.execute(sa.select(unknowns).where(unknowns.c.id == unknown))
-            ).one_or_none()
-            if row is None:
+
+        def steps() -> Steps[bool]:
+            found = yield _READ_UNKNOWN, (unknown,)
+            if not found:
                 return False
-            await connection.execute(sa.delete(unknowns).where(unknowns.c.id == unknown))
-            await _hold(connection, tuple(row.accounts), -row.amount)
-            if row.entry is not None:
-                raw = row.entry | {"usage": Usage(**row.entry["usage"]), "nano_usd": cost}
-                await self._book(connection, [Entry(**raw)])
+            amount, names, entry = found[0][0], json.loads(found[0][1]), _json(found[0][2])
+            yield _END["unknowns"], (unknown,)
+            yield from _hold(names, -amount)
+            if entry is not None:
+                raw = entry | {"usage": Usage(**entry["usage"]), "nano_usd": cost}
+                yield from _book([Entry(**raw)], self._today())
             elif cost:
-                await self._charge(connection, Counter(dict.fromkeys(row.accounts, cost)))
+                yield from _charge(dict.fromkeys(names, cost), self._today())
             return True
+
+        return await self._database.run(steps(), _ALONE)
 
     async def unfreeze(self, account: str) -> bool:
         """Let this account spend again. False if it was not frozen."""
-        change = sa.update(accounts).where(
-            accounts.c.name == account, accounts.c.frozen.is_not(None)
-        )
-        async with self._database.write() as connection:
-            return bool((await connection.execute(change.values(frozen=None))).rowcount)
+
+        def steps() -> Steps[bool]:
+            return bool((yield _UNFREEZE, (account,)))
+
+        return await self._database.run(steps(), _ALONE)
 
     async def balances(self, names: tuple[str, ...]) -> dict[str, Balance]:
         """These accounts as they stand today."""
-        async with self._database.read() as connection:
-            rows = await connection.execute(sa.select(accounts).where(accounts.c.name.in_(names)))
-            found = {row.name: _balance(row).at(self._today()) for row in rows}
+        found = await self._database.run(_read(names, self._today()), READ)
         return {name: found.get(name, Balance(name)) for name in names}
-
-    async def _settle(
-        self, connection: AsyncConnection, lease: str, done: Sequence[tuple[Entry, int]]
-    ) -> None:
-        reserved = {entry.id: worst for entry, worst in done}
-        fresh = await self._book(connection, [entry for entry, _ in done])
-        await _take(connection, lease, sum(min(entry.cost, reserved[entry.id]) for entry in fresh))
-        for entry in fresh:
-            if entry.cost > reserved[entry.id]:
-                why = (
-                    f"the bill of call {entry.id} to {entry.model} passed what was reserved for it"
-                )
-                found = await _lease(connection, lease)
-                held = found[1].accounts if found else entry.accounts
-                await connection.execute(
-                    sa.update(accounts).where(accounts.c.name.in_(held)).values(frozen=why)
-                )
-
-    async def _book(self, connection: AsyncConnection, made: list[Entry]) -> list[Entry]:
-        """Write entries and charge their accounts; returns those that were not known before."""
-        known = await _known(connection, [entry.id for entry in made])
-        fresh = list({entry.id: entry for entry in made if entry.id not in known}.values())
-        if not fresh:
-            return []
-        await connection.execute(sa.insert(entries), [_row(entry) for entry in fresh])
-        costs: Counter[str] = Counter()
-        for entry in fresh:
-            costs.update(dict.fromkeys(entry.accounts, entry.cost))
-        await self._charge(connection, costs)
-        return fresh
-
-    async def _charge(self, connection: AsyncConnection, costs: Mapping[str, int]) -> None:
-        balances = await self._balances(connection, tuple(costs))
-        for name, cost in costs.items():
-            after = balances[name].settle(cost)
-            await connection.execute(
-                sa.update(accounts)
-                .where(accounts.c.name == name)
-                .values(
-                    settled=after.settled,
-                    day=after.day,
-                    settled_day=after.settled_day,
-                    month=after.month,
-                    settled_month=after.settled_month,
-                )
-            )
-
-    async def _unknown(
-        self, connection: AsyncConnection, lease: str, entry: Entry, worst: int
-    ) -> None:
-        """Move a call's reservation from its lease to the unknowns. It stays held."""
-        found = await _lease(connection, lease)
-        if found is None:  # this journal was recovered before
-            return
-        table, row = found
-        amount = min(worst, row.amount)
-        await connection.execute(
-            sa.update(table).where(table.c.id == lease).values(amount=row.amount - amount)
-        )
-        await connection.execute(
-            sa.insert(unknowns).values(
-                id=entry.id,
-                at=int(entry.at * 1e6),
-                amount=amount,
-                accounts=row.accounts,
-                entry=asdict(entry),
-                why="its process died before the call ended",
-            )
-        )
-
-    async def _balances(
-        self, connection: AsyncConnection, names: tuple[str, ...]
-    ) -> dict[str, Balance]:
-        """These accounts, made where they are new, and locked in an order that all share."""
-        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
-        ordered = sorted(names)
-        await connection.execute(
-            insert(accounts).on_conflict_do_nothing(), [{"name": name} for name in ordered]
-        )
-        rows = await connection.execute(
-            sa.select(accounts)
-            .where(accounts.c.name.in_(ordered))
-            .order_by(accounts.c.name)
-            .with_for_update()
-        )
-        return {row.name: _balance(row).at(self._today()) for row in rows}
 
     def _today(self) -> int:
         return ledger.day_of(self._clock.now())
@@ -249,65 +214,116 @@ class Bank:
         return int((self._clock.now() + from_now_s) * 1e6)
 
 
-async def _known(connection: AsyncConnection, ids: list[str]) -> set[str]:
-    """Those of these calls that are in the books, or among the unknowns."""
-    found: set[str] = set()
-    for column in (entries.c.id, unknowns.c.id):
-        found.update((await connection.execute(sa.select(column).where(column.in_(ids)))).scalars())
+def _settle(lease: str, done: Sequence[tuple[Entry, int]], today: int) -> Steps[None]:
+    reserved = {entry.id: worst for entry, worst in done}
+    fresh = yield from _book([entry for entry, _ in done], today)
+    if not fresh:
+        return
+    yield from _take(lease, sum(min(entry.cost, reserved[entry.id]) for entry in fresh))
+    for entry in fresh:
+        if entry.cost > reserved[entry.id]:
+            why = f"the bill of call {entry.id} to {entry.model} passed what was reserved for it"
+            found = yield from _lease(lease)
+            held = found.accounts if found else entry.accounts
+            yield _FREEZE.format(names=marks(held)), (why, *held)
+
+
+def _book(made: Sequence[Entry], today: int) -> Steps[list[Entry]]:
+    """Write entries and charge their accounts; returns those that were not known before."""
+    known = yield from _known([entry.id for entry in made])
+    fresh = list({entry.id: entry for entry in made if entry.id not in known}.values())
+    if not fresh:
+        return []
+    yield _BOOK, [_row(entry) for entry in fresh]
+    costs: Counter[str] = Counter()
+    for entry in fresh:
+        costs.update(dict.fromkeys(entry.accounts, entry.cost))
+    yield from _charge(costs, today)
+    return fresh
+
+
+def _charge(costs: Mapping[str, int], today: int) -> Steps[None]:
+    balances = yield from _balances(tuple(costs), today)
+    after = [balances[name].settle(cost) for name, cost in costs.items()]
+    yield (
+        _CHARGE,
+        [(a.settled, a.day, a.settled_day, a.month, a.settled_month, a.name) for a in after],
+    )
+
+
+def _balances(names: Sequence[str], today: int) -> Steps[dict[str, Balance]]:
+    """These accounts, made where they are new."""
+    found = yield from _read(names, today)
+    if new := [(name,) for name in names if name not in found]:
+        yield _OPEN_ACCOUNT, new
+        found |= {name: Balance(name).at(today) for (name,) in new}
     return found
 
 
-async def _lease(connection: AsyncConnection, lease: str) -> tuple[sa.Table, Any] | None:
-    """The row of a lease and its table, locked. That of a process which was lost for long is
-    among the unknowns, and gives as well."""
-    for table in (leases, unknowns):
-        query = sa.select(table.c.amount, table.c.accounts).where(table.c.id == lease)
-        row = (await connection.execute(query.with_for_update())).one_or_none()
-        if row is not None:
-            return table, row
+def _read(names: Sequence[str], today: int) -> Steps[dict[str, Balance]]:
+    rows = yield _ACCOUNTS.format(names=marks(names)), tuple(names)
+    return {row[0]: Balance(*row).at(today) for row in rows}
+
+
+def _hold(names: Sequence[str], amount: int) -> Steps[None]:
+    yield _HOLD.format(names=marks(names)), (amount, *names)
+
+
+def _known(ids: Sequence[str]) -> Steps[set[str]]:
+    """Those of these calls that are in the books, or among the unknowns."""
+    if not ids:
+        return set()
+    rows = yield _KNOWN.format(ids=marks(ids)), (*ids, *ids)
+    return {row[0] for row in rows}
+
+
+def _lease(lease: str) -> Steps[_Found | None]:
+    rows = yield _FOUND, (lease, lease)
+    for table, amount, names in rows:
+        return _Found(table, amount, json.loads(names))
     return None
 
 
-async def _keep_held(connection: AsyncConnection, lost: Sequence[Any], why: str) -> None:
-    """Make these leases unknown amounts, which stay held."""
-    for row in lost:
-        await connection.execute(sa.delete(leases).where(leases.c.id == row.id))
-        if row.amount:
-            fact = {"at": row.expires_at, "amount": row.amount, "accounts": row.accounts}
-            await connection.execute(
-                sa.insert(unknowns).values(id=row.id, **fact, entry=None, why=why)
-            )
-
-
-async def _hold(connection: AsyncConnection, names: tuple[str, ...], amount: int) -> None:
-    those = accounts.c.name.in_(names)
-    # An update locks rows in an order of its own, and two of them could wait for each other.
-    await connection.execute(
-        sa.select(accounts.c.name).where(those).order_by(accounts.c.name).with_for_update()
-    )
-    await connection.execute(sa.update(accounts).where(those).values(held=accounts.c.held + amount))
-
-
-async def _take(connection: AsyncConnection, lease: str, amount: int | None) -> None:
+def _take(lease: str, amount: int | None) -> Steps[None]:
     """Let this much of a lease go, all of it with None, which also ends it."""
-    found = await _lease(connection, lease)
+    found = yield from _lease(lease)
     if found is None:
         return
-    table, row = found
-    taken = row.amount if amount is None else min(amount, row.amount)
-    await _hold(connection, tuple(row.accounts), -taken)
+    taken = found.amount if amount is None else min(amount, found.amount)
+    yield from _hold(found.accounts, -taken)
     if amount is None:
-        await connection.execute(sa.delete(table).where(table.c.id == lease))
+        yield _END[found.table], (lease,)
     else:
-        left = row.amount - taken
-        await connection.execute(sa.update(table).where(table.c.id == lease).values(amount=left))
+        yield _SET[found.table], (found.amount - taken, lease)
 
 
-def _balance(row: Any) -> Balance:
-    return Balance(**row._mapping)
+def _keep_open(lease: str, entry: Entry, worst: int) -> Steps[None]:
+    """Move a call's reservation from its lease to the unknowns. It stays held."""
+    found = yield from _lease(lease)
+    if found is None:  # this journal was recovered before
+        return
+    amount = min(worst, found.amount)
+    yield _SET[found.table], (found.amount - amount, lease)
+    names, kept = json.dumps(found.accounts), json.dumps(content_of(entry))
+    why = "its process died before the call ended"
+    yield _UNKNOWN, (entry.id, int(entry.at * 1e6), amount, names, kept, why)
 
 
-def _row(entry: Entry) -> dict[str, Any]:
-    row: dict[str, Any] = asdict(entry)
-    used: dict[str, int] = row.pop("usage")
-    return {**row, **used, "at": int(entry.at * 1e6)}
+def _keep_held(lost: Sequence[Row], why: str) -> Steps[None]:
+    """Make these leases unknown amounts, which stay held."""
+    for lease, amount, names, expires_at in lost:
+        yield _END["leases"], (lease,)
+        if amount:
+            yield _UNKNOWN, (lease, expires_at, amount, names, None, why)
+
+
+def _row(entry: Entry) -> tuple[Any, ...]:
+    who = (entry.id, int(entry.at * 1e6), entry.request, entry.project, entry.tier, entry.role)
+    whose = (entry.model, entry.key, entry.session, entry.job)
+    used = entry.usage
+    tokens = (used.input, used.output, used.cached, used.reasoning, used.cache_written)
+    return (*who, *whose, entry.nano_usd, entry.basis, *tokens)
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else json.loads(text)

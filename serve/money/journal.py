@@ -54,7 +54,7 @@ class Journal:
     def opened(self, entry: Entry, lease: str, worst: int) -> None:
         """A call is about to leave. Raises StoreUnavailable if that cannot be written: the call
         must not leave."""
-        line = _line({"o": entry.id, "l": lease, "n": worst, "e": _fields(entry)})
+        line = _line({"o": entry.id, "l": lease, "n": worst, "e": content_of(entry)})
         try:
             self._write(line)
         except OSError as error:
@@ -65,7 +65,7 @@ class Journal:
 
     def ended(self, entry: Entry) -> None:
         """A call is over and costs what the entry says."""
-        used, cost = _fields(entry.usage), entry.nano_usd
+        used, cost = content_of(entry.usage), entry.nano_usd
         line = _line({"c": entry.id, "u": used, "n": cost, "b": entry.basis})
         self._lines[entry.id] = self._lines.get(entry.id, b"") + line
         # A full disk here only means that a crash before the next settlement makes an unknown.
@@ -122,11 +122,12 @@ def _line(content: dict[str, Any]) -> bytes:
 _NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (Entry, Usage)}
 
 
-def _fields(record: Entry | Usage) -> dict[str, Any]:
+def content_of(record: Entry | Usage) -> dict[str, Any]:
+    """What a record is written as."""
     # dataclasses.asdict copies every value deeply, which would be most of what a call costs here.
     content = {name: getattr(record, name) for name in _NAMES[type(record)]}
     if isinstance(record, Entry):
-        content["usage"] = _fields(record.usage)
+        content["usage"] = content_of(record.usage)
     return content
 
 
