@@ -20,26 +20,17 @@ from models.catalog import (
     AUTO,
     CONTRACT_NAMES,
     FUSION,
-    MAX_PANEL,
     PLAN,
     RESERVED_PANELS,
     Acquaintance,
-    AnthropicModel,
     Budget,
     Catalog,
-    FakeModelSpec,
-    Member,
-    OpenAIModel,
-    OpenAIResponsesModel,
-    Panel,
-    PythonModel,
-    Replicas,
     Roles,
     RouterRules,
     Server,
     Subtasks,
-    VllmModel,
 )
+from models.panel import MAX_PANEL, Member, Panel
 from models.policies import (
     Allow,
     Approvals,
@@ -53,6 +44,15 @@ from models.policies import (
     WallTime,
 )
 from models.prices import Price
+from models.spec import (
+    AnthropicModel,
+    FakeModelSpec,
+    OpenAIModel,
+    OpenAIResponsesModel,
+    PythonModel,
+    Replicas,
+    VllmModel,
+)
 from models.tools.settings import Documents, Tools, WebFetch, WebSearch
 from models.yaml_lines import Document, Place, Problem
 

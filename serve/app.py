@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import TypeAdapter
 from ray import serve as ray_serve
 
-from models.catalog import FakeModelSpec, VllmModel
 from models.flagship import account
 from models.scaling import Fleet
+from models.spec import FakeModelSpec, VllmModel
 from models.workforce import hosting
 from serve.gateway.deployment import Gateway
 from serve.remote import JudgeReplica, RouterReplica

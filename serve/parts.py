@@ -11,20 +11,13 @@ from typing import Any
 from ray import serve as ray_serve
 
 from models.answerer import Answerer, Clock
-from models.catalog import (
-    ApiModel,
-    Catalog,
-    FakeModelSpec,
-    FlagshipSpec,
-    ModelSpec,
-    PythonModel,
-    VllmModel,
-)
+from models.catalog import Catalog
 from models.flagship.account import AccountHandle
 from models.flagship.answerer import Flagship
 from models.flagship.custom import Custom
 from models.flagship.registry import Registry
 from models.messages import Request
+from models.spec import ApiModel, FakeModelSpec, FlagshipSpec, ModelSpec, PythonModel, VllmModel
 from models.workforce import hosting
 from models.workforce.answerer import Salt, Workforce
 from models.workforce.names import application_name, deployment_name, hosted

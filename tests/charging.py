@@ -14,11 +14,11 @@ from upstream import OUTPUT, PRICE, PROMPT
 
 from models.answerer import SystemClock
 from models.call import Call
-from models.catalog import OpenAIModel
 from models.errors import FusionError
 from models.flagship.answerer import Flagship
 from models.flagship.client import new_connections
 from models.messages import Request, Sampling, user
+from models.spec import OpenAIModel
 from serve.money.bank import Bank
 from serve.money.charge import Charge, Tariff
 from serve.money.ledger import Limit

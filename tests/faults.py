@@ -15,12 +15,12 @@ from pydantic import TypeAdapter
 
 from models.answerer import Answerer, SystemClock
 from models.call import Call
-from models.catalog import ModelSpec
 from models.errors import FusionError
 from models.flagship.answerer import Flagship
 from models.flagship.client import new_connections
 from models.flagship.fake import Answer, FakeProvider, events, whole
 from models.messages import Done, Request, user
+from models.spec import ModelSpec
 from models.wrappers.retry import Retry
 
 ENGINES = ("openai", "openai-responses", "anthropic")

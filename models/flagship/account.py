@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 
-from models.catalog import ApiModel, FlagshipSpec, ModelSpec
 from models.flagship.allowance import Allowance, Grant, Kept, Report
 from models.flagship.rates import Amount, Terms
+from models.spec import ApiModel, FlagshipSpec, ModelSpec
 
 
 def account_name(name: str, spec: FlagshipSpec) -> str:

@@ -11,7 +11,6 @@ import httpx
 
 from models.answerer import Clock, Events, SystemClock
 from models.call import Call
-from models.catalog import AnthropicModel, ApiModel, OpenAIModel, OpenAIResponsesModel
 from models.flagship.anthropic import Anthropic
 from models.flagship.dialect import Dialect
 from models.flagship.http import Reply, Transport
@@ -19,6 +18,7 @@ from models.flagship.key import read_key
 from models.flagship.openai_chat import OpenAIChat
 from models.flagship.openai_responses import OpenAIResponses
 from models.messages import Completion, Done, Request, Sampling
+from models.spec import AnthropicModel, ApiModel, OpenAIModel, OpenAIResponsesModel
 
 DEPTH_HEADER = "x-openrouter-fusion-depth"
 

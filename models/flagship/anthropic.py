@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 
 from models import loose, wire
-from models.catalog import AnthropicModel
 from models.errors import UpstreamError
 from models.flagship.dialect import OPENAI_SEAL
 from models.messages import (
@@ -35,6 +34,7 @@ from models.messages import (
     Usage,
     system,
 )
+from models.spec import AnthropicModel
 
 VERSION = "2023-06-01"
 ANTHROPIC_HOST = "api.anthropic.com"

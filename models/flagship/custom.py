@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from models.answerer import Clock, Events, SystemClock, as_events
 from models.call import Call
-from models.catalog import PythonModel
 from models.errors import DeadlineExceeded, FusionError, UpstreamError
 from models.messages import (
     Completion,
@@ -25,6 +24,7 @@ from models.messages import (
     TextDelta,
     assistant,
 )
+from models.spec import PythonModel
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 
 from models import wire
-from models.catalog import OpenAIModel
 from models.messages import Completion, Request
+from models.spec import OpenAIModel
 
 #: OpenAI's own newer models refuse `max_tokens`; all of its models, and few other providers,
 #: know this name for it.

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models import loose, wire
-from models.catalog import OpenAIResponsesModel
 from models.errors import Unsupported, UpstreamError
 from models.flagship.dialect import OPENAI_SEAL
 from models.messages import (
@@ -34,6 +33,7 @@ from models.messages import (
     ToolChoice,
     Usage,
 )
+from models.spec import OpenAIResponsesModel
 
 
 class OpenAIResponses:

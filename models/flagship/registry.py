@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from models.answerer import Clock, SystemClock
-from models.catalog import FlagshipSpec, ModelSpec
 from models.flagship.account import account_name, accounts
 from models.flagship.client import new_connections
 from models.flagship.share import Account, AccountLimit
+from models.spec import FlagshipSpec, ModelSpec
 from models.wrappers.breaker import BreakerState
 
 

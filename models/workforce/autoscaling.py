@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.catalog import FakeModelSpec, VllmModel
 from models.scaling import Fleet
+from models.spec import FakeModelSpec, VllmModel
 
 
 def autoscaling(

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from models.catalog import FakeModelSpec
+from models.spec import FakeModelSpec
 from models.workforce.totals import Totals
 
 

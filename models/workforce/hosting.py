@@ -6,8 +6,8 @@ from typing import Any
 
 from ray import serve as ray_serve
 
-from models.catalog import FakeModelSpec, VllmModel
 from models.scaling import Fleet
+from models.spec import FakeModelSpec, VllmModel
 from models.workforce import vllm
 from models.workforce.autoscaling import autoscaling
 from models.workforce.fake import FakeReplica

@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 
-from models.catalog import Catalog, FakeModelSpec, VllmModel
+from models.catalog import Catalog
+from models.spec import FakeModelSpec, VllmModel
 
 
 def deployment_name(model: str) -> str:

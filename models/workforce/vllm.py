@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from models import weights
-from models.catalog import VllmModel
 from models.errors import BadRequest, FusionError, Unavailable, UpstreamError
+from models.spec import VllmModel
 from models.workforce.coalesce import coalesce
 from models.workforce.totals import Totals
 

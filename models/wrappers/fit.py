@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from models.answerer import Answerer, Events
 from models.call import Call
-from models.catalog import ModelSpec
 from models.errors import Unsupported
 from models.messages import Completion, Image, Request
+from models.spec import ModelSpec
 
 
 class Fit:

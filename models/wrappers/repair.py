@@ -16,7 +16,6 @@ from typing import Any
 
 from models.answerer import Answerer, Events, as_events
 from models.call import Call
-from models.catalog import ApiModel, ModelSpec, VllmModel
 from models.errors import FusionError
 from models.messages import (
     Completion,
@@ -33,6 +32,7 @@ from models.messages import (
     assistant,
     user,
 )
+from models.spec import ApiModel, ModelSpec, VllmModel
 from models.wrappers import loose_json, text_tools
 from models.wrappers.marks import Splitter
 from models.wrappers.profiles import Profile, profile_of

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from models.catalog import Catalog, ModelSpec, OpenAIModel
+from models.catalog import Catalog
 from models.errors import BadRequest
 from models.messages import Request, RouteOptions
+from models.spec import ModelSpec, OpenAIModel
 from models.wrappers.fit import needs_images
 from router.candidate import TYPICAL_ANSWER, Candidate, prior_strength
 from router.live import KINDS, Question

@@ -12,12 +12,12 @@ import typer
 from rich.table import Table
 
 from models.answerer import Answerer
-from models.catalog import ApiModel, OpenAIModel, PythonModel
 from models.flagship.answerer import Flagship
 from models.flagship.client import new_connections
 from models.flagship.custom import Custom
 from models.flagship.key import MissingKey
 from models.probe import Found, probe
+from models.spec import ApiModel, OpenAIModel, PythonModel
 from models.workforce.names import deployment_name
 from models.wrappers.repair import Repair, habits_of
 from serve.cli.common import (

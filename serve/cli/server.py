@@ -18,8 +18,9 @@ from rich.table import Table
 from cluster import existing, installation, launch, serving
 from models import weights
 from models.answerer import SystemClock
-from models.catalog import Catalog, VllmModel
+from models.catalog import Catalog
 from models.errors import FusionError
+from models.spec import VllmModel
 from models.workforce.names import hosted
 from serve import applications as serve_config
 from serve.access import secret

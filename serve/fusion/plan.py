@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
-from models.catalog import AUTO, FUSION, MAX_PANEL, Catalog, Member, ModelSpec, Panel, numbered
+from models.catalog import AUTO, FUSION, Catalog
 from models.errors import BadRequest, ModelNotFound
 from models.messages import Effort, FusionOptions, Request
+from models.panel import MAX_PANEL, Member, Panel, numbered
 from models.prices import NANO_PER_USD
+from models.spec import ModelSpec
 from serve.fusion.engine import Prices, Terms
 from serve.money import bound
 

@@ -12,7 +12,6 @@ import json
 import re
 from dataclasses import replace
 
-from models.catalog import Member
 from models.messages import (
     Effort,
     Message,
@@ -23,6 +22,7 @@ from models.messages import (
     system,
     user,
 )
+from models.panel import Member
 from serve.fusion.contract import Analysis, analysis_schema
 from serve.fusion.engine import Answer
 

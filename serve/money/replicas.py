@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from models.answerer import Clock
-from models.catalog import Catalog, Hosted
+from models.catalog import Catalog
 from models.errors import FusionError
 from models.prices import nano_of
+from models.spec import Hosted
 from serve.store.database import Database
 from serve.store.schema import accounts, replica_hours
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models.catalog import SUBTASK_KINDS, Name
+from models.catalog import SUBTASK_KINDS
+from models.spec import Name
 
 Kind = Literal["design", "read", "search", "extract", "write", "code", "check", "decide"]
 Id = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=40)]

@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from models.catalog import Catalog, ModelSpec
+from models.catalog import Catalog
 from models.errors import NotFound
+from models.spec import ModelSpec
 from serve.editions.edition import Current
 
 

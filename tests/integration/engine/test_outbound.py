@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from models import weights
 from models.call import Call
-from models.catalog import ModelSpec
 from models.errors import AccountRefused, ContextTooLong
 from models.flagship.answerer import Flagship
 from models.flagship.client import new_connections
 from models.messages import Completion, Done, Message, Request, Sampling, Text, ToolCall, user
 from models.probe import ADD
+from models.spec import ModelSpec
 from serve.cli import app
 
 pytestmark = pytest.mark.engine

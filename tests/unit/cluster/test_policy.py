@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.scaling.policy import FusionScaling
-from models.catalog import FakeModelSpec
+from models.spec import FakeModelSpec
 from models.workforce.autoscaling import autoscaling
 
 

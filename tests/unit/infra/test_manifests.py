@@ -119,7 +119,8 @@ def test_gpu_workers_come_from_zero_on_both_markets() -> None:
 def test_serving_survives_its_head_and_serves_our_application() -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from models.catalog import Catalog, VllmModel
+    from models.catalog import Catalog
+    from models.spec import VllmModel
     from serve.applications import applications
     from serve.settings import Settings
 

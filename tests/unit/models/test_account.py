@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.catalog import AnthropicModel, OpenAIModel
 from models.flagship.account import accounts
 from models.flagship.rates import Terms
+from models.spec import AnthropicModel, OpenAIModel
 
 
 def openai(**fields: Any) -> OpenAIModel:

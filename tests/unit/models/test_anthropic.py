@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.catalog import AnthropicModel
 from models.errors import FusionError, UpstreamError
 from models.flagship.anthropic import MAX_TOKENS, Anthropic
 from models.messages import (
@@ -34,6 +33,7 @@ from models.messages import (
     system,
     user,
 )
+from models.spec import AnthropicModel
 
 FIND = Tool("find", "Finds.", {"properties": {"q": {"type": "string"}}})
 

@@ -8,17 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.catalog import (
-    AUTO,
-    PLAN,
-    Catalog,
-    FakeModelSpec,
-    OpenAIModel,
-    Panel,
-    Target,
-    VllmModel,
-)
+from models.catalog import AUTO, PLAN, Catalog, Target
 from models.messages import Sampling
+from models.panel import Panel
+from models.spec import FakeModelSpec, OpenAIModel, VllmModel
 
 
 def catalog(**sections: Any) -> Catalog:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from models import catalog, policies, scaling
+from models import catalog, panel, policies, scaling, spec
 from models.catalog_file import CatalogError, parse
 from models.record import Record
 from models.tools import settings
@@ -82,6 +82,8 @@ RECORDS = {
         **vars(settings),
         **vars(policies),
         **vars(scaling),
+        **vars(spec),
+        **vars(panel),
         **vars(catalog),
     }.items()
     if inspect.isclass(value) and issubclass(value, BaseModel)
@@ -135,7 +137,7 @@ def test_a_default_on_the_page_is_the_default_in_the_program(record: str, name: 
 def _shown(default: Any, cell: str) -> str:
     if default is None:
         return cell  # the page says in words what stands in for it
-    if isinstance(default, catalog.Replicas):
+    if isinstance(default, spec.Replicas):
         assert default.min == default.max
         default = default.min
     if isinstance(default, BaseModel):

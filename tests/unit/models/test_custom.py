@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from models.call import Call
-from models.catalog import PythonModel
 from models.catalog_file import load
 from models.errors import DeadlineExceeded, Overloaded, UpstreamError
 from models.fake import FakeClock
 from models.flagship.custom import Custom
 from models.messages import Completion, Done, Event, Request, TextDelta, Usage, assistant, user
+from models.spec import PythonModel
 
 ASK = Request("mine", (user("hi"),))
 

@@ -12,7 +12,6 @@ import pytest
 from pydantic import TypeAdapter
 
 from models.call import Call
-from models.catalog import AnthropicModel, ModelSpec, OpenAIModel
 from models.errors import AccountRefused, Unavailable, UpstreamError
 from models.flagship.answerer import Flagship
 from models.flagship.client import new_connections
@@ -27,6 +26,7 @@ from models.messages import (
     TextDelta,
     user,
 )
+from models.spec import AnthropicModel, ModelSpec, OpenAIModel
 
 KEY = "sk-planted-0123456789"
 ASK = Request("big", (user("what is this"),))

@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from models.call import Call
-from models.catalog import OpenAIModel
 from models.errors import (
     AccountRefused,
     BadRequest,
@@ -40,6 +39,7 @@ from models.messages import (
     Usage,
     user,
 )
+from models.spec import OpenAIModel
 
 KEY = "sk-planted-0123456789"
 ASK = Request("big", (user("what is this"),))

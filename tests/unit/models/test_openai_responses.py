@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.catalog import OpenAIResponsesModel
 from models.errors import FusionError, Overloaded, Unsupported, UpstreamError
 from models.flagship.openai_responses import OpenAIResponses
 from models.messages import (
@@ -34,6 +33,7 @@ from models.messages import (
     system,
     user,
 )
+from models.spec import OpenAIResponsesModel
 
 FIND = Tool("find", "Finds.", {"type": "object", "properties": {}})
 

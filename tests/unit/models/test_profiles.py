@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.catalog import OpenAIModel
+from models.spec import OpenAIModel
 from models.wrappers.profiles import FAMILIES, profile_of
 
 

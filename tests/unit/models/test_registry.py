@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.catalog import ModelSpec, OpenAIModel
 from models.errors import AccountRefused
 from models.fake import FakeClock
 from models.flagship.registry import Registry
 from models.flagship.share import Account
+from models.spec import ModelSpec, OpenAIModel
 
 
 def openai(**fields: Any) -> OpenAIModel:

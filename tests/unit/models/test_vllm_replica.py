@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from models.catalog import VllmModel
 from models.errors import BadRequest, Unavailable, UpstreamError
+from models.spec import VllmModel
 from models.workforce.totals import Totals
 from models.workforce.vllm import VllmReplica, bundles, environment, root_cause
 

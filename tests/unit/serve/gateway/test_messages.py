@@ -12,7 +12,6 @@ from doorway import Doorway
 
 from models import wire
 from models.call import Call
-from models.catalog import AnthropicModel
 from models.errors import (
     BadRequest,
     BudgetExceeded,
@@ -42,6 +41,7 @@ from models.messages import (
     assistant,
     user,
 )
+from models.spec import AnthropicModel
 from serve.gateway import messages
 
 HI: list[Any] = [{"role": "user", "content": "hi you"}]

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from models.catalog import AnthropicModel, OpenAIModel, OpenAIResponsesModel
 from models.flagship.anthropic import Anthropic
 from models.flagship.dialect import Dialect
 from models.flagship.openai_chat import OpenAIChat
@@ -40,6 +39,7 @@ from models.messages import (
     system,
     user,
 )
+from models.spec import AnthropicModel, OpenAIModel, OpenAIResponsesModel
 from serve.gateway import chat, messages, responses
 
 #: What the door speaks, and who asks another server in the same words.
