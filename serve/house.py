@@ -21,7 +21,7 @@ from serve.control.sessions.remembering import Remembering
 from serve.control.sessions.store import Sessions
 from serve.editions.edition import Edition, Editions
 from serve.editions.history import History
-from serve.gateway.metrics import RayAlarm
+from serve.gauges import RayAlarm
 from serve.money.till import new_till
 from serve.parts import Parts
 from serve.settings import Settings

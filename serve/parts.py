@@ -28,7 +28,7 @@ from models.wrappers.limit import Limit
 from models.wrappers.repair import Repair, habits_of
 from models.wrappers.retry import Retry
 from serve.fleet import Count, Fleet, Site
-from serve.gateway.metrics import RayOverflows
+from serve.gauges import RayOverflows
 from serve.money.charge import Charge, Tariff
 from serve.money.till import Payer
 from serve.overflow import Other, Overflowing

@@ -38,7 +38,7 @@ from serve.control.policy.catalog import rules
 from serve.control.policy.engine import Ruling, evaluate
 from serve.control.policy.own import Decided, OwnRule
 from serve.control.policy.values import Event, Policy, State
-from serve.gateway.chat.request import parse
+from serve.dialects.chat.request import parse
 
 approvals = typer.Typer(name="approvals", help="What persons are asked.", no_args_is_help=True)
 audit = typer.Typer(name="audit", help="What the rules said.", no_args_is_help=True)

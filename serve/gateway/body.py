@@ -7,8 +7,8 @@ from typing import TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from models.errors import Cancelled, TooLarge
-from serve.gateway import shape
-from serve.gateway.shape import Shape as Body
+from serve.dialects import shape
+from serve.dialects.shape import Shape as Body
 
 __all__ = ["MOST", "Body", "parse", "read"]
 

@@ -13,9 +13,9 @@ from models.catalog import Catalog
 from models.errors import ModelNotFound
 from models.messages import Request
 from serve.access.caller import caller
+from serve.dialects.messages.request import countable
 from serve.editions.edition import Current
 from serve.gateway.door import read_body
-from serve.gateway.messages.request import countable
 from serve.money import bound
 
 #: Counts with the model's own tokenizer; None where it has none here.

@@ -36,10 +36,10 @@ from models.messages import (
 )
 from serve.access.caller import Caller, caller
 from serve.control.headers import told
+from serve.dialects.dialect import Asked, Dialect, Encoder, to_json
+from serve.dialects.paths import DIALECTS
 from serve.editions.edition import Current, Edition
 from serve.gateway import body, knob
-from serve.gateway.dialect import Asked, Dialect, Encoder, to_json
-from serve.gateway.dialects import DIALECTS
 from serve.gateway.memory import Memory
 from serve.gateway.metrics import Recorder
 from serve.gateway.streams import EventStream, Feed

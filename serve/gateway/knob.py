@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from models.errors import BadRequest
 from models.messages import RouteOptions
-from serve.gateway.dialect import Asked
+from serve.dialects.dialect import Asked
 
 #: The knob for clients whose dialect has no place for it.
 HEADER = "x-fusion-quality"

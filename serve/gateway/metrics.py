@@ -85,34 +85,6 @@ class RayRecorder:
                 self._cost.inc(stage.nano_usd / 1e9, tags)
 
 
-class RayAlarm:
-    """Counts what must wake somebody: a bill above its reservation."""
-
-    def __init__(self) -> None:
-        self._overruns = ray_metrics.Counter(
-            "fusion_bills_above_reservation_total",
-            description="Bills that passed what was reserved for them, and froze their accounts.",
-            tag_keys=("model",),
-        )
-
-    def overrun(self, model: str, nano_usd: int) -> None:
-        self._overruns.inc(1, {"model": model})
-
-
-class RayOverflows:
-    """Counts requests of hosted models that did not fit."""
-
-    def __init__(self) -> None:
-        self._overflows = ray_metrics.Counter(
-            "fusion_overflow_total",
-            description="Requests that found no room: spilled, shed, or vetoed by the budget.",
-            tag_keys=("model", "what"),
-        )
-
-    def count(self, model: str, what: str) -> None:
-        self._overflows.inc(1, {"model": model, "what": what})
-
-
 class ClusterMetrics:
     """The metrics of all nodes as one Prometheus text."""
 

@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.errors import BadRequest, FusionError, NotFound
 from serve.access.caller import Caller
-from serve.gateway import errors
-from serve.gateway.dialect import to_json
-from serve.gateway.dialects import spoken_at
+from serve.dialects import errors
+from serve.dialects.dialect import to_json
+from serve.dialects.paths import spoken_at
 
 #: Tells who asks, by the headers of the request; raises Unauthorized or StoreUnavailable.
 Guard = Callable[[HTTPConnection], Awaitable[Caller]]

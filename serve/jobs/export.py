@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from models.prices import usd
-from serve.gateway.extension import cost
+from serve.dialects.extension import cost
 from serve.jobs.batch import Batch, Why
 from serve.jobs.batches import Batches, Result
 from serve.jobs.files import PART, Draft, Files

@@ -21,8 +21,8 @@ from pydantic import TypeAdapter
 
 from models.errors import BadRequest, FusionError, Unsupported
 from models.messages import Request
-from serve.gateway.dialect import Asked, Dialect
-from serve.gateway.dialects import DIALECTS, spoken_at
+from serve.dialects.dialect import Asked, Dialect
+from serve.dialects.paths import DIALECTS, spoken_at
 
 #: Code, message and HTTP status of what stopped a row.
 Failure = tuple[str, str, int]

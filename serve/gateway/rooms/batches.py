@@ -16,9 +16,9 @@ from models.answerer import Clock
 from models.errors import BadRequest, ModelNotFound
 from models.prices import NANO_PER_USD, usd
 from serve.access.caller import Caller, caller
+from serve.dialects.paths import DIALECTS
 from serve.editions.edition import Current
 from serve.gateway import body
-from serve.gateway.dialects import DIALECTS
 from serve.gateway.rooms.files import number, page
 from serve.jobs import purse
 from serve.jobs.batch import Batch, Spec, seconds

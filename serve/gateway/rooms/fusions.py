@@ -10,9 +10,9 @@ from starlette.routing import BaseRoute, Route
 
 from models.messages import Stage, Usage
 from serve.access.caller import caller
+from serve.dialects.dialect import to_json
+from serve.dialects.extension import cost, shown
 from serve.fusion.record import Records
-from serve.gateway.dialect import to_json
-from serve.gateway.extension import cost, shown
 
 
 class FusionsRoom:

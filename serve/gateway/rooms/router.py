@@ -19,9 +19,10 @@ from router.objective import Option
 from serve.access.caller import caller
 from serve.auto.notebook import Notebook
 from serve.auto.question import question
+from serve.dialects import shape
+from serve.dialects.chat import request as chat
 from serve.editions.edition import Current
-from serve.gateway import body, knob, shape
-from serve.gateway.chat import request as chat
+from serve.gateway import body, knob
 
 #: What a dialect puts before the id of a request to make the id of its answer.
 _PREFIX = re.compile(r"^(chatcmpl|resp|msg)[-_]")

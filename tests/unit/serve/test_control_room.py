@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from models.errors import ApprovalNeeded
 from serve.access.caller import Caller
 from serve.cli import app
+from serve.dialects import errors
 from serve.editions.edition import Edition, Fixed
-from serve.gateway import errors
 from serve.gateway.rooms.approvals import ApprovalsRoom
 from serve.gateway.site import site
 

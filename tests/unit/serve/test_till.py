@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stores
@@ -15,8 +16,8 @@ from models.answerer import SystemClock
 from models.call import Call
 from models.errors import BudgetExceeded, StoreUnavailable
 from serve.money import till as till_module
-from serve.money.bank import LEASE_S, Bank
-from serve.money.ledger import Balance, Entry, Limit
+from serve.money.bank import LEASE_S, Bank, Lease
+from serve.money.ledger import Balance, Entry, Limit, Refusal
 from serve.money.till import Till
 from serve.store.database import Database
 
@@ -249,14 +250,22 @@ async def test_a_store_that_is_away_stops_new_leases_and_loses_nothing(
 
 
 async def test_a_call_that_is_cancelled_while_it_waits_for_budget_leaves_none_behind(
-    made: Made, bank: Bank
+    made: Made, bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    till = made()
+    till, given, lease = made(), asyncio.Event(), bank.lease
+
+    async def later(*names: Any, **terms: Any) -> Lease | Refusal:
+        await given.wait()
+        return await lease(*names, **terms)
+
+    monkeypatch.setattr(bank, "lease", later)
     for _ in range(3):
         waiting = asyncio.create_task(till.reserve(entry("led_1"), CENT))
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled()
+    given.set()
     await call(till, "led_2", CENT, 5)
     await till.close()
     assert ((await balance(bank)).settled, (await balance(bank)).held) == (5, 0)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from models.errors import BadRequest, FusionError
-from serve.gateway import chat, messages, responses
-from serve.gateway.chat.request import Body as ChatBody
-from serve.gateway.messages.request import Body as MessagesBody
-from serve.gateway.responses.request import Body as ResponsesBody
+from serve.dialects import chat, messages, responses
+from serve.dialects.chat.request import Body as ChatBody
+from serve.dialects.messages.request import Body as MessagesBody
+from serve.dialects.responses.request import Body as ResponsesBody
 
 TURNS = [{"role": "user", "content": "hi"}]
 DIALECTS: dict[str, tuple[str, ModuleType, type[BaseModel], dict[str, Any]]] = {

@@ -27,10 +27,10 @@ from models.messages import (
     Usage,
     assistant,
 )
-from serve.gateway import chat
-from serve.gateway.chat.request import Body
-from serve.gateway.dialect import Asked
-from serve.gateway.extension import cost
+from serve.dialects import chat
+from serve.dialects.chat.request import Body
+from serve.dialects.dialect import Asked
+from serve.dialects.extension import cost
 
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 

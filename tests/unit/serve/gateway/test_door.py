@@ -17,8 +17,8 @@ from models.errors import Overloaded, Unavailable
 from models.fake import FakeModel
 from models.messages import Completion
 from serve.access.caller import Caller
+from serve.dialects import chat
 from serve.editions.edition import Edition, Fixed
-from serve.gateway import chat
 from serve.gateway import door as doors
 from serve.gateway import watch as watches
 from serve.gateway.door import Door

@@ -9,7 +9,7 @@ import pytest
 
 from models.errors import BadRequest
 from models.messages import FUSION_TOOL, FusionOptions, Named, Request, ServerTool
-from serve.gateway import chat
+from serve.dialects import chat
 
 
 def request(**changes: Any) -> Request:

@@ -42,7 +42,7 @@ from models.messages import (
     user,
 )
 from models.spec import AnthropicModel
-from serve.gateway import messages
+from serve.dialects import messages
 
 HI: list[Any] = [{"role": "user", "content": "hi you"}]
 ASK: dict[str, Any] = {"model": "m", "max_tokens": 50, "messages": HI}

@@ -37,7 +37,7 @@ from models.messages import (
     user,
 )
 from serve.access.caller import Caller
-from serve.gateway import responses
+from serve.dialects import responses
 
 LOOK = {
     "type": "function",

@@ -40,7 +40,7 @@ from models.messages import (
     user,
 )
 from models.spec import AnthropicModel, OpenAIModel, OpenAIResponsesModel
-from serve.gateway import chat, messages, responses
+from serve.dialects import chat, messages, responses
 
 #: What the door speaks, and who asks another server in the same words.
 PAIRS: dict[str, tuple[ModuleType, Dialect]] = {

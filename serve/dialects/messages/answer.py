@@ -7,8 +7,8 @@ from typing import Any
 
 from models.errors import FusionError, UpstreamError
 from models.messages import Completion, Reasoning, ToolCall, Usage
-from serve.gateway.dialect import Asked
-from serve.gateway.extension import told
+from serve.dialects.dialect import Asked
+from serve.dialects.extension import told
 
 _STOP = {
     "stop": "end_turn",

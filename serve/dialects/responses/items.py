@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from models.messages import Image, Message, Reasoning, Text, ToolCall
-from serve.gateway.shape import Loose, Shape
+from serve.dialects.shape import Loose, Shape
 
 #: A thought that its provider hides begins so; what begins otherwise is the seal of a thought.
 HIDDEN = "hidden:"

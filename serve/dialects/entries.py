@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from models.errors import BadRequest
 from models.messages import FUSION_TOOL, Effort, FusionOptions, Named, ServerTool, ToolChoice
-from serve.gateway.shape import Shape, effort_of
+from serve.dialects.shape import Shape, effort_of
 
 MAX_PANEL, MAX_TOOLS, MAX_TOOL_CALLS = 8, 8, 16
 

@@ -27,10 +27,10 @@ from models.messages import (
     ToolChoice,
     ToolMode,
 )
-from serve.gateway.dialect import Asked
-from serve.gateway.entries import FusionChoice, FusionTool, Plugins, Thinking, chosen, options
-from serve.gateway.extension import Extension
-from serve.gateway.shape import Loose, Shape, read
+from serve.dialects.dialect import Asked
+from serve.dialects.entries import FusionChoice, FusionTool, Plugins, Thinking, chosen, options
+from serve.dialects.extension import Extension
+from serve.dialects.shape import Loose, Shape, read
 
 
 class _TextPart(Shape):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from serve.gateway import chat, messages, responses
-from serve.gateway.dialect import Dialect
+from serve.dialects import chat, messages, responses
+from serve.dialects.dialect import Dialect
 
 DIALECTS: Mapping[str, Dialect] = {
     "/v1/chat/completions": chat,

@@ -8,9 +8,9 @@ from typing import Any
 
 from models.errors import FusionError
 from models.messages import Completion, Reasoning, Source, ToolCall, Usage
-from serve.gateway.dialect import Asked
-from serve.gateway.extension import cited, sources, told
-from serve.gateway.responses.items import HIDDEN
+from serve.dialects.dialect import Asked
+from serve.dialects.extension import cited, sources, told
+from serve.dialects.responses.items import HIDDEN
 
 Item = dict[str, Any]
 

@@ -22,11 +22,11 @@ from models.messages import (
     ToolMode,
     system,
 )
-from serve.gateway.dialect import Asked
-from serve.gateway.entries import FusionChoice, FusionTool, Plugins, chosen, options
-from serve.gateway.extension import Extension
-from serve.gateway.responses.items import Item, conversation
-from serve.gateway.shape import Shape, read
+from serve.dialects.dialect import Asked
+from serve.dialects.entries import FusionChoice, FusionTool, Plugins, chosen, options
+from serve.dialects.extension import Extension
+from serve.dialects.responses.items import Item, conversation
+from serve.dialects.shape import Shape, read
 
 
 class _Function(Shape):

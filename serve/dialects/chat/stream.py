@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from models.errors import FusionError
 from models.messages import Done, Event, Progress, ReasoningDelta, TextDelta, ToolCallDelta
-from serve.gateway import errors
-from serve.gateway.chat.answer import citations, usage
-from serve.gateway.dialect import Asked, server_sent
-from serve.gateway.extension import told
+from serve.dialects import errors
+from serve.dialects.chat.answer import citations, usage
+from serve.dialects.dialect import Asked, server_sent
+from serve.dialects.extension import told
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from models.errors import BadRequest
 from models.messages import Cache, Image, Message, Reasoning, Text, ToolCall
-from serve.gateway.shape import Loose, Shape
+from serve.dialects.shape import Loose, Shape
 
 
 class CacheControl(Shape):

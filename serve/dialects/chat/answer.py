@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from models.messages import Completion, Source, Usage
-from serve.gateway.dialect import Asked
-from serve.gateway.extension import cited, told
+from serve.dialects.dialect import Asked
+from serve.dialects.extension import cited, told
 
 
 def whole(answer: Completion, asked: Asked, identity: str) -> dict[str, Any]:

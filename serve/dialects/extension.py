@@ -9,7 +9,7 @@ from pydantic import Field
 
 from models import prices
 from models.messages import Completion, RouteOptions, Source, Stage
-from serve.gateway.shape import Shape
+from serve.dialects.shape import Shape
 from serve.money import headers
 
 

@@ -20,9 +20,9 @@ from models.messages import (
     TextDelta,
     ToolCallDelta,
 )
-from serve.gateway.dialect import Asked, server_sent
-from serve.gateway.extension import told
-from serve.gateway.messages import answer as whole
+from serve.dialects.dialect import Asked, server_sent
+from serve.dialects.extension import told
+from serve.dialects.messages import answer as whole
 
 #: What a block is: a text, a thought, or the call of this index.
 _Kind = Literal["text", "thinking"] | int

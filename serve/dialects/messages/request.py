@@ -21,10 +21,10 @@ from models.messages import (
     Tool,
     ToolChoice,
 )
-from serve.gateway.dialect import Asked
-from serve.gateway.entries import chosen
-from serve.gateway.extension import Extension
-from serve.gateway.messages.blocks import (
+from serve.dialects.dialect import Asked
+from serve.dialects.entries import chosen
+from serve.dialects.extension import Extension
+from serve.dialects.messages.blocks import (
     CacheControl,
     TextBlock,
     Turn,
@@ -32,7 +32,7 @@ from serve.gateway.messages.blocks import (
     cache_of,
     conversation,
 )
-from serve.gateway.shape import Shape, effort_of, read
+from serve.dialects.shape import Shape, effort_of, read
 
 
 class _Tool(Shape):

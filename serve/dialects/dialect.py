@@ -1,7 +1,7 @@
 """What a dialect is to the door: JSON in, JSON or a stream of bytes out. Pure functions.
 
 A dialect is a package of this folder: `request` reads, `answer` writes whole, `stream` writes
-piece by piece. `serve.gateway.dialects` says which path speaks which.
+piece by piece. `serve.dialects.paths` says which path speaks which.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from models.errors import FusionError
 from models.messages import Completion, Event, Message, Request
-from serve.gateway.extension import Extension
+from serve.dialects.extension import Extension
 
 
 @dataclass(frozen=True, slots=True)

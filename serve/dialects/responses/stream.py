@@ -23,9 +23,9 @@ from models.messages import (
     ToolCall,
     ToolCallDelta,
 )
-from serve.gateway.dialect import Asked, server_sent
-from serve.gateway.responses import answer as whole
-from serve.gateway.responses.answer import Item
+from serve.dialects.dialect import Asked, server_sent
+from serve.dialects.responses import answer as whole
+from serve.dialects.responses.answer import Item
 
 #: The Fusion contract's events, without their prefix.
 FUSION_EVENTS = frozenset(
