@@ -15,7 +15,7 @@ from serve.access.keys import cache_salt
 from serve.control.control import Control
 from serve.control.entrance import Entrance
 from serve.control.idempotency import Idempotent
-from serve.control.policed import Policed
+from serve.control.policed import Policed, StandsIn
 from serve.control.policy import catalog as policies
 from serve.control.sessions.remembering import Remembering
 from serve.control.sessions.store import Sessions
@@ -56,7 +56,11 @@ class House:
 
         def make(catalog: Catalog, version: int) -> Edition:
             rules = policies.rules(catalog.policies)
-            models: Answerer = self._parts.models(catalog)
+
+            def stand_in(name: str, model: Answerer) -> Answerer:
+                return StandsIn(model, name, catalog, rules, self.control) if rules else model
+
+            models: Answerer = self._parts.models(catalog, stand_in)
             if rules:  # nobody pays for the questions of rules that nobody made
                 models = Policed(models, catalog, rules, self.control)
             pipeline: Answerer = Remembering(

@@ -17,13 +17,15 @@ from typing import Any, Protocol
 from cluster.scaling.overflow import OverflowLimits, overflow, retry_after_s
 from models.answerer import Answerer, Events
 from models.call import Call
-from models.errors import FusionError, Overloaded
+from models.errors import ApprovalNeeded, FusionError, Overloaded, PolicyDenied
 from models.messages import Completion, Done, Request, Usage
 from models.prices import Price
 from models.scaling import Scaling
 from models.wrappers.limit import TYPICAL_ANSWER, expected_tokens
 from serve.fleet import Count, places
 
+#: Who cannot take a request after all, or must not, has cost nothing but time: it waits here.
+_NOT_TAKEN = (Overloaded, PolicyDenied, ApprovalNeeded)
 _NANO = Decimal(10**9)
 #: What a client is told where only a larger budget, or another model's rest, helps.
 _BUDGET_RETRY_S = 60.0
@@ -75,10 +77,11 @@ class Other:
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """Where a request goes. `other` None: here."""
+    """Where a request goes. `other` None: here. Where it may not wait here, `here` is false."""
 
     other: Other | None = None
     expected_s: float = 0.0
+    here: bool = True
 
 
 class Overflowing:
@@ -117,10 +120,12 @@ class Overflowing:
     async def complete(self, request: Request, call: Call) -> Completion:
         way = await self._way(request)
         if way.other is not None:
-            # Who cannot take it after all has cost nothing but time: it waits here.
-            with suppress(Overloaded):
-                asked = replace(request, model=way.other.name)
+            asked = replace(request, model=way.other.name)
+            try:
                 return self._signed(await way.other.answerer.complete(asked, call), way)
+            except _NOT_TAKEN:
+                if not way.here:
+                    raise
         return await self._inner.complete(request, call)
 
     async def stream(self, request: Request, call: Call) -> Events:
@@ -135,8 +140,8 @@ class Overflowing:
                             event = Done(self._signed(event.completion, way))
                         yield event
                 return
-            except Overloaded:
-                if sent:
+            except _NOT_TAKEN:
+                if sent or not way.here:
                     raise
         async with aclosing(self._inner.stream(request, call)) as events:
             async for event in events:
@@ -163,7 +168,7 @@ class Overflowing:
         """Nobody serves: whoever is handed on makes Serve start a replica, whatever it costs."""
         if count.paid == 0 and not await self._site.wakes():
             if other is not None:
-                return self._elsewhere(other, self._startup_s)
+                return self._elsewhere(other, self._startup_s, here=False)
             self._record.count(self._name, "vetoed")
             raise Overloaded(
                 f"Model '{self._name}' does not run, and the budget of all models does not pay "
@@ -184,11 +189,11 @@ class Overflowing:
         with suppress(FusionError):
             await self._workforce.count(request, within_s=3 * self._startup_s + 60)
 
-    def _elsewhere(self, other: Other | None, expected_s: float) -> _Way:
+    def _elsewhere(self, other: Other | None, expected_s: float, *, here: bool = True) -> _Way:
         assert other is not None
         self._workforce.missed += 1
         self._record.count(self._name, "spilled")
-        return _Way(other, expected_s)
+        return _Way(other, expected_s, here)
 
     def _signed(self, completion: Completion, way: _Way) -> Completion:
         spilled: dict[str, Any] = {"model": self._name, "expected_s": round(way.expected_s, 1)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import serve as ray_serve
@@ -35,6 +35,8 @@ from serve.overflow import Other, Overflowing
 from serve.pipeline import Models
 from serve.repairs import RayRepairs
 
+#: What stands around the model of this name where it answers in another one's place.
+StandIn = Callable[[str, Answerer], Answerer]
 _HEALTH_KEPT_S = 1.0
 
 
@@ -56,24 +58,24 @@ class Parts:
         self._fleet = Fleet(clock, _counts)
         self._overflows = RayOverflows()
 
-    def models(self, catalog: Catalog) -> Models:
+    def models(self, catalog: Catalog, stand_in: StandIn) -> Models:
         """Every model of the catalog behind its wrappers, in the order of `models.wrappers`.
 
         Raises MissingKey where a flagship's key is not in this process's environment.
         """
         self._registry.follow(catalog.models)
         alone = {name: self._one(name, spec) for name, spec in catalog.models.items()}
+        instead = {name: stand_in(name, one) for name, one in alone.items()}
 
         def with_fallbacks(name: str, spec: ModelSpec) -> Answerer:
-            chain = dict.fromkeys((name, *map(catalog.model_behind, spec.fallbacks)))
-            if len(chain) == 1:
-                return alone[name]
-            return Fallback({model: alone[model] for model in chain})
+            others = {other: instead[other] for other in map(catalog.model_behind, spec.fallbacks)}
+            others.pop(name, None)
+            return Fallback({name: alone[name], **others}) if others else alone[name]
 
         answerers = {name: with_fallbacks(name, spec) for name, spec in catalog.models.items()}
         for name, spec in hosted(catalog).items():
             if spec.scaling is not None:
-                answerers[name] = self._overflowing(name, spec, catalog, answerers[name], alone)
+                answerers[name] = self._overflowing(name, spec, catalog, answerers[name], instead)
         return Models(catalog, answerers)
 
     def _overflowing(
@@ -82,7 +84,7 @@ class Parts:
         spec: VllmModel | FakeModelSpec,
         catalog: Catalog,
         inner: Answerer,
-        alone: Mapping[str, Answerer],
+        instead: Mapping[str, Answerer],
     ) -> Answerer:
         assert spec.scaling is not None
         others = dict.fromkeys(map(catalog.model_behind, spec.scaling.spill))
@@ -95,7 +97,7 @@ class Parts:
             self._overflows,
             max_ongoing=spec.max_ongoing,
             gateways=catalog.server.gateways,
-            others=tuple(Other(o, alone[o], catalog.models[o].price) for o in others),
+            others=tuple(Other(o, instead[o], catalog.models[o].price) for o in others),
         )
 
     def _one(self, name: str, spec: ModelSpec) -> Answerer:

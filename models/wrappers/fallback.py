@@ -10,10 +10,12 @@ from typing import Any
 from models.answerer import Answerer, Clock, Events, SystemClock
 from models.call import Call
 from models.errors import (
+    ApprovalNeeded,
     BadRequest,
     DeadlineExceeded,
     FusionError,
     Overloaded,
+    PolicyDenied,
     Unavailable,
     UpstreamError,
 )
@@ -21,6 +23,8 @@ from models.messages import Completion, Done, Request
 
 #: Failures of one model that say nothing about the next.
 _PASSING = (Unavailable, UpstreamError, Overloaded, DeadlineExceeded)
+#: A stand-in that cannot take the request, or must not read it.
+_UNFIT = (BadRequest, PolicyDenied, ApprovalNeeded)
 
 
 class Fallback:
@@ -45,7 +49,7 @@ class Fallback:
             except _PASSING as error:
                 if not run.goes_on(name, error):
                     raise run.last(error) from None
-            except BadRequest as error:
+            except _UNFIT as error:
                 run.passes_over(name, error)
             else:
                 return run.signed(completion)
@@ -68,7 +72,7 @@ class Fallback:
                     raise
                 if not run.goes_on(name, error):
                     raise run.last(error) from None
-            except BadRequest as error:
+            except _UNFIT as error:
                 run.passes_over(name, error)
             else:
                 return
@@ -99,10 +103,11 @@ class _Run:
         self._failed.append(failure)
         return self._left > 0 and in_time
 
-    def passes_over(self, name: str, error: BadRequest) -> None:
+    def passes_over(self, name: str, error: FusionError) -> None:
         """Take down that a stand-in cannot take the request; raise if it was the first asked.
 
-        A request that is too long for a small stand-in is not the caller's mistake.
+        A request that is too long for a small stand-in is not the caller's mistake, and one that
+        the rules do not let it read was right for the model that was asked for.
         """
         if not self._failed:
             raise error

@@ -66,7 +66,9 @@ class Approvals:
             }
             for said in ruling.objections
         ]
-        asks = ", ".join(f"{one['policy']}: {one.get('counter', call.id)}" for one in asking)
+        # Where nothing is counted, it is this request that is asked about, however often it comes.
+        this = call.idempotency_key or call.id
+        asks = ", ".join(f"{one['policy']}: {one.get('counter', this)}" for one in asking)
         row = {
             "id": new_id("apv"),
             "project": call.project,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from models.answerer import Answerer, Events
 from models.call import Call
-from models.catalog import Catalog
+from models.catalog import Catalog, Hosted
 from models.errors import (
     BadRequest,
     NotFound,
@@ -29,7 +29,8 @@ _FREE = (BadRequest, NotFound, Overloaded, TooLarge, Unavailable)
 
 
 class Policed:
-    """`inner` answers for concrete models and their aliases, fallbacks included."""
+    """`inner` answers for concrete models and their aliases. Who answers there in another model's
+    place, a fallback or where there is room, does so behind `StandsIn`."""
 
     def __init__(
         self, inner: Answerer, catalog: Catalog, rules: Sequence[Rule], control: Control
@@ -84,27 +85,17 @@ class Policed:
             worst_nano_usd=worst(self._catalog, model, request),
             approved=call.approved,
         )
-        ruling = await self._control.rule(self._rules, event)
-        return self._passed(ruling).event
-
-    def _passed(self, ruling: Ruling) -> Ruling:
-        try:
-            return passed(ruling)
-        except Asked as asked:
-            # A fusion goes on without the panelist that had to ask. If it fails for that, the
-            # entrance must know why.
-            self._control.remember(ruling.event.call, asked)
-            raise
+        return _passed(await self._control.rule(self._rules, event), self._control).event
 
     async def _answered(self, event: Event, completion: Completion) -> Completion:
         """The answer, counted, and its tool calls judged. Raises what rules say against them."""
         now = self._control.clock.now()
         said = replace(event, phase="response", at=now, completion=completion)
         ruling = await self._control.rule(self._rules, said)
-        self._passed(ruling)
+        _passed(ruling, self._control)
         for tool in completion.message.tool_calls:
             called = replace(said, phase="tool_call", tool=tool, completion=None)
-            self._passed(await self._control.rule(self._rules, called))
+            _passed(await self._control.rule(self._rules, called), self._control)
         return completion
 
     def _broke(self, event: Event, error: BaseException, over: bool) -> None:
@@ -115,15 +106,77 @@ class Policed:
         self._control.release(event, settle=over or not isinstance(error, _FREE))
 
 
+class StandsIn:
+    """`inner`, the model `name`, where it answers in another model's place: what that one may read
+    is perhaps nothing for this one.
+
+    Asked again are the rules that count nothing. Those that count have counted this call, at the
+    dearest of all that may answer.
+    """
+
+    def __init__(
+        self,
+        inner: Answerer,
+        name: str,
+        catalog: Catalog,
+        rules: Sequence[Rule],
+        control: Control,
+    ) -> None:
+        self._inner = inner
+        self._name = name
+        self._catalog = catalog
+        self._rules = rules
+        self._control = control
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        return await self._inner.complete(await self._allowed(request, call), call)
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        allowed = await self._allowed(request, call)
+        async with aclosing(self._inner.stream(allowed, call)) as events:
+            async for event in events:
+                yield event
+
+    async def _allowed(self, request: Request, call: Call) -> Request:
+        """What it may read. Raises what the rules say against its being asked."""
+        event = Event(
+            "model_call",
+            self._control.clock.now(),
+            call,
+            replace(request, model=self._name),
+            model=self._name,
+            worst_nano_usd=_worst(self._catalog, self._name, request),
+            approved=call.approved,
+        )
+        looking = [one for one in self._rules if not one.policy.counters(event)]
+        allowed = _passed(await self._control.rule(looking, event), self._control).event.request
+        # It is this model that answers, whatever a rule would rather ask.
+        return replace(allowed, model=self._name)
+
+
+def _passed(ruling: Ruling, control: Control) -> Ruling:
+    try:
+        return passed(ruling)
+    except Asked as asked:
+        # A fusion goes on without the panelist that had to ask, and a model without the one that
+        # would answer in its place. If that fails, the entrance must know why.
+        control.remember(ruling.event.call, asked)
+        raise
+
+
 def worst(catalog: Catalog, model: str, request: Request) -> int:
-    """The most that the call can cost in nano-dollars, whichever of the model's stand-ins
-    answers."""
-    chain = (model, *map(catalog.model_behind, catalog.models[model].fallbacks))
-    most = 0
-    for name in dict.fromkeys(chain):
-        one = catalog.models[name]
-        if one.price is not None:
-            entered = bound.input_tokens(request, one.image_tokens)
-            output = request.sampling.max_tokens or one.max_output
-            most = max(most, one.price.worst(entered, output))
-    return most
+    """The most that the call can cost in nano-dollars, whoever answers in the model's place."""
+    spec = catalog.models[model]
+    scaling = spec.scaling if isinstance(spec, Hosted) else None
+    others = (*spec.fallbacks, *(scaling.spill if scaling else ()))
+    chain = dict.fromkeys((model, *map(catalog.model_behind, others)))
+    return max(_worst(catalog, name, request) for name in chain)
+
+
+def _worst(catalog: Catalog, model: str, request: Request) -> int:
+    """Of this very model; 0 where it has no price."""
+    spec = catalog.models[model]
+    if spec.price is None:
+        return 0
+    entered = bound.input_tokens(request, spec.image_tokens)
+    return spec.price.worst(entered, request.sampling.max_tokens or spec.max_output)

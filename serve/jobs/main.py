@@ -13,6 +13,8 @@ from ray import serve as ray_serve
 from models.answerer import SystemClock
 from models.errors import FusionError, Unavailable
 from serve.applications import NAME
+from serve.control.approvals import Approvals
+from serve.control.counters import Counters
 from serve.jobs.asker import GatewayAsker
 from serve.jobs.batches import Batches, NotOurs
 from serve.jobs.files import Files
@@ -27,7 +29,9 @@ async def work(batch: str, store: str) -> str:
     clock, database = SystemClock(), Database(store)
     asker = GatewayAsker(ray_serve.get_deployment_handle("Gateway", app_name=NAME))
     try:
-        runner = Runner(Batches(database, clock), Files(database, clock), asker, clock)
+        approvals = Approvals(database, Counters(database), clock)
+        batches, files = Batches(database, clock), Files(database, clock)
+        runner = Runner(batches, files, asker, clock, approvals=approvals)
         ended = await runner.run(batch)
         return (
             f"{ended.state}: {ended.done} of {ended.rows} rows done, {ended.failed} failed, "

@@ -17,16 +17,19 @@ from typing import Any
 from models.answerer import Clock
 from models.call import Call, new_id
 from models.errors import (
+    ApprovalNeeded,
     BadRequest,
     BudgetExceeded,
     DeadlineExceeded,
     FusionError,
     Overloaded,
+    PolicyDenied,
     StoreUnavailable,
     Unavailable,
 )
 from models.messages import Completion
 from serve.access.caller import Caller
+from serve.control.approvals import Approvals
 from serve.jobs import answers, export
 from serve.jobs.asking import Ask, Asker
 from serve.jobs.batch import Batch, State, Why
@@ -56,7 +59,8 @@ _TRANSIENT = (Unavailable, DeadlineExceeded)
 
 @dataclass(slots=True)
 class Runner:
-    """One process's work on one batch. `name` is what the batch knows it by."""
+    """One process's work on one batch. `name` is what the batch knows it by. Without `approvals`
+    a row that a person must allow fails; with them it waits for that person's word."""
 
     batches: Batches
     files: Files
@@ -64,6 +68,7 @@ class Runner:
     clock: Clock
     name: str = field(default_factory=lambda: new_id("runner"))
     window: Window = field(default_factory=Window)
+    approvals: Approvals | None = None
 
     async def run(self, batch: str) -> Batch:
         """Until the batch has ended. Raises NotOurs where another runner took it over, and
@@ -109,6 +114,8 @@ class _Work:
     #: Something came back that may be asked again, and nothing else did.
     stuck: bool = False
     names: dict[str, str] = field(default_factory=dict)
+    #: The approvals that rows wait for, by line.
+    parked: dict[int, str] = field(default_factory=dict)
 
     async def all(self) -> None:
         if self.batch.state == "validating" and not await self._validate():
@@ -248,12 +255,12 @@ class _Work:
 
     async def _chunk(self, rows: Sequence[Pending], share: _Share) -> None:
         """Ask what must be asked, and record what became of each row."""
-        outcomes: list[Outcome] = []
+        going, outcomes = await self._allowed(rows)
         wanted: dict[str, list[tuple[Pending, Row]]] = {}
         async with self.reading:
-            texts = await export.texts(self.runner.files, self.batch.spec.input_file, rows)
+            texts = await export.texts(self.runner.files, self.batch.spec.input_file, going)
         read = []
-        for pending, text in zip(rows, texts, strict=True):
+        for pending, text in zip(going, texts, strict=True):
             try:
                 read.append((pending, read_row(text, self.batch.spec.model)))
             except FusionError as error:
@@ -269,7 +276,7 @@ class _Work:
             async with self.reading:
                 known = await self.runner.batches.known(self.batch.project, claimed)
             mine = [key for key in claimed if key not in known]
-            replies = await self._ask([wanted[key][0][1] for key in mine], share.cap)
+            replies = await self._ask({key: wanted[key][0][1] for key in mine}, share.cap)
             if any(isinstance(reply, Overloaded) for reply in replies):
                 self.runner.window.overloaded(self.runner.clock.now())
             new: dict[str, Completion] = {}
@@ -294,7 +301,32 @@ class _Work:
         if new := sorted(names - self.names.keys()):
             self.names |= zip(new, await self.runner.asker.stands_for(new), strict=True)
 
-    async def _ask(self, rows: list[Row], cap: int | None) -> list[Completion | FusionError]:
+    async def _allowed(self, rows: Sequence[Pending]) -> tuple[list[Pending], list[Outcome]]:
+        """Of these rows those that wait for no person, and the end of those that one refused."""
+        waiting = {row.line: self.parked[row.line] for row in rows if row.line in self.parked}
+        said = {one: await self._said(one) for one in set(waiting.values())}
+        going, refused = [], []
+        for row in rows:
+            approval = waiting.get(row.line)
+            if approval is not None:
+                seen = said[approval]
+                if seen["state"] in ("rejected", "expired"):
+                    error = PolicyDenied(f"{seen['sentence']} {seen['error']['message']}")
+                    refused.append(Outcome(row.line, error=failure(error)))
+                    continue
+                if seen["run"] == "parked":
+                    self.stuck = True
+                    continue
+                del self.parked[row.line]  # what was parked has run: its answer is under its key
+            going.append(row)
+        return going, refused
+
+    async def _said(self, approval: str) -> dict[str, Any]:
+        assert self.runner.approvals is not None
+        return await self.runner.approvals.read(approval, self.batch.project)
+
+    async def _ask(self, rows: dict[str, Row], cap: int | None) -> list[Completion | FusionError]:
+        """A reply for each of these rows, in their order."""
         if not rows:
             return []
         now = self.runner.clock.now()
@@ -307,8 +339,17 @@ class _Work:
             priority=self.batch.spec.priority,
         )
         asks: list[Ask] = [
-            (row.request, replace(base, id=new_id("req"), metadata=row.asked.metadata))
-            for row in rows
+            (
+                row.request,
+                replace(
+                    base,
+                    id=new_id("req"),
+                    metadata=row.asked.metadata,
+                    # One that a person allows goes on by itself, and is asked again from here.
+                    idempotency_key=f"{self.batch.id} {key}",
+                ),
+            )
+            for key, row in rows.items()
         ]
         try:
             return await self.runner.asker.ask_many(asks)
@@ -328,6 +369,11 @@ class _Work:
                 if share.is_all:
                     self.stop = self.stop or "budget_exceeded"
                 self.purse.alone = True
+                return None
+            case ApprovalNeeded(approval=approval) if self.runner.approvals and approval:
+                log.info("line %d waits for a person: %s", row.line, reply.message)
+                self.parked[row.line] = approval
+                self.stuck = True
                 return None
             case Overloaded():
                 # We asked for too much at once: no fault of the row.
