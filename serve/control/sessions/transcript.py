@@ -10,17 +10,18 @@ Ids, places and times are told on the way out and given anew on the way in.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from typing import Any, TypeVar
 
 from models.errors import BadRequest
 from models.messages import Message
 from serve.control import neutral
 from serve.control.sessions.store import MOST_ITEMS, PAGE, New, Sessions
 
+T = TypeVar("T", bytes, bytearray)
 FORMAT = {"format": "fusion-session", "version": 1}
 #: Bytes of a whole file, and of one line of it.
-MOST_BYTES = 64_000_000
+MOST_BYTES = 32_000_000
 MOST_LINE = 8_000_000
 
 
@@ -36,20 +37,52 @@ async def written(sessions: Sessions, identity: str, project: str) -> AsyncItera
             return
 
 
-def read(raw: bytes) -> tuple[str, list[New]]:
-    """The name and the items. Raises BadRequest that names the line."""
-    lines = raw.splitlines()
-    if not lines:
+async def read(pieces: AsyncIterable[bytes]) -> tuple[str, list[New]]:
+    """The name and the items of a file that comes in pieces. Raises BadRequest that names the
+    line, as soon as that has come: of a file that is no session no more is read."""
+    name: str | None = None
+    items: list[New] = []
+    async for at, line in _lines(pieces):
+        if at > MOST_ITEMS + 1:
+            raise BadRequest(f"The file has more than {MOST_ITEMS:,} items.")
+        if name is None:
+            name = _name(line)
+        elif line.strip():
+            items.append(_item(line, at))
+    if name is None:
         raise BadRequest("The file is empty.")
-    head = _parsed(lines[0], 1)
+    return name, items
+
+
+async def _lines(pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[int, bytes]]:
+    """Each line with its number, from 1. Holds no more than one line and one piece."""
+    at, begun = 1, bytearray()
+    async for piece in pieces:
+        *ended, rest = piece.split(b"\n")
+        for end in ended:
+            yield at, _short(bytes(begun) + end, at)
+            at += 1
+            begun.clear()
+        begun += rest
+        _short(begun, at)
+    if begun:
+        yield at, bytes(begun)
+
+
+def _short(line: T, at: int) -> T:
+    if len(line) > MOST_LINE:
+        raise BadRequest(f"Line {at} is longer than {MOST_LINE:,} bytes.")
+    return line
+
+
+def _name(raw: bytes) -> str:
+    head = _parsed(raw, 1)
     if {key: head.get(key) for key in FORMAT} != FORMAT:
         raise BadRequest(f"Line 1 is not {json.dumps(FORMAT)}.")
     name = head.get("name", "")
     if not isinstance(name, str) or len(name) > 200:
         raise BadRequest("Line 1: 'name' is text of at most 200 characters.")
-    if len(lines) - 1 > MOST_ITEMS:
-        raise BadRequest(f"The file has more than {MOST_ITEMS:,} items.")
-    return name, [_item(line, at) for at, line in enumerate(lines[1:], 2) if line.strip()]
+    return name
 
 
 def _item(raw: bytes, at: int) -> New:
@@ -73,8 +106,6 @@ def message(data: Any) -> Message:
 
 
 def _parsed(raw: bytes, at: int) -> dict[str, Any]:
-    if len(raw) > MOST_LINE:
-        raise BadRequest(f"Line {at} is longer than {MOST_LINE:,} bytes.")
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError):

@@ -119,7 +119,7 @@ class SessionsRoom:
 
     async def import_(self, request: Request) -> Response:
         who = _who(request)
-        name, new = transcript.read(await body.read(request, transcript.MOST_BYTES))
+        name, new = await transcript.read(body.pieces(request, transcript.MOST_BYTES))
         return JSONResponse(await self._sessions.create(who.project, name, new), 201)
 
 

@@ -180,10 +180,16 @@ MESSAGES = [
 ]
 
 
+async def pieces(raw: bytes, size: int = 100) -> AsyncIterator[bytes]:
+    """A file as it comes over the network."""
+    for at in range(0, len(raw), size):
+        yield raw[at : at + size]
+
+
 async def test_what_goes_out_comes_back_in(sessions: Sessions) -> None:
     identity = (await sessions.create("default", "Trip", [New(m, "large") for m in MESSAGES]))["id"]
     raw = b"".join([line async for line in transcript.written(sessions, identity, "default")])
-    name, new = transcript.read(raw)
+    name, new = await transcript.read(pieces(raw))
     assert name == "Trip"
     assert [one.message for one in new] == MESSAGES
     assert {one.model for one in new} == {"large"}
@@ -209,16 +215,21 @@ HEAD = b'{"format": "fusion-session", "version": 1}\n'
         (HEAD + b"\n" * 100_002, "more than"),
     ],
 )
-def test_a_broken_or_hostile_file_is_refused_by_its_line(raw: bytes, says: str) -> None:
+@pytest.mark.parametrize("size", [7, 65_536])
+async def test_a_broken_or_hostile_file_is_refused_by_its_line(
+    raw: bytes, says: str, size: int
+) -> None:
+    if len(raw) > 200_000:
+        size = 65_536
     with pytest.raises(BadRequest, match=says):
-        transcript.read(raw)
+        await transcript.read(pieces(raw, size))
 
 
 async def test_ids_of_an_imported_file_are_given_anew(sessions: Sessions) -> None:
     victim = (await sessions.create("default", "", [New(user("mine"))]))["id"]
     line = {"id": victim, "session": victim, "message": {"role": "user", "content": "theirs"}}
     raw = HEAD.replace(b"}", b', "id": "' + victim.encode() + b'"}') + json.dumps(line).encode()
-    name, new = transcript.read(raw)
+    name, new = await transcript.read(pieces(raw))
     made = await sessions.create("other", name, new)
     assert made["id"] != victim
     assert await texts(sessions, victim) == ["mine"]
