@@ -13,9 +13,10 @@ import pytest
 import stores
 
 from models.answerer import Answerer, SystemClock
-from models.catalog import Catalog, ModelSpec
+from models.catalog import Catalog
 from models.fake import FakeModel
 from models.messages import Completion, Request
+from models.spec import ModelSpec
 from models.workforce.names import application_name, hosted
 from models.wrappers.fit import Fit
 from router.live import Plan, Question, blind

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from models.answerer import Answerer, Events
 from models.call import Call
-from models.catalog import Catalog, Hosted
+from models.catalog import Catalog
 from models.errors import (
     BadRequest,
     NotFound,
@@ -17,6 +17,7 @@ from models.errors import (
     Unavailable,
 )
 from models.messages import Completion, Done, Request, ToolCallDelta
+from models.spec import Hosted
 from serve.control.asked import Asked, passed
 from serve.control.control import Control
 from serve.control.policy.catalog import Rule
