@@ -90,7 +90,8 @@ class PolicyDenied(Forbidden):
 
 
 class ApprovalNeeded(FusionError):
-    """`approval` is the id of the durable record of what is asked."""
+    """`approval` is the id of the durable record of what is asked. `plan` is the plan that
+    waits for it with what it has done so far, if it is one that waits."""
 
     status, kind, code = 402, "approval_required", "approval_required"
 
@@ -104,6 +105,7 @@ class ApprovalNeeded(FusionError):
     ) -> None:
         super().__init__(message, param=param, retry_after_s=retry_after_s)
         self.approval = approval
+        self.plan = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_revive, (type(self), self.message, self.param, self.retry_after_s), self.__dict__)

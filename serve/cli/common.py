@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -141,11 +141,22 @@ def save(base: str, path: str) -> None:
     sys.stdout.buffer.flush()
 
 
-def ask(base: str, method: str, path: str, body: Any = None, timeout_s: float = 60.0) -> Any:
+def ask(
+    base: str,
+    method: str,
+    path: str,
+    body: Any = None,
+    timeout_s: float = 60.0,
+    said: Mapping[str, str] | None = None,
+) -> Any:
     """The JSON of the answer, or what the server said was wrong."""
     try:
         response = httpx.request(
-            method, base + path, json=body, timeout=timeout_s, headers=credentials(base)
+            method,
+            base + path,
+            json=body,
+            timeout=timeout_s,
+            headers={**credentials(base), **(said or {})},
         )
     except httpx.HTTPError as error:
         fail(f"No fusion server answers at {base} ({type(error).__name__}). Start it: fusion up")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ from serve.cli.common import (
     print_json,
     server_url,
 )
+from serve.control.headers import WAIT
 from serve.plans import reading, templates
 
 _MARKS = {"completed": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[yellow]–[/]"}
@@ -55,6 +56,12 @@ def plan(
     resume: Annotated[
         str | None, typer.Option(help="The id of a plan that broke off; nothing is paid twice.")
     ] = None,
+    wait: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=86_400, help="Seconds to wait where a policy asks a person on the way."
+        ),
+    ] = None,
     port: Port = None,
     url: Url = None,
     as_json: Json = False,
@@ -69,11 +76,12 @@ def plan(
         path = "/v1/plans"
         body |= _asked(task, template, graph, documents)
     base = server_url(url, port)
+    said = {} if wait is None else {WAIT: f"{wait:.3f}"}
     if as_json:
-        print_json(ask(base, "POST", path, body, timeout_s=86_400))
+        print_json(ask(base, "POST", path, body, timeout_s=86_400, said=said))
         return
     try:
-        _live(base, path, body)
+        _live(base, path, body, said)
     except httpx.HTTPError as error:
         fail(f"The connection to {base} ended ({type(error).__name__}).")
 
@@ -143,11 +151,10 @@ def plans(
         out.print(shown["answer"], markup=False)
 
 
-def _live(base: str, path: str, body: dict[str, Any]) -> None:
+def _live(base: str, path: str, body: dict[str, Any], said: Mapping[str, str]) -> None:
     timeout = httpx.Timeout(60, connect=5)  # the server's heartbeats keep a long wait alive
-    with httpx.stream(
-        "POST", base + path, json=body, timeout=timeout, headers=credentials(base)
-    ) as response:
+    headers = {**credentials(base), **said}
+    with httpx.stream("POST", base + path, json=body, timeout=timeout, headers=headers) as response:
         if response.status_code != 200:
             told = json.loads(response.read())
             fail(escape(str(told.get("error", {}).get("message", told))))
@@ -169,6 +176,9 @@ def _show(kind: str, data: dict[str, Any]) -> None:
         case "error":
             out.print()
             fail(escape(data["message"]))
+        case "approval.required":
+            out.print(f"[yellow]{escape(data['message'])}[/]")
+            out.print(f"[dim]fusion approvals approve {data['id']}[/]")
         case "plan.in_progress":
             out.print(f"[bold]{escape(data['model'])}[/] plans …  [dim]{data['id']}[/]")
         case "plan.created" | "plan.changed":

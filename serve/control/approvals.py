@@ -285,6 +285,8 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
             for one in row["policies"]
         ],
         "model": row["work"]["request"]["model"],
+        #: The plan that goes on once it is approved, if it is one that waits.
+        "plan": row["work"]["request"].get("plan", {}).get("resume"),
         "decided_at": None if (at := row.get("decided_at")) is None else at / _MICROS,
         "decided_by": row.get("decided_by"),
         "decided_from": row.get("decided_from"),

@@ -14,7 +14,15 @@ from models.answerer import Answerer, Events
 from models.call import Call
 from models.catalog import Catalog
 from models.errors import ApprovalNeeded, FusionError, PolicyDenied, UpstreamError
-from models.messages import Completion, Done, Progress, Request, TextDelta, ToolCallDelta
+from models.messages import (
+    Completion,
+    Done,
+    PlanOptions,
+    Progress,
+    Request,
+    TextDelta,
+    ToolCallDelta,
+)
 from serve.control import neutral
 from serve.control.asked import Asked, passed
 from serve.control.control import Control
@@ -104,6 +112,8 @@ class Entrance:
     async def _park(
         self, asked: Asked, request: Request, call: Call
     ) -> tuple[ApprovalNeeded, bool]:
+        if asked.plan:
+            request = replace(request, plan=PlanOptions(resume=asked.plan))
         if call.waits_s:
             # Whoever waits holds the key meanwhile, and keeps the answer under it.
             call = replace(call, idempotency_key=None)

@@ -90,6 +90,9 @@ class Idempotent:
             now = self._clock.now()
             old = row is not None and row["at"] <= round((now - KEPT_S) * _MICROS)
             if row is not None and not old:
+                if call.resumed:
+                    # What was parked goes on under its key, perhaps as the rest of a plan.
+                    digest = row["digest"]
                 if row["digest"] != digest:
                     raise BadRequest(
                         "This idempotency key was used with another request. Take a new key.",

@@ -55,7 +55,10 @@ class Parking:
         identity, new = await self._approvals.ask(
             asked.ruling, request, call, spec.expires_s, tell=spec.webhook is not None
         )
-        return ApprovalNeeded(f"{asked.message} Ask for {identity}.", approval=identity), new
+        told = f"{asked.message} Ask for {identity}."
+        if asked.plan:
+            told = f"{told} Plan {asked.plan} keeps what is done, and goes on then."
+        return ApprovalNeeded(told, approval=identity), new
 
     async def decided(self, identity: str, until: float) -> dict[str, Any]:
         """The approval, once a person has decided and its request has run. Raises

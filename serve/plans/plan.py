@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +12,15 @@ from models import prices
 from models.answerer import Answerer, Clock, Events
 from models.call import Call, new_id
 from models.catalog import AUTO, PLAN, Catalog
-from models.errors import BadRequest, BudgetExceeded, Cancelled, FusionError, UpstreamError
+from models.errors import (
+    ApprovalNeeded,
+    BadRequest,
+    BudgetExceeded,
+    Cancelled,
+    FusionError,
+    StoreUnavailable,
+    UpstreamError,
+)
 from models.messages import (
     Completion,
     Done,
@@ -24,6 +32,7 @@ from models.messages import (
     Sampling,
     Stage,
     Usage,
+    assistant,
 )
 from serve.plans import graph, prompts, run
 from serve.plans.graph import BadGraph, Graph, Limits, Subtask
@@ -34,7 +43,7 @@ from serve.plans.run import Converge, Event, GiveUp, Replan, Run, Start
 
 #: Subtasks of one plan at the same time.
 PARALLEL = 20
-#: How often it is looked for whether somebody has cancelled the plan.
+#: How often a plan under way says so, and looks whether somebody wants it to stop.
 LOOK_S = 0.5
 #: The share of a budget that is kept for writing the answer.
 WRITERS_SHARE = 4
@@ -70,8 +79,12 @@ class Plan:
         if call.role != "answer":
             raise BadRequest("A plan cannot run inside a plan.", param="model")
         own, resumed = await self._brought(request, call)
+        if resumed is not None and resumed.status == "done":
+            yield Done(_kept(resumed))
+            return
         work = _Work(self._means, replace(request, plan=None), call)
         ended: Status | None = "cancelled"
+        why = ""
         try:
             async with aclosing(work.events(own, resumed)) as events:
                 async for event in events:
@@ -81,12 +94,17 @@ class Plan:
         except Cancelled as error:
             ended = "paused" if isinstance(error, _Paused) else "cancelled"
             raise
-        except FusionError:
-            ended = "failed"
+        except ApprovalNeeded as error:
+            # What is parked is not the request: it is this plan, with all that is done.
+            ended, why = "paused", error.message
+            error.plan = work.id
+            raise
+        except FusionError as error:
+            ended, why = "failed", error.message
             raise
         finally:
             if ended is not None:
-                await work.broke_off(ended)
+                await work.broke_off(ended, why)
 
     async def _brought(self, request: Request, call: Call) -> tuple[Graph | None, Saved | None]:
         options = request.plan or PlanOptions()
@@ -110,22 +128,27 @@ class _Work:
         self._call = call
         self._task = "\n\n".join(one.text for one in request.messages if one.role == "user")
         self._id = new_id("plan")
+        self._holder = new_id("run")
         self._stages: list[Stage] = []
         self._told: dict[str, dict[str, Any]] = {}
         self._fallback: str | None = None
         self._begun = False
-        self._looked_at = 0.0
         catalog = means.catalog
         self._brain = catalog.roles.plan or catalog.roles.judge
         self._planner = Planner(means.answerer, self._brain, Limits())
+
+    @property
+    def id(self) -> str:
+        """Of the plan, where it is kept; empty before."""
+        return self._id if self._begun and self._means.records is not None else ""
 
     async def events(self, own: Graph | None, resumed: Saved | None) -> Events:
         if resumed is not None:
             self._id, self._task, own = resumed.id, resumed.task, resumed.graph
             self._told = {one.subtask: dict(one.told) for one in resumed.done}
-            self._begun = True
             if self._means.records is not None:
-                await self._means.records.end(self._id, "running", {})
+                await self._means.records.take(self._id, self._holder)
+            self._begun = True
         elif own is None:
             yield Progress("plan.in_progress", {"id": self._id, "model": self._brain})
             planned = await self._planner.plan(self._task, self._subcall(writing=False))
@@ -137,7 +160,7 @@ class _Work:
         await self._begin(state.graph)
         yield Progress("plan.created", {"id": self._id, "subtasks": _told_graph(state.graph)})
         inbox: asyncio.Queue[Event | FusionError] = asyncio.Queue()
-        async with _Tasks(inbox) as tasks:
+        async with _Tasks(inbox) as tasks, _Beside(self._watch(inbox)):
             while True:
                 known = state.graph
                 for action in actions:
@@ -162,9 +185,11 @@ class _Work:
                                     yield event
                             return
                 happened = await inbox.get()
+                if isinstance(happened, _Paused | ApprovalNeeded):
+                    # What is under way is paid for: its results are kept first.
+                    await tasks.ended()
                 if isinstance(happened, FusionError):
                     raise happened
-                await self._heed(tasks)
                 actions = state.on(happened)
                 if state.graph is not known:
                     await self._grown(state.graph)
@@ -200,6 +225,8 @@ class _Work:
             answer = await self._means.answerer.complete(asked, call)
         except BudgetExceeded:
             return run.OutOfMoney(subtask.id)
+        except ApprovalNeeded:
+            raise  # no fault of the subtask: the whole waits for a person
         except FusionError as error:
             return run.Failed(subtask.id, error.message)
         self._stages += (replace(stage, member=subtask.id) for stage in answer.stages)
@@ -296,7 +323,9 @@ class _Work:
 
     async def _begin(self, made: Graph) -> None:
         if self._means.records is not None and not self._begun:
-            await self._means.records.begin(self._id, self._call.project, self._task, made)
+            await self._means.records.begin(
+                self._id, self._call.project, self._task, made, self._holder
+            )
             self._begun = True
 
     async def _grown(self, made: Graph) -> None:
@@ -311,26 +340,41 @@ class _Work:
                 "cost_usd": prices.usd(sum(stage.nano_usd or 0 for stage in whole.stages)),
                 "plan": whole.extension["plan"],
             }
-            await self._means.records.end(self._id, status, told)
+            await self._means.records.end(self._id, self._holder, status, told)
 
-    async def _heed(self, tasks: _Tasks) -> None:
-        """Somebody may have cancelled or paused it through another gateway."""
-        now = self._means.clock.now()
-        if self._means.records is None or not self._begun or now - self._looked_at < LOOK_S:
+    async def _watch(self, inbox: asyncio.Queue[Event | FusionError]) -> None:
+        """Hold on to the plan, and hear what others want of it, whichever gateway they ask."""
+        if self._means.records is None:
             return
-        self._looked_at = now
-        match await self._means.records.status(self._id):
-            case "cancelled":
-                raise Cancelled("This plan was cancelled. It can be resumed.")
-            case "paused":
-                # What is under way is paid for: its results are kept first.
-                await tasks.ended()
-                raise _Paused("This plan is paused. It can be resumed.")
+        while True:
+            await self._means.clock.sleep(LOOK_S)
+            try:
+                wanted = await self._means.records.still(self._id, self._holder)
+            except StoreUnavailable:
+                continue  # the next look is soon enough
+            except FusionError as error:
+                inbox.put_nowait(error)
+                return
+            if wanted == "cancelled":
+                inbox.put_nowait(Cancelled("This plan was cancelled. It can be resumed."))
+            elif wanted == "paused":
+                inbox.put_nowait(_Paused("This plan is paused. It can be resumed."))
 
-    async def broke_off(self, status: Status) -> None:
+    async def broke_off(self, status: Status, why: str = "") -> None:
         """It ended without an answer. What was done is kept: it can be resumed."""
         if self._means.records is not None and self._begun:
-            await self._means.records.end(self._id, status, {})
+            told = {"error": why} if why else {}
+            await self._means.records.end(self._id, self._holder, status, told)
+
+
+def _kept(saved: Saved) -> Completion:
+    """The answer of a plan that is done. It was paid for then, so it has no stages now."""
+    told = saved.told or {}
+    return Completion(
+        told.get("model", ""),
+        assistant(told.get("answer", "")),
+        extension={"plan": told.get("plan", {})},
+    )
 
 
 def shares(stages: tuple[Stage, ...], catalog: Catalog) -> dict[str, Any]:
@@ -376,6 +420,20 @@ def _told_graph(made: Graph) -> list[Mapping[str, Any]]:
 
 class _Paused(Cancelled):
     """Nothing new was begun, and what had begun was kept."""
+
+
+class _Beside:
+    """A task that runs beside the block, and ends with it."""
+
+    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
+        self._work = work
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(self._work)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
 
 
 class _Tasks:

@@ -7,7 +7,7 @@ from typing import Any
 
 from models.answerer import Answerer
 from models.call import Call
-from models.errors import BudgetExceeded, DeadlineExceeded, FusionError
+from models.errors import ApprovalNeeded, BudgetExceeded, DeadlineExceeded, FusionError
 from models.messages import Message, Request, ResponseFormat, Sampling, Stage, assistant, user
 from serve.plans import graph, prompts, run
 from serve.plans.graph import BadGraph, Graph, Limits, Subtask
@@ -32,7 +32,8 @@ class Planner:
 
     async def plan(self, task: str, call: Call, documents: str | None = None) -> Planned:
         """A graph for this task. A planner that makes none in two tries leaves the task as one
-        subtask, and the plan says so. Raises what ends the whole: no money, no time."""
+        subtask, and the plan says so. Raises what ends the whole: no money, no time, or that a
+        person must allow it."""
         messages = prompts.planning(task, documents)
         found, stages, why = await self._asked(messages, call)
         if found is not None:
@@ -69,7 +70,7 @@ class Planner:
         for _ in range(2):
             try:
                 answer = await self._answerer.complete(request, call.child("plan"))
-            except (BudgetExceeded, DeadlineExceeded):
+            except (ApprovalNeeded, BudgetExceeded, DeadlineExceeded):
                 raise
             except FusionError as error:
                 return None, stages, error.message

@@ -442,8 +442,11 @@ plans = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("project", sa.Text, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
-    #: `running`, `done`, `failed`, `cancelled`.
+    #: `running`, `done`, `failed`, `cancelled`, `paused`.
     sa.Column("status", sa.Text, nullable=False),
+    #: Whose run it is, and until when nobody else may go on with it.
+    sa.Column("holder", sa.Text),
+    sa.Column("held_until", sa.BigInteger),
     sa.Column("task", sa.Text, nullable=False),
     sa.Column("graph", sa.JSON, nullable=False),
     #: What the answer was and cost, when there is one; JSON.

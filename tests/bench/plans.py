@@ -28,8 +28,10 @@ if __name__ == "__main__":
 from models.answerer import SystemClock
 from models.call import Call
 from models.catalog import PLAN, Catalog
+from models.errors import Conflict
 from models.fake import FakeModel
 from models.messages import Completion, PlanOptions, Request, user
+from serve.plans import record
 from serve.plans.plan import Means, Plan
 from serve.plans.record import PlanBook, Saved
 from serve.store import migrate
@@ -78,13 +80,19 @@ class Told(FakeModel):
 
 async def work(folder: str, resume: str | None) -> None:
     """What a child process does: begins the plan, or goes on with it."""
+    record.HELD_S = 2.0  # a dead run is missed sooner
     database = Database(f"sqlite:///{folder}/plans.db")
     book = PlanBook(database, SystemClock())
     plan = Plan(
         Means(CATALOG, Told("m", "a short result", first_token_s=0.05), SystemClock(), book)
     )
     options = PlanOptions(resume=resume) if resume else PlanOptions(graph=graph())
-    await plan.complete(Request(PLAN, (user("Build it."),), plan=options), Call())
+    while True:
+        try:
+            await plan.complete(Request(PLAN, (user("Build it."),), plan=options), Call())
+            break
+        except Conflict:  # the run that was killed is held to live for a while
+            await asyncio.sleep(0.05)
     await database.close()
 
 

@@ -15,7 +15,7 @@ from models import prices
 from models.answerer import Clock
 from models.call import Call
 from models.catalog import PLAN
-from models.errors import BadRequest, Conflict, FusionError
+from models.errors import ApprovalNeeded, BadRequest, Conflict, FusionError
 from models.messages import (
     Completion,
     Done,
@@ -27,6 +27,7 @@ from models.messages import (
     user,
 )
 from serve.access.caller import caller
+from serve.control.headers import told
 from serve.editions.edition import Current
 from serve.gateway import body
 from serve.gateway.streams import EventStream, Feed
@@ -93,7 +94,7 @@ class PlansRoom:
         return JSONResponse(_shown(await self._find(http)))
 
     async def cancel(self, http: HttpRequest) -> Response:
-        """POST /v1/plans/{id}/cancel. Whichever gateway runs it stops at its next event."""
+        """POST /v1/plans/{id}/cancel. Whichever gateway runs it stops within half a second."""
         return await self._stop(http, "cancelled")
 
     async def pause(self, http: HttpRequest) -> Response:
@@ -102,8 +103,7 @@ class PlansRoom:
 
     async def _stop(self, http: HttpRequest, status: Status) -> Response:
         found = await self._find(http)
-        if found.status == "running":
-            await self._book.end(found.id, status, {})
+        await self._book.stop(found.id, status)
         return JSONResponse(_shown(await self._find(http)))
 
     async def resume(self, http: HttpRequest) -> Response:
@@ -125,11 +125,14 @@ class PlansRoom:
         who = caller(http)
         now = self._clock.now()
         limit = self._editions.current.catalog.server.request_timeout_s
+        said = told(http.headers)
+        limit += said.get("waits_s", 0.0)
         call = Call(
             project=who.project,
             key=who.key,
             deadline=now + limit,
             cost_cap_nano_usd=_nano(budget),
+            **said,
         )
         answerer = self._editions.current.pipeline
         request = Request(PLAN, (user(task),), plan=options)
@@ -201,12 +204,13 @@ async def _events(feed: Feed) -> AsyncGenerator[bytes, None]:
             event = await feed.next(_HEARTBEAT_S)
             if event is None:
                 yield b": still working\n\n"
-            elif (told := _event(event)) is not None:
-                yield told
+            elif (line := _event(event)) is not None:
+                yield line
             if isinstance(event, Done):
                 return
     except FusionError as error:
-        yield _line("error", {"message": error.message, "code": error.code})
+        waits = {"approval": error.approval} if isinstance(error, ApprovalNeeded) else {}
+        yield _line("error", {"message": error.message, "code": error.code, **waits})
 
 
 def _event(event: Event) -> bytes | None:

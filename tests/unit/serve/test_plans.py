@@ -261,7 +261,7 @@ async def test_a_plan_that_was_killed_goes_on_and_does_nothing_twice(book: PlanB
 async def test_a_paused_plan_keeps_what_is_under_way_and_begins_nothing_new(
     book: PlanBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.plans.plan.LOOK_S", 0.0)
+    monkeypatch.setattr("serve.plans.plan.LOOK_S", 0.01)
     graph = {
         "subtasks": [
             {"id": "a", "kind": "write", "task": "do a"},
@@ -275,9 +275,10 @@ async def test_a_paused_plan_keeps_what_is_under_way_and_begins_nothing_new(
 
         async def complete(self, request: Request, call: Call) -> Completion:
             if work_of(request) == "do a":
-                await book.end((await book.list("default"))[0]["id"], "paused", {})
+                await book.stop((await book.list("default"))[0]["id"], "paused")
+                await asyncio.sleep(0.5)
             else:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.8)
             return await super().complete(request, call)
 
     identity = ""
