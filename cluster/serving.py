@@ -27,7 +27,9 @@ def deploy(made: Reached, applications: Sequence[Mapping[str, Any]]) -> None:
     Returns when Serve has taken them, not when they are ready.
     """
     config = {
-        "proxy_location": "EveryNode",
+        # A door on a node that comes and goes would take its open connections with it, and no
+        # retry of ours can save what it had accepted.
+        "proxy_location": "HeadOnly",
         "http_options": {"host": made.host, "port": made.port},
         "logging_config": {"log_level": "WARNING", "enable_access_log": False},
         "applications": list(applications),

@@ -1,20 +1,22 @@
 """What of the hosted models runs, as a gateway knows it: for what only a gateway can decide.
 
 Serve starts a replica by itself for who waits at zero, without asking the scaling rule. So a
-request that would wake a model the budget does not pay for must not reach it: `wakes` is asked
-before.
+request that would wake a model the budget does not pay for must not reach it: `affords_in_s` is
+asked before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from models.answerer import Clock
 from models.catalog import Catalog
 from models.scaling import Fleet as Limits
+from models.scaling import Scaling
 from models.workforce.names import application_name, hosted
 
 log = logging.getLogger(__name__)
@@ -34,14 +36,17 @@ class Count:
 
 #: What Serve shows now, by application.
 Look = Callable[[], Mapping[str, Count]]
+Drained = Callable[[str], float]
 
 
 class Fleet:
-    """Counts, at most a second old while they are asked for."""
+    """Counts, at most a second old while they are asked for. `drained` says of an application in
+    how many seconds what is under way from here is through."""
 
-    def __init__(self, clock: Clock, look: Look) -> None:
+    def __init__(self, clock: Clock, look: Look, drained: Drained = lambda _: 0.0) -> None:
         self._clock = clock
         self._look = look
+        self._drained = drained
         self._counts: Mapping[str, Count] | None = None
         self._at = 0.0
         self._looking: asyncio.Task[None] | None = None
@@ -64,37 +69,60 @@ class Fleet:
             log.warning("Serve does not say which replicas run", exc_info=True)
         self._at = self._clock.now()
 
-    async def wakes(self, name: str, catalog: Catalog, limits: Limits) -> bool:
-        """Whether the budget pays for a first replica of this model, which has none. Who is
-        told yes will start it."""
+    async def affords_in_s(self, name: str, catalog: Catalog, limits: Limits) -> float:
+        """About how many seconds until the budget pays for a first replica of this model, which
+        has none: until another one rests that has more than it must. Infinite where none has.
+        Who is told 0 will start it."""
         if limits.usd_per_hour is None:
-            return True
+            return 0.0
         mine = application_name(name, hosted(catalog)[name])
         if await self._cost_with(mine, catalog) > limits.usd_per_hour + 1e-9:
             # Nobody is refused for what was given back a moment ago.
             await self._refresh()
             if await self._cost_with(mine, catalog) > limits.usd_per_hour + 1e-9:
-                return False
+                return await self._rest_s(mine, catalog)
         self._woken[mine] = self._clock.now()
-        return True
+        return 0.0
+
+    async def _rest_s(self, mine: str, catalog: Catalog) -> float:
+        soonest = math.inf
+        for other, spec in hosted(catalog).items():
+            known_as = application_name(other, spec)
+            if spec.scaling is None or known_as == mine:
+                continue
+            if await self._paid(known_as) > spec.replicas.min:
+                through_s = self._drained(known_as)
+                soonest = min(soonest, through_s + kept_warm_s(spec.scaling))
+        return soonest
 
     async def _cost_with(self, mine: str, catalog: Catalog) -> float:
         """US dollars an hour of all scaled models, with one replica of `mine`."""
-        now, total = self._clock.now(), 0.0
+        total = 0.0
         for other, spec in hosted(catalog).items():
             if spec.scaling is None:
                 continue
             known_as = application_name(other, spec)
-            paid = (await self.count(known_as)).paid
-            if known_as == mine or now - self._woken.get(known_as, -_WOKEN_S) < _WOKEN_S:
+            paid = await self._paid(known_as)
+            if known_as == mine:
                 paid = max(paid, 1)
             total += paid * spec.scaling.node.usd_per_hour
         return total
+
+    async def _paid(self, application: str) -> int:
+        """Its replicas that cost money, or will in a moment."""
+        woken = self._clock.now() - self._woken.get(application, -_WOKEN_S) < _WOKEN_S
+        return max((await self.count(application)).paid, int(woken))
 
 
 def places(count: Count, max_ongoing: int, gateways: int) -> float:
     """Requests of one gateway that find room in the replicas at once."""
     return count.running * max_ongoing / max(1, gateways)
+
+
+def kept_warm_s(scaling: Scaling) -> float:
+    """How long a last replica idles at least before the scaling rule ends it: until that costs as
+    much as a cold start and one late answer."""
+    return scaling.node.startup_s + scaling.late_usd / scaling.node.usd_per_hour * 3600.0
 
 
 class Site:
@@ -109,5 +137,5 @@ class Site:
     async def replicas(self) -> Count:
         return await self._fleet.count(self._application)
 
-    async def wakes(self) -> bool:
-        return await self._fleet.wakes(self._name, self._catalog, self._catalog.fleet)
+    async def affords_in_s(self) -> float:
+        return await self._fleet.affords_in_s(self._name, self._catalog, self._catalog.fleet)

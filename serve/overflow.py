@@ -9,6 +9,7 @@ with the next request that is handed to a replica, so that it scales for all tha
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -27,8 +28,8 @@ from serve.fleet import Count, places
 #: Who cannot take a request after all, or must not, has cost nothing but time: it waits here.
 _NOT_TAKEN = (Overloaded, PolicyDenied, ApprovalNeeded)
 _NANO = Decimal(10**9)
-#: What a client is told where only a larger budget, or another model's rest, helps.
-_BUDGET_RETRY_S = 60.0
+#: The longest that a client is told to wait: then only a larger budget helps.
+_LONGEST_RETRY_S = 600.0
 
 
 class Record(Protocol):
@@ -43,7 +44,7 @@ class Queue(Protocol):
     #: Requests that went elsewhere since a replica was last told.
     missed: int
 
-    def wait_s(self, places: float) -> float: ...
+    def wait_s(self, request: Request, call: Call, places: float) -> float: ...
 
     async def count(self, request: Request, *, within_s: float) -> int: ...
 
@@ -53,8 +54,9 @@ class Site(Protocol):
 
     async def replicas(self) -> Count: ...
 
-    async def wakes(self) -> bool:
-        """Whether the budget pays for a first replica."""
+    async def affords_in_s(self) -> float:
+        """About how many seconds until the budget pays for a first replica; 0: it does now, and
+        who is told so will start it."""
         ...
 
 
@@ -118,7 +120,7 @@ class Overflowing:
         self._waking: asyncio.Task[None] | None = None
 
     async def complete(self, request: Request, call: Call) -> Completion:
-        way = await self._way(request)
+        way = await self._way(request, call)
         if way.other is not None:
             asked = replace(request, model=way.other.name)
             try:
@@ -129,7 +131,7 @@ class Overflowing:
         return await self._inner.complete(request, call)
 
     async def stream(self, request: Request, call: Call) -> Events:
-        way = await self._way(request)
+        way = await self._way(request, call)
         if way.other is not None:
             asked, sent = replace(request, model=way.other.name), False
             try:
@@ -147,38 +149,51 @@ class Overflowing:
             async for event in events:
                 yield event
 
-    async def _way(self, request: Request) -> _Way:
+    async def _way(self, request: Request, call: Call) -> _Way:
         count = await self._site.replicas()
         other = min(self._others, key=lambda o: o.usd(request), default=None)
         if count.running == 0:
-            return await self._way_at_zero(request, count, other)
-        expected_s = self._workforce.wait_s(places(count, self._max_ongoing, self._gateways))
-        verdict = overflow(expected_s, self._limits, _usd(other, request))
+            return await self._way_at_zero(request, call, count, other)
+        room = places(count, self._max_ongoing, self._gateways)
+        expected_s = self._workforce.wait_s(request, call, room)
+        limits = self._limits_of(call)
+        verdict = overflow(expected_s, limits, _usd(other, request))
         if verdict == "spill":
             return self._elsewhere(other, expected_s)
         if verdict == "shed":
             self._record.count(self._name, "shed")
             raise Overloaded(
-                f"Model '{self._name}' has {expected_s:.0f} s of work waiting.",
-                retry_after_s=retry_after_s(expected_s, self._limits.ttft_s),
+                f"Model '{self._name}' has {expected_s:.0f} s of work waiting before this.",
+                retry_after_s=retry_after_s(expected_s, limits.ttft_s),
             )
         return _Way()
 
-    async def _way_at_zero(self, request: Request, count: Count, other: Other | None) -> _Way:
+    async def _way_at_zero(
+        self, request: Request, call: Call, count: Count, other: Other | None
+    ) -> _Way:
         """Nobody serves: whoever is handed on makes Serve start a replica, whatever it costs."""
-        if count.paid == 0 and not await self._site.wakes():
-            if other is not None:
+        dear = call.priority == "low" and other is not None and other.usd(request) > 0
+        if count.paid == 0 and (rest_s := await self._site.affords_in_s()) > 0:
+            if other is not None and not dear:
                 return self._elsewhere(other, self._startup_s, here=False)
             self._record.count(self._name, "vetoed")
+            wait_s = math.ceil(min(rest_s, _LONGEST_RETRY_S))
             raise Overloaded(
                 f"Model '{self._name}' does not run, and the budget of all models does not pay "
-                "for a replica now. Raise fleet.usd_per_hour, or wait until another one rests.",
-                retry_after_s=_BUDGET_RETRY_S,
+                f"for a replica now. {_resting(rest_s)}",
+                retry_after_s=wait_s,
             )
-        if overflow(self._startup_s, self._limits, _usd(other, request)) != "spill":
+        verdict = overflow(self._startup_s, self._limits_of(call), _usd(other, request))
+        if verdict != "spill":
             return _Way()  # it waits for the start, and causes it
         self._wake(request)
         return self._elsewhere(other, self._startup_s)
+
+    def _limits_of(self, call: Call) -> OverflowLimits:
+        """Nobody waits for batch work, so it is never late, and no money buys it time."""
+        return (
+            replace(self._limits, late_usd=Decimal(0)) if call.priority == "low" else self._limits
+        )
 
     def _wake(self, request: Request) -> None:
         """Ask for a replica without making this request wait for it."""
@@ -198,6 +213,12 @@ class Overflowing:
     def _signed(self, completion: Completion, way: _Way) -> Completion:
         spilled: dict[str, Any] = {"model": self._name, "expected_s": round(way.expected_s, 1)}
         return replace(completion, extension={**completion.extension, "spilled_from": spilled})
+
+
+def _resting(rest_s: float) -> str:
+    if rest_s > _LONGEST_RETRY_S:
+        return "Raise fleet.usd_per_hour: no other model is about to rest."
+    return f"Another model may rest in {rest_s:.0f} s; or raise fleet.usd_per_hour."
 
 
 def _usd(other: Other | None, request: Request) -> Decimal | None:

@@ -55,7 +55,7 @@ class Parts:
         self._registry = Registry(lambda name: AccountHandle(accounts, name), clock)
         self._hosted: dict[str, Workforce] = {}
         self._repairs = RayRepairs()
-        self._fleet = Fleet(clock, _counts)
+        self._fleet = Fleet(clock, _counts, self._drained_s)
         self._overflows = RayOverflows()
 
     def models(self, catalog: Catalog, stand_in: StandIn) -> Models:
@@ -130,6 +130,10 @@ class Parts:
         if isinstance(spec, FlagshipSpec):
             return None
         return await self._workforce(request.model, spec).count(request)
+
+    def _drained_s(self, application: str) -> float:
+        known = self._hosted.get(application)
+        return 0.0 if known is None else known.drained_s()
 
     def _workforce(self, name: str, spec: VllmModel | FakeModelSpec) -> Workforce:
         # By application: a change of the catalog that replaces no replica needs no new handle.

@@ -30,6 +30,8 @@ from models.errors import (
 from models.messages import Completion, Request
 from models.workforce.pace import Pace
 from models.workforce.totals import ELSEWHERE
+from models.workforce.turns import TICKET, Ticket
+from models.wrappers.limit import expected_tokens
 
 #: What a client is told to wait when every place is taken and nothing was answered yet.
 RETRY_AFTER_S = 2.0
@@ -61,8 +63,9 @@ class Workforce:
         self.missed = 0
 
     async def complete(self, request: Request, call: Call) -> Completion:
-        body = self._body(request, call, stream=False)
-        with self._paced(), ray_errors(self._name):
+        mine = ticket(request, call)
+        body = self._body(request, call, mine, stream=False)
+        with self._paced(mine), ray_errors(self._name):
             async with asyncio.timeout(call.remaining_s(self._clock.now())):
                 response = self._whole.remote(body)
                 try:
@@ -75,16 +78,18 @@ class Workforce:
             raise wire.error(None, answer, model=self._name)
         return wire.completion(answer, model=self._name)
 
-    def _body(self, request: Request, call: Call, *, stream: bool) -> dict[str, Any]:
+    def _body(self, request: Request, call: Call, mine: Ticket, *, stream: bool) -> dict[str, Any]:
         body = wire.payload(request, model=self._name, stream=stream)
+        body[TICKET] = tuple(mine)
         if self.missed:
             body[ELSEWHERE], self.missed = self.missed, 0
         return body if self._salt is None else body | {"cache_salt": self._salt(call.project)}
 
     async def stream(self, request: Request, call: Call) -> Events:
         deltas = wire.Deltas(self._name)
-        body = self._body(request, call, stream=True)
-        with self._paced(), ray_errors(self._name):
+        mine = ticket(request, call)
+        body = self._body(request, call, mine, stream=True)
+        with self._paced(mine), ray_errors(self._name):
             call.remaining_s(self._clock.now())
             response = self._streamed.remote(body)
             chunks = aiter(response)
@@ -106,22 +111,26 @@ class Workforce:
         yield deltas.done()
 
     @contextmanager
-    def _paced(self) -> Iterator[None]:
-        self._pace.began(self._clock.now())
+    def _paced(self, mine: Ticket) -> Iterator[None]:
+        self._pace.began(mine, self._clock.now())
         try:
             yield
         except Overloaded as error:
-            self._pace.refused()
-            error.retry_after_s = self._pace.retry_after_s(RETRY_AFTER_S)
+            self._pace.refused(mine)
+            error.retry_after_s = self._pace.retry_after_s(mine, RETRY_AFTER_S)
             raise
         except BaseException:
-            self._pace.ended(self._clock.now())
+            self._pace.ended(mine, self._clock.now())
             raise
-        self._pace.ended(self._clock.now())
+        self._pace.ended(mine, self._clock.now())
 
-    def wait_s(self, places: float) -> float:
+    def wait_s(self, request: Request, call: Call, places: float) -> float:
         """Seconds that one who comes now waits for one of so many places."""
-        return self._pace.wait_s(places)
+        return self._pace.wait_s(ticket(request, call), places)
+
+    def drained_s(self) -> float:
+        """Seconds until all that is under way from here is through."""
+        return self._pace.drained_s()
 
     async def count(self, request: Request, *, within_s: float = COUNT_S) -> int:
         """The tokens of what the model would read, by its own tokenizer."""
@@ -129,6 +138,11 @@ class Workforce:
         with ray_errors(self._name):
             async with asyncio.timeout(within_s):
                 return int(await self._count.remote(body))
+
+
+def ticket(request: Request, call: Call) -> Ticket:
+    """With what it waits for its turn. Who has no key stands for the project."""
+    return Ticket(call.key or call.project, call.priority == "low", float(expected_tokens(request)))
 
 
 @contextmanager

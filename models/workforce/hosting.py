@@ -47,7 +47,12 @@ def serve_options(
     return {
         "name": deployment_name(name),
         "max_ongoing_requests": spec.max_ongoing,
-        "max_queued_requests": spec.max_queued,
+        # Our router says who may not wait, and Serve's own bound stands far behind it.
+        "max_queued_requests": 4 * spec.max_queued,
+        "request_router_config": {
+            "request_router_class": "models.workforce.routing:FairRouter",
+            "request_router_kwargs": {"most": spec.max_queued},
+        },
         # A replica that cannot start says why at the first try; the next would say the same.
         "max_constructor_retry_count": 1,
         "health_check_period_s": 5,

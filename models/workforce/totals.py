@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
+from models.workforce.turns import TICKET
+
 Chunk = dict[str, Any]
 #: In a request's body: how many requests a gateway sent to another model since it last asked here.
 ELSEWHERE = "fusion_elsewhere"
@@ -31,9 +33,10 @@ class Totals:
         return dict(self._sums)
 
     def noticed(self, body: Chunk) -> Chunk:
-        """The request without what the gateway wrote on it: how many it had to send elsewhere."""
+        """The request without what the gateway wrote on it: how many it had to send elsewhere,
+        and whose turn it was."""
         self._sums["elsewhere"] += body.get(ELSEWHERE, 0)
-        return {key: value for key, value in body.items() if key != ELSEWHERE}
+        return {key: value for key, value in body.items() if key not in (ELSEWHERE, TICKET)}
 
     def answered(self, answer: Chunk) -> None:
         """A whole answer was given."""

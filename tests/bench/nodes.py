@@ -175,13 +175,16 @@ class Scene:
         try:
             got = httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=120)
         except httpx.HTTPError as error:
-            self.failures.append(repr(error))
+            self.fail(repr(error))
             return
         if got.status_code == 200:
             self.answered[got.json()["model"]] += 1
         else:
-            self.failures.append(f"{got.status_code} {got.text[:300]}")
-            print(self.failures[-1])
+            self.fail(f"{got.status_code} {got.text[:300]}")
+
+    def fail(self, why: str) -> None:
+        self.failures.append(why)
+        print(f"{time.monotonic() - self.began:6.1f} s  FAILED: {why}")
 
     def look(self, note: str = "") -> tuple[int, int]:
         """Nodes and replicas now, printed where anything changed."""

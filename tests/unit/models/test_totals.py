@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from models.workforce.totals import ELSEWHERE, Totals
+from models.workforce.turns import TICKET
 
 
 async def chunks(*, usage: bool = True) -> AsyncGenerator[dict[str, Any], None]:
@@ -70,6 +71,7 @@ def test_whole_answers_count_and_have_no_first_token() -> None:
 
 def test_what_went_elsewhere_is_counted_and_taken_off_the_request() -> None:
     totals = Totals(2.0)
-    assert totals.noticed({"messages": [], ELSEWHERE: 3}) == {"messages": []}
+    written = {ELSEWHERE: 3, TICKET: ("me", False, 1.0)}
+    assert totals.noticed({"messages": [], **written}) == {"messages": []}
     assert totals.noticed({"messages": []}) == {"messages": []}
     assert totals.as_stats()["elsewhere"] == 3

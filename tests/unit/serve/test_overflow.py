@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ SCALING = {
     },
     "targets": {"ttft_s": 2.0},
 }
+BATCH = Call(priority="low")
 REQUEST = Request("own", (Message("user", (Text("hi"),)),))
 
 
@@ -36,7 +38,7 @@ class Place:
     """A site, a record and a workforce at once."""
 
     count_now: Count = field(default_factory=lambda: Count(1, 1))
-    pays: bool = True
+    pays_in: float = 0.0
     wait: float = 0.0
     missed: int = 0
     counted: list[str] = field(default_factory=list)
@@ -45,10 +47,10 @@ class Place:
     async def replicas(self) -> Count:
         return self.count_now
 
-    async def wakes(self) -> bool:
-        return self.pays
+    async def affords_in_s(self) -> float:
+        return self.pays_in
 
-    def wait_s(self, places: float) -> float:
+    def wait_s(self, request: Request, call: Call, places: float) -> float:
         return self.wait
 
     def count(self, *given: Any, **more: Any) -> Any:
@@ -78,8 +80,8 @@ def wrapped(place: Place, other: FakeModel | None = None, usd: float = 0.1, **mo
     )
 
 
-async def said(answerer: Any) -> str:
-    completion: Completion = await answerer.complete(REQUEST, Call())
+async def said(answerer: Any, call: Call | None = None) -> str:
+    completion: Completion = await answerer.complete(REQUEST, call or Call())
     return completion.message.text
 
 
@@ -133,12 +135,31 @@ async def test_at_zero_without_another_it_waits_for_the_start() -> None:
 
 
 async def test_the_budgets_veto_at_zero() -> None:
-    place = Place(Count(), pays=False)
-    with pytest.raises(Overloaded, match="budget of all models"):
+    place = Place(Count(), pays_in=41.5)
+    with pytest.raises(Overloaded, match="budget of all models") as refused:
         await said(wrapped(place))
+    assert refused.value.retry_after_s == 42
     assert place.counted == ["vetoed"]
     # Whatever it costs: nobody else answers.
-    assert await said(wrapped(place, FakeModel("remote", "there"), usd=1000.0)) == "there"
+    dear = wrapped(place, FakeModel("remote", "there"), usd=1000.0)
+    assert await said(dear) == "there"
+    # Batch work has time, and waits for money.
+    with pytest.raises(Overloaded):
+        await said(dear, BATCH)
+
+
+async def test_a_veto_that_only_a_larger_budget_ends_says_so() -> None:
+    with pytest.raises(Overloaded, match=r"Raise fleet\.usd_per_hour") as refused:
+        await said(wrapped(Place(Count(), pays_in=math.inf)))
+    assert refused.value.retry_after_s == 600
+
+
+async def test_nobody_waits_for_batch_work_so_it_does_not_cost_money_elsewhere() -> None:
+    place = Place(wait=5.0)
+    assert await said(wrapped(place, FakeModel("remote", "there")), BATCH) == "here"
+    assert await said(wrapped(place, FakeModel("remote", "there"), usd=0.0), BATCH) == "there"
+    asleep = Place(Count())
+    assert await said(wrapped(asleep, FakeModel("remote", "there")), BATCH) == "here"
 
 
 class Now:
@@ -154,8 +175,8 @@ class Now:
         raise AssertionError("nobody sleeps here")
 
 
-def catalog() -> Catalog:
-    model = {"engine": "fake", "replicas": {"min": 0, "max": 3}, "scaling": SCALING}
+def catalog(least: int = 0) -> Catalog:
+    model = {"engine": "fake", "replicas": {"min": least, "max": 3}, "scaling": SCALING}
     return Catalog.model_validate(
         {"models": {"a": model, "b": {**model, "reply": "b"}}, "roles": {"judge": "a"}}
     )
@@ -165,19 +186,28 @@ async def test_a_model_is_woken_only_where_the_budget_pays_for_it() -> None:
     known, now = catalog(), Now()
     names = {name: application_name(name, spec) for name, spec in hosted(known).items()}
     state = SimpleNamespace(counts={names["a"]: Count(1, 2)})
-    fleet = Fleet(now, lambda: state.counts)
-    assert await fleet.wakes("b", known, Limits())
-    assert not await fleet.wakes("b", known, Limits(usd_per_hour=2.5))
-    assert await fleet.wakes("b", known, Limits(usd_per_hour=3))
+    fleet = Fleet(now, lambda: state.counts, {names["a"]: 7.0}.__getitem__)
+    assert await fleet.affords_in_s("b", known, Limits()) == 0
+    # What waits there is through in 7 s, then it idles for as long as a cold start costs.
+    rests_in_s = 7.0 + 30.0 + 36.0
+    assert await fleet.affords_in_s("b", known, Limits(usd_per_hour=2.5)) == rests_in_s
+    assert await fleet.affords_in_s("b", known, Limits(usd_per_hour=3)) == 0
+
+
+async def test_nobody_rests_who_has_only_what_it_must_have() -> None:
+    known, now = catalog(least=1), Now()
+    names = {name: application_name(name, spec) for name, spec in hosted(known).items()}
+    fleet = Fleet(now, lambda: {names["a"]: Count(1, 1)})
+    assert await fleet.affords_in_s("b", known, Limits(usd_per_hour=1.5)) == math.inf
 
 
 async def test_two_are_not_woken_with_the_money_of_one() -> None:
     known, now = catalog(), Now()
     fleet = Fleet(now, dict)
-    assert await fleet.wakes("a", known, Limits(usd_per_hour=1))
-    assert not await fleet.wakes("b", known, Limits(usd_per_hour=1))
+    assert await fleet.affords_in_s("a", known, Limits(usd_per_hour=1)) == 0
+    assert 0 < await fleet.affords_in_s("b", known, Limits(usd_per_hour=1)) < math.inf
     now.at += 60  # it never came: its money is free
-    assert await fleet.wakes("b", known, Limits(usd_per_hour=1))
+    assert await fleet.affords_in_s("b", known, Limits(usd_per_hour=1)) == 0
 
 
 async def test_what_was_seen_last_holds_while_serve_does_not_answer() -> None:

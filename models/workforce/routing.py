@@ -1,0 +1,55 @@
+"""Serve's choice of a replica, with our order among those who wait (`turns`).
+
+A class of Serve's public extension point for request routers. It runs where a handle is, so in each
+gateway: the order is kept among the requests of one gateway.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
+from ray.serve.exceptions import BackPressureError
+from ray.serve.request_router import PendingRequest, RunningReplica
+
+from models.workforce.turns import TICKET, Ticket, Turns, crowd, is_full
+
+
+class FairRouter(PowerOfTwoChoicesRequestRouter):  # type: ignore[misc]  # Ray is untyped
+    """Two replicas by chance and the less busy of them, as Serve's own; turns by ours."""
+
+    def initialize_state(self, most: int) -> None:
+        """Serve calls it with the config's words. `most` requests should wait at once."""
+        self._most = most
+        self._turns = Turns()
+
+    async def _choose_replica_for_request(
+        self, pending_request: PendingRequest, *, is_retry: bool = False
+    ) -> RunningReplica:
+        mine = ticket(pending_request)
+        if is_retry:
+            self._turns.back(mine)
+        elif len(self._pending_requests_to_fulfill) >= self._most:
+            waiting = crowd(ticket(one) for one in self._alive())
+            if is_full(waiting, mine, self._most):
+                raise BackPressureError(sum(waiting.values()), self._most)
+        return await super()._choose_replica_for_request(pending_request, is_retry=is_retry)
+
+    def _fulfill_next_pending_request(
+        self, replica: RunningReplica, request_metadata: Any = None
+    ) -> None:
+        if waiting := self._alive():
+            chosen = waiting.pop(self._turns.next([ticket(one) for one in waiting]))
+            self._pending_requests_to_fulfill.clear()
+            self._pending_requests_to_fulfill.extend([chosen, *waiting])
+        super()._fulfill_next_pending_request(replica, request_metadata)
+
+    def _alive(self) -> list[PendingRequest]:
+        return [one for one in self._pending_requests_to_fulfill if not one.future.done()]
+
+
+def ticket(pending: PendingRequest) -> Ticket:
+    """That of this request; a plain one where it brings none."""
+    body = pending.args[0] if pending.args else None
+    found = body.get(TICKET) if isinstance(body, dict) else None
+    return Ticket(*found) if found else Ticket()

@@ -1,0 +1,119 @@
+"""Whose turn it is where requests wait for a hosted model, and who may not join them.
+
+Pure. Whatever a person waits for comes before batch work. Among equals the callers take turns by
+the work that they were given, not by how often they ask (start-time fair queueing): one who sends a
+thousand requests and one who sends ten get the same share while both wait, and who comes back
+after a rest has saved nothing up. Of one caller, the oldest comes first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+#: In a request's body: its `Ticket`.
+TICKET = "fusion_ticket"
+# Callers that are remembered. Beyond, those are forgotten who are owed nothing.
+_KNOWN = 1_000
+
+
+class Ticket(NamedTuple):
+    """What is known of one that waits. `work` is about its tokens."""
+
+    caller: str = ""
+    low: bool = False
+    work: float = 1.0
+
+
+#: Who waits, or is under way: how many of each.
+Crowd = Mapping[tuple[bool, str], int]
+
+
+class Turns:
+    """What each caller was given."""
+
+    def __init__(self) -> None:
+        self._given: dict[tuple[bool, str], float] = {}
+        self._level = {False: 0.0, True: 0.0}
+
+    def next(self, waiting: Sequence[Ticket]) -> int:
+        """The index of the one whose turn it is; `waiting` is not empty, the oldest first."""
+        low = all(ticket.low for ticket in waiting)
+        chosen = min(
+            (index for index, ticket in enumerate(waiting) if ticket.low == low),
+            key=lambda index: (self._start(waiting[index]), index),
+        )
+        ticket = waiting[chosen]
+        start = self._level[low] = self._start(ticket)
+        self._given[low, ticket.caller] = start + ticket.work
+        if sum(one.low == low for one in waiting) == 1:
+            # Nobody had to stand back for it.
+            self._level[low] = start + ticket.work
+        if len(self._given) > _KNOWN:
+            self._given = {k: v for k, v in self._given.items() if v > self._level[k[0]]}
+        return chosen
+
+    def back(self, ticket: Ticket) -> None:
+        """Its turn came to nothing: the replica had no room after all."""
+        known = ticket.low, ticket.caller
+        if known in self._given:
+            self._given[known] -= ticket.work
+
+    def _start(self, ticket: Ticket) -> float:
+        return max(self._given.get((ticket.low, ticket.caller), 0.0), self._level[ticket.low])
+
+
+def crowd(tickets: Iterable[Ticket]) -> Counter[tuple[bool, str]]:
+    """How many wait of each caller."""
+    return Counter((ticket.low, ticket.caller) for ticket in tickets)
+
+
+def is_full(waiting: Crowd, mine: Ticket, most: int) -> bool:
+    """Whether `mine` may not join those who wait, of whom there should be at most `most`.
+
+    Batch work does not take the room of who comes before it, and nobody takes more than an equal
+    part once there is no room left: so there are at times up to twice as many of either kind.
+    """
+    before = {who: n for who, n in waiting.items() if mine.low or not who[0]}
+    if sum(before.values()) < most:
+        return False
+    own = mine.low, mine.caller
+    return before.get(own, 0) >= most / len(before.keys() | {own})
+
+
+def ahead(under_way: Crowd, mine: Ticket, places: float) -> float:
+    """How many have their turn before one who comes now and is none of `under_way`, itself
+    counted; at most 0 where there is a place for it at once.
+
+    Of those under way `places` are being answered: of whatever a person waits for first, an
+    equal part of each caller. The others wait, and all are taken for equally long.
+    """
+    free, waiting = places, dict[tuple[bool, str], float]()
+    for low in (False, True):
+        crowd_of = {who: float(n) for who, n in under_way.items() if who[0] == low}
+        served = _level(list(crowd_of.values()), free)
+        for who, n in crowd_of.items():
+            waiting[who] = max(0.0, n - served)
+            free -= min(n, served)
+    if free >= 1:
+        return 1 - free
+    own = mine.low, mine.caller
+    turn = waiting.get(own, 0.0) + 1
+    others = sum(
+        (min(n, turn) if low == mine.low else n)
+        for (low, caller), n in waiting.items()
+        if (low, caller) != own and (mine.low or not low)
+    )
+    return turn + others
+
+
+def _level(amounts: list[float], free: float) -> float:
+    """The most that each may have so that all together have at most `free`."""
+    left, rest = max(0.0, free), sorted(amounts)
+    while rest:
+        part = left / len(rest)
+        if rest[0] > part:
+            return part
+        left -= rest.pop(0)
+    return float("inf")
