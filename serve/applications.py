@@ -14,7 +14,8 @@ NAME = "fusion"
 
 def applications(settings: Settings, catalog: Catalog) -> list[dict[str, Any]]:
     """All of it as entries of a Serve config's `applications`: what answers, under `settings`,
-    and the models of `catalog`."""
+    and the models of `catalog`, within what its `fleet` allows."""
+    settings = settings.model_copy(update={"fleet": catalog.fleet})
     own = {
         "name": NAME,
         "route_prefix": "/",

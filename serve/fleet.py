@@ -40,12 +40,19 @@ Drained = Callable[[str], float]
 
 
 class Fleet:
-    """Counts, at most a second old while they are asked for. `drained` says of an application in
-    how many seconds what is under way from here is through."""
+    """Counts, at most a second old while they are asked for, and what all may cost. `drained` says
+    of an application in how many seconds what is under way from here is through.
 
-    def __init__(self, clock: Clock, look: Look, drained: Drained = lambda _: 0.0) -> None:
+    The limits are those of the start, as Serve's controller has them: a newer catalog changes
+    neither before the next start.
+    """
+
+    def __init__(
+        self, clock: Clock, look: Look, limits: Limits, drained: Drained = lambda _: 0.0
+    ) -> None:
         self._clock = clock
         self._look = look
+        self._limits = limits
         self._drained = drained
         self._counts: Mapping[str, Count] | None = None
         self._at = 0.0
@@ -69,17 +76,18 @@ class Fleet:
             log.warning("Serve does not say which replicas run", exc_info=True)
         self._at = self._clock.now()
 
-    async def affords_in_s(self, name: str, catalog: Catalog, limits: Limits) -> float:
+    async def affords_in_s(self, name: str, catalog: Catalog) -> float:
         """About how many seconds until the budget pays for a first replica of this model, which
         has none: until another one rests that has more than it must. Infinite where none has.
         Who is told 0 will start it."""
-        if limits.usd_per_hour is None:
+        limit = self._limits.usd_per_hour
+        if limit is None:
             return 0.0
         mine = application_name(name, hosted(catalog)[name])
-        if await self._cost_with(mine, catalog) > limits.usd_per_hour + 1e-9:
+        if await self._cost_with(mine, catalog) > limit + 1e-9:
             # Nobody is refused for what was given back a moment ago.
             await self._refresh()
-            if await self._cost_with(mine, catalog) > limits.usd_per_hour + 1e-9:
+            if await self._cost_with(mine, catalog) > limit + 1e-9:
                 return await self._rest_s(mine, catalog)
         self._woken[mine] = self._clock.now()
         return 0.0
@@ -138,4 +146,4 @@ class Site:
         return await self._fleet.count(self._application)
 
     async def affords_in_s(self) -> float:
-        return await self._fleet.affords_in_s(self._name, self._catalog, self._catalog.fleet)
+        return await self._fleet.affords_in_s(self._name, self._catalog)

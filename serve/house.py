@@ -48,7 +48,9 @@ class House:
         )
         self.control = Control(self.database, clock)
         self.sessions = Sessions(self.database, clock)
-        self._parts = Parts(accounts, clock, self.till, partial(cache_salt, self.secret))
+        self._parts = Parts(
+            accounts, clock, self.till, partial(cache_salt, self.secret), settings.fleet
+        )
         self.count = self._parts.count
 
     async def open(self, wiring: Wiring) -> None:

@@ -17,6 +17,7 @@ from models.flagship.answerer import Flagship
 from models.flagship.custom import Custom
 from models.flagship.registry import Registry
 from models.messages import Request
+from models.scaling import Fleet as Limits
 from models.spec import ApiModel, FakeModelSpec, FlagshipSpec, ModelSpec, PythonModel, VllmModel
 from models.workforce import hosting
 from models.workforce.answerer import Salt, Workforce
@@ -42,20 +43,23 @@ _HEALTH_KEPT_S = 1.0
 
 class Parts:
     """`accounts` is Serve's handle of the owner of all provider accounts. All calls are paid from
-    `till`. `salt` keeps projects apart in the engines' caches.
+    `till`. `salt` keeps projects apart in the engines' caches. `limits` are what all replicas
+    together may cost.
 
     What is known of providers lives here and not with the models, because a change of an alias
     must not forget that one is down.
     """
 
-    def __init__(self, accounts: Any, clock: Clock, till: Payer, salt: Salt) -> None:
+    def __init__(
+        self, accounts: Any, clock: Clock, till: Payer, salt: Salt, limits: Limits
+    ) -> None:
         self._clock = clock
         self._till = till
         self._salt = salt
         self._registry = Registry(lambda name: AccountHandle(accounts, name), clock)
         self._hosted: dict[str, Workforce] = {}
         self._repairs = RayRepairs()
-        self._fleet = Fleet(clock, _counts, self._drained_s)
+        self._fleet = Fleet(clock, _counts, limits, self._drained_s)
         self._overflows = RayOverflows()
 
     def models(self, catalog: Catalog, stand_in: StandIn) -> Models:

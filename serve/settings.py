@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from models.catalog import Catalog
+from models.scaling import Fleet
 
 
 class Settings(BaseModel):
@@ -22,6 +23,8 @@ class Settings(BaseModel):
     store: str
     #: The address that the door listens on.
     host: str
+    #: What the replicas of all models may cost together; Serve's controller keeps to it too.
+    fleet: Fleet = Fleet()
 
     @classmethod
     def of(cls, args: dict[str, Any]) -> Settings:
@@ -33,7 +36,12 @@ class Settings(BaseModel):
         store = args.get("store") or catalog.server.store
         if store is None:
             raise ValueError("say where the store is: set server.store in the catalog")
-        return cls(catalog=catalog, store=store, host=args.get("host") or catalog.server.host)
+        return cls(
+            catalog=catalog,
+            store=store,
+            host=args.get("host") or catalog.server.host,
+            fleet=args.get("fleet") or catalog.fleet,
+        )
 
     @property
     def local(self) -> bool:

@@ -18,6 +18,8 @@ AT_START = (
     "server.nodes",
     "server.store",
     "router.weights",
+    "fleet.usd_per_hour",
+    "fleet.usd_per_day",
 )
 
 

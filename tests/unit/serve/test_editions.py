@@ -35,9 +35,14 @@ def changed(**keys: Any) -> Catalog:
 
 
 def test_a_change_is_told_by_its_path() -> None:
-    after = changed(aliases={"brain": "large", "new": "small"}, server={"port": 9000})
+    after = changed(
+        aliases={"brain": "large", "new": "small"},
+        server={"port": 9000},
+        fleet={"usd_per_hour": 3},
+    )
     assert [str(change) for change in changes(CATALOG, after)] == [
         "server.port: 8000 → 9000  (with the next start)",
+        "fleet.usd_per_hour: nothing → 3.0  (with the next start)",
         "aliases.brain: small → large",
         "aliases.new: nothing → small",
     ]

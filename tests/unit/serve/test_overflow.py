@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -185,40 +184,42 @@ def catalog(least: int = 0) -> Catalog:
 async def test_a_model_is_woken_only_where_the_budget_pays_for_it() -> None:
     known, now = catalog(), Now()
     names = {name: application_name(name, spec) for name, spec in hosted(known).items()}
-    state = SimpleNamespace(counts={names["a"]: Count(1, 2)})
-    fleet = Fleet(now, lambda: state.counts, {names["a"]: 7.0}.__getitem__)
-    assert await fleet.affords_in_s("b", known, Limits()) == 0
+
+    async def free_in_s(limit: float | None) -> float:
+        limits, waiting = Limits(usd_per_hour=limit), {names["a"]: 7.0}
+        fleet = Fleet(now, lambda: {names["a"]: Count(1, 2)}, limits, waiting.__getitem__)
+        return await fleet.affords_in_s("b", known)
+
+    assert await free_in_s(None) == 0
+    assert await free_in_s(3) == 0
     # What waits there is through in 7 s, then it idles for as long as a cold start costs.
-    rests_in_s = 7.0 + 30.0 + 36.0
-    assert await fleet.affords_in_s("b", known, Limits(usd_per_hour=2.5)) == rests_in_s
-    assert await fleet.affords_in_s("b", known, Limits(usd_per_hour=3)) == 0
+    assert await free_in_s(2.5) == 7.0 + 30.0 + 36.0
 
 
 async def test_nobody_rests_who_has_only_what_it_must_have() -> None:
     known, now = catalog(least=1), Now()
     names = {name: application_name(name, spec) for name, spec in hosted(known).items()}
-    fleet = Fleet(now, lambda: {names["a"]: Count(1, 1)})
-    assert await fleet.affords_in_s("b", known, Limits(usd_per_hour=1.5)) == math.inf
+    fleet = Fleet(now, lambda: {names["a"]: Count(1, 1)}, Limits(usd_per_hour=1.5))
+    assert await fleet.affords_in_s("b", known) == math.inf
 
 
 async def test_two_are_not_woken_with_the_money_of_one() -> None:
     known, now = catalog(), Now()
-    fleet = Fleet(now, dict)
-    assert await fleet.affords_in_s("a", known, Limits(usd_per_hour=1)) == 0
-    assert 0 < await fleet.affords_in_s("b", known, Limits(usd_per_hour=1)) < math.inf
+    fleet = Fleet(now, dict, Limits(usd_per_hour=1))
+    assert await fleet.affords_in_s("a", known) == 0
+    assert 0 < await fleet.affords_in_s("b", known) < math.inf
     now.at += 60  # it never came: its money is free
-    assert await fleet.affords_in_s("b", known, Limits(usd_per_hour=1)) == 0
+    assert await fleet.affords_in_s("b", known) == 0
 
 
 async def test_what_was_seen_last_holds_while_serve_does_not_answer() -> None:
-    known, now = catalog(), Now()
+    now = Now()
     answers: list[Any] = [{"x": Count(2, 2)}]
 
     def look() -> dict[str, Count]:
         return dict(answers.pop())
 
-    fleet = Fleet(now, look)
+    fleet = Fleet(now, look, Limits())
     assert await fleet.count("x") == Count(2, 2)
     now.at += 5
     assert await fleet.count("x") == Count(2, 2)
-    assert known.fleet == Limits()
