@@ -8,7 +8,7 @@ from ray import serve as ray_serve
 
 from models.scaling import Fleet
 from models.spec import FakeModelSpec, VllmModel
-from models.workforce import vllm
+from models.workforce import routing, vllm
 from models.workforce.autoscaling import autoscaling
 from models.workforce.fake import FakeReplica
 from models.workforce.names import application_name, deployment_name
@@ -49,10 +49,7 @@ def serve_options(
         "max_ongoing_requests": spec.max_ongoing,
         # Our router says who may not wait, and Serve's own bound stands far behind it.
         "max_queued_requests": 4 * spec.max_queued,
-        "request_router_config": {
-            "request_router_class": "models.workforce.routing:FairRouter",
-            "request_router_kwargs": {"most": spec.max_queued},
-        },
+        "request_router_config": routing.config(spec.max_queued),
         # A replica that cannot start says why at the first try; the next would say the same.
         "max_constructor_retry_count": 1,
         "health_check_period_s": 5,

@@ -22,6 +22,8 @@ import httpx
 import pytest
 from support import Server, fusion, serving
 
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
 # A replica answers 4 requests at once in 0.8 s each: 5 a second. It costs a dollar an hour.
 _SCALING = """
       node: {usd_per_hour: 1.0, startup_s: 4}

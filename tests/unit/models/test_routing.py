@@ -1,0 +1,137 @@
+"""Serve's own request router with our order in it: driven without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import warnings
+from typing import Any
+
+import pytest
+
+from models.workforce.turns import TICKET, Ticket
+
+with warnings.catch_warnings():
+    # Ray's own, of pydantic.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from ray.serve._private import build_app
+    from ray.serve._private.common import (
+        DeploymentHandleSource,
+        DeploymentID,
+        RequestMetadata,
+    )
+    from ray.serve._private.config import DeploymentConfig
+    from ray.serve.exceptions import BackPressureError
+    from ray.serve.request_router import PendingRequest
+
+    from models.catalog import FakeModelSpec
+    from models.workforce.hosting import deployment
+    from models.workforce.routing import FairRouter
+
+MODEL = DeploymentID("Workforce:own", "model-own")
+
+
+def router(most: int = 100) -> FairRouter:
+    made = FairRouter(
+        deployment_id=MODEL,
+        handle_source=DeploymentHandleSource.REPLICA,
+        self_node_id="n",
+        prefer_local_node_routing=False,
+        prefer_local_az_routing=False,
+        self_availability_zone=None,
+    )
+    made.initialize_state(most=most)
+    return made
+
+
+def pending(ticket: Ticket | None) -> PendingRequest:
+    body: dict[str, Any] = {"messages": []}
+    if ticket is not None:
+        body[TICKET] = tuple(ticket)
+    name = secrets.token_hex(4)
+    return PendingRequest([body], {}, RequestMetadata(name, name))
+
+
+class Line:
+    """Requests that wait in this router, which has no replica. Close it."""
+
+    def __init__(self, routing: FairRouter) -> None:
+        self.routing = routing
+        self.tasks: list[asyncio.Task[Any]] = []
+
+    async def join(self, *tickets: Ticket | None) -> None:
+        for one in tickets:
+            choice = self.routing._choose_replica_for_request(pending(one))
+            self.tasks.append(asyncio.create_task(choice))
+        await asyncio.sleep(0)
+
+    async def called(self) -> int:
+        """Who gets a replica that has one place, by number."""
+        before = {number for number, task in enumerate(self.tasks) if task.done()}
+        self.routing._fulfill_next_pending_request("a replica")
+        await asyncio.sleep(0)
+        (number,) = (n for n, t in enumerate(self.tasks) if t.done() and n not in before)
+        return number
+
+    async def __aenter__(self) -> Line:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+async def test_people_come_before_a_batch_and_callers_take_turns() -> None:
+    me, you, batch = Ticket("me"), Ticket("you"), Ticket("you", low=True)
+    async with Line(router()) as line:
+        await line.join(batch, batch, you, you, you, you, me, me)
+        assert [await line.called() for _ in range(8)] == [2, 6, 3, 7, 4, 5, 0, 1]
+
+
+async def test_what_brings_no_ticket_waits_like_any_other() -> None:
+    async with Line(router()) as line:
+        await line.join(None, None)
+        assert [await line.called() for _ in range(2)] == [0, 1]
+
+
+async def test_who_was_sent_to_a_full_replica_keeps_its_turn() -> None:
+    me, you = Ticket("me"), Ticket("you")
+    async with Line(router()) as line:
+        await line.join(me, you, you)
+        assert await line.called() == 0
+        again = line.routing._choose_replica_for_request(pending(me), is_retry=True)
+        line.tasks.append(asyncio.create_task(again))
+        await asyncio.sleep(0)
+        assert [await line.called() for _ in range(2)] in ([3, 1], [1, 3])
+
+
+async def test_who_has_filled_the_line_is_refused_and_another_is_not() -> None:
+    me, you = Ticket("me"), Ticket("you")
+    async with Line(router(most=3)) as line:
+        await line.join(you, you, you)
+        with pytest.raises(BackPressureError):
+            await line.routing._choose_replica_for_request(pending(you))
+        await line.join(me)
+        assert not line.tasks[-1].done()
+
+
+async def test_one_that_hangs_up_leaves_its_room() -> None:
+    you = Ticket("you")
+    async with Line(router(most=2)) as line:
+        await line.join(you, you)
+        line.tasks[0].cancel()
+        await asyncio.sleep(0)
+        await line.join(you)
+        assert not line.tasks[-1].done()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_serve_takes_it_to_the_gateways_also_with_haproxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_app, "RAY_SERVE_ENABLE_HA_PROXY", True)
+    spec = FakeModelSpec.model_validate({"engine": "fake", "max_queued": 7})
+    built = build_app.build_app(deployment("own", spec), name="model-own")
+    sent = built.deployments[0]._deployment_config.to_proto_bytes()
+    come = DeploymentConfig.from_proto_bytes(sent).request_router_config
+    assert come.get_request_router_class() is FairRouter
+    assert come.request_router_kwargs == {"most": 7}
