@@ -1,20 +1,27 @@
 """A Ray cluster that somebody else started: `fusion up --address`. Reached by its dashboard's API.
 
-Nothing is started or stopped there but applications of Serve. Its nodes must have this program
-installed as this machine has it, and run Python and Ray of the same versions.
+Nothing is started or stopped there but applications of Serve, and none but ours, which are known by
+the code that they import and not by their names. Its nodes must have this program installed as this
+machine has it, and run Python and Ray of the same versions.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
+from cluster import serving
 from cluster.launch import LaunchError, api
 
+#: What our applications import. Nobody else's package is called so where ours is installed.
+_OURS = "serve.app:"
+_POLL_S = 0.5
 _TOKEN_FILE = "~/.ray/auth_token"  # noqa: S105  where Ray itself looks
 
 
@@ -70,3 +77,70 @@ def _token(environ: Mapping[str, str]) -> str:
         return file.read_text(encoding="utf-8").strip()
     except OSError:
         return ""
+
+
+def deploy(made: Existing, applications: Sequence[Mapping[str, Any]]) -> None:
+    """Hand these to Serve beside what others have there, and in place of earlier ones of ours.
+
+    Raises LaunchError where they would take a name, a path or a port that is taken.
+    """
+    told = _details(made)
+    others = _others(told)
+    names = {one["name"] for one in applications}
+    for name, one in others.items():
+        if name in names or one.get("route_prefix") == "/":
+            raise LaunchError(
+                f"The cluster at {made.dashboard} has an application '{name}' of somebody else's "
+                f"at {one.get('route_prefix')}: ours would take its place. Nothing was changed."
+            )
+    port = (told.get("http_options") or {}).get("port", made.port)
+    if port != made.port:
+        raise LaunchError(
+            f"Serve runs on the cluster at {made.dashboard} already, and listens on port {port}: "
+            f"give --port {port}. Nothing was changed."
+        )
+    ours = [{**one, "logging_config": serving.LOGGING} for one in applications]
+    serving.deploy(made, [*_entries(others), *ours])
+
+
+def end(made: Existing, within_s: float = 60.0) -> tuple[list[str], list[str]]:
+    """Take our applications off: the names of all of them, and of those that after `within_s` still
+    finish what they have begun. What others have there is handed over again as it is."""
+    told = _details(made)
+    others = _others(told)
+    ours = sorted(set(told.get("applications", {})) - set(others))
+    left = list(ours)
+    if ours:
+        serving.deploy(made, _entries(others))
+    until = time.monotonic() + within_s
+    while left:
+        there = _details(made).get("applications", {})
+        left = [name for name in left if name in there]
+        if time.monotonic() >= until:
+            break
+        time.sleep(_POLL_S if left else 0.0)
+    return ours, left
+
+
+def _details(made: Existing) -> dict[str, Any]:
+    try:
+        return serving.details(made)
+    except (httpx.HTTPError, ValueError) as error:
+        raise LaunchError(
+            f"The cluster at {made.dashboard} does not say what it serves ({type(error).__name__})."
+        ) from None
+
+
+def _others(told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Applications that are not ours. One that was started from a program has no entry."""
+    return {
+        name: one
+        for name, one in told.get("applications", {}).items()
+        if not str((one.get("deployed_app_config") or {}).get("import_path")).startswith(_OURS)
+    }
+
+
+def _entries(applications: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """As they were handed to Serve. What has no entry was not, and so is not ended either."""
+    found = [one.get("deployed_app_config") for one in applications.values()]
+    return [entry for entry in found if entry]

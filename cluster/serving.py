@@ -21,6 +21,10 @@ from cluster.launch import Reached
 _POLL_S = 0.5
 
 
+#: What replicas write to their logs: a line a request costs more than the rest of the door.
+LOGGING = {"log_level": "WARNING", "enable_access_log": False}
+
+
 def deploy(made: Reached, applications: Sequence[Mapping[str, Any]]) -> None:
     """Hand these applications to Serve: entries of a Serve config. Others that it has are ended.
 
@@ -31,9 +35,11 @@ def deploy(made: Reached, applications: Sequence[Mapping[str, Any]]) -> None:
         # retry of ours can save what it had accepted.
         "proxy_location": "HeadOnly",
         "http_options": {"host": made.host, "port": made.port},
-        "logging_config": {"log_level": "WARNING", "enable_access_log": False},
         "applications": list(applications),
     }
+    if made.marker is not None:
+        # Of a whole Serve; elsewhere others have theirs in it.
+        config["logging_config"] = LOGGING
     try:
         with launch.api(made) as client:
             response = client.put("/api/serve/applications/", json=config, timeout=180.0)
@@ -46,17 +52,6 @@ def deploy(made: Reached, applications: Sequence[Mapping[str, Any]]) -> None:
         raise launch.LaunchError(f"Serve did not take the application: {why}")
 
 
-def beside(made: Reached, applications: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """These applications and all that others have put on the cluster: for `deploy` to hand over."""
-    mine = {str(one["name"]) for one in applications}
-    others = [one for name, one in deployed(made).items() if name not in mine and not _ours(name)]
-    return [*others, *applications]
-
-
-def _ours(name: str) -> bool:
-    return name == "fusion" or name.startswith("model-")
-
-
 def deployed(made: Reached) -> dict[str, dict[str, Any]]:
     """The entries that `deploy` handed over, by name."""
     return {
@@ -67,10 +62,16 @@ def deployed(made: Reached) -> dict[str, dict[str, Any]]:
 
 
 def _applications(made: Reached) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = details(made).get("applications", {})
+    return found
+
+
+def details(made: Reached) -> dict[str, Any]:
+    """What Serve says of itself. Raises httpx.HTTPError."""
     with launch.api(made) as client:
         response = client.get("/api/serve/applications/")
     response.raise_for_status()
-    found: dict[str, dict[str, Any]] = response.json().get("applications", {})
+    found: dict[str, Any] = response.json()
     return found
 
 

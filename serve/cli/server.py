@@ -122,7 +122,7 @@ def _on_existing(address: str, settings: Settings, port: int, take_file: bool) -
         ruling, guarded = asyncio.run(_opened(settings, take_file))
         _report_difference(ruling, settings.catalog, out.print)
         applications = serve_config.applications(settings, ruling.catalog)
-        serving.deploy(made, serving.beside(made, applications))
+        existing.deploy(made, applications)
         serving.wait_until_running(made, [one["name"] for one in applications], out.print)
         serving.wait_until_answering(made)
     except (launch.LaunchError, NoSecret, FusionError, ValueError) as error:
@@ -262,15 +262,19 @@ def down(
         str | None, typer.Option(help="Take it off this Ray cluster again: its dashboard.")
     ] = None,
 ) -> None:
-    """Stop the cluster that `fusion up` started on this machine."""
+    """Stop the cluster that `fusion up` started on this machine, or leave one of others."""
     chosen = port or default_port()
     if address is not None:
         try:
             made_there = existing.reach(address, "127.0.0.1", chosen)
-            serving.deploy(made_there, serving.beside(made_there, []))
+            ours, left = existing.end(made_there)
         except launch.LaunchError as error:
             fail(str(error))
-        out.print(f"Taken off the cluster at {made_there.dashboard}.")
+        if not ours:
+            fail(f"Nothing of fusion runs on the cluster at {made_there.dashboard}.")
+        out.print(f"Taken off the cluster at {made_there.dashboard}: {', '.join(ours)}.")
+        if left:
+            out.print(f"Still finishing what was begun: {', '.join(left)}.")
         return
     made = installation.find(chosen)
     if made is None:
