@@ -34,6 +34,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from statistics import NormalDist
+from typing import Any
 from zlib import crc32
 
 from cluster.scaling import forecast as forecasting
@@ -83,13 +84,17 @@ def decide(model: ModelScaling, seen: Seen, state: ScalingState) -> Decision:
     ahead, margin = state.ahead, state.margin
     waiting_s = _work_s(model, state, seen.queued_requests, seen.queued_prompt_tokens)
     wanted, steady, reasons = _needed(model, seen, state, ahead, waiting_s, margin)
-    wanted, state = _hold(model, seen, state, wanted, steady, reasons)
-    wanted, state = _idle(model, seen, state, wanted, reasons)
+    wanted, changes = _hold(model, seen, state, wanted, steady, reasons)
+    wanted = _idle(model, seen, state, wanted, reasons)
+    if wanted == 0:
+        # Nothing is held of a fleet that rests.
+        changes |= {"held": 0.0, "surge": 0.0}
     bounded = min(max(wanted, model.min_replicas), model.max_replicas)
     if bounded != wanted:
         reasons.append(("bounds", f"bounds {model.min_replicas}..{model.max_replicas}"))
     health: Health = after_orders(state.health, model.offers, seen.oldest_order_s, seen.now_s)
-    state = replace(state, health=dict(health))
+    # One copy for all: copies are what a decision spends its time on.
+    state = replace(state, **changes, health=health)
     placement = place(bounded, model.offers, health, seen.now_s, model.on_demand_floor)
     backlog_s = waiting_s / seen.replicas if seen.replicas else (math.inf if waiting_s else 0.0)
     why = (
@@ -177,7 +182,6 @@ def _learn(model: ModelScaling, seen: Seen, state: ScalingState) -> ScalingState
         each_s = rates.work_s(prompt_mean, generated_mean)
         idle_since_s = seen.now_s
         busy_load = (after.means[-1] if after.means else 0.0) / each_s
-    # One copy for all: copies are what a decision spends its time on.
     return replace(
         state,
         seen=seen,
@@ -346,8 +350,9 @@ def _hold(
     wanted: int,
     steady: int,
     reasons: Reasons,
-) -> tuple[int, ScalingState]:
-    """Step 6: what was wanted before, less what may be given up since then."""
+) -> tuple[int, dict[str, Any]]:
+    """Step 6: what was wanted before, less what may be given up since then; and what of the state
+    changes."""
     horizon_s = _horizon_s(model)
     passed_s = seen.now_s - state.held_s
     kept = state.held * math.exp(-passed_s / (_shrink_horizons(model) * horizon_s))
@@ -361,7 +366,7 @@ def _hold(
     count = math.ceil(max(held, surge * math.exp(-over_s / horizon_s)) - 1e-9)
     if count > wanted:
         reasons.append(("slow down", f"going down slowly, {wanted} would do"))
-    return count, replace(state, held=held, held_s=seen.now_s, surge=surge, surge_s=surge_s)
+    return count, {"held": held, "held_s": seen.now_s, "surge": surge, "surge_s": surge_s}
 
 
 def _idle(
@@ -370,23 +375,23 @@ def _idle(
     state: ScalingState,
     wanted: int,
     reasons: Reasons,
-) -> tuple[int, ScalingState]:
+) -> int:
     """Step 7: one replica is kept while idle as long as it costs less than a cold start."""
     offer = model.offers[0]
     waiting = seen.queued_requests > 0 or seen.running_requests > 0
     if state.idle_since_s == seen.now_s:
         if waiting and wanted == 0:
             reasons.append(("asked", "back from zero"))
-        return (max(1, wanted) if waiting else wanted), state
+        return max(1, wanted) if waiting else wanted
     price_s = float(offer.usd_per_hour) / _HOUR_S
     late = max(1.0, state.busy_load * offer.startup_s)
     cold_usd = offer.startup_s * price_s + late * model.late_usd
     idle_s = seen.now_s - state.idle_since_s
     if idle_s * price_s >= cold_usd:
         reasons.append(("idle", "idle for longer than a cold start costs: zero"))
-        return 0, replace(state, held=0.0, surge=0.0)
+        return 0
     if wanted <= 1 and seen.replicas + seen.starting > 0:
         words = f"kept warm: a cold start costs ${cold_usd:.2f}, idling so far less"
         reasons.append(("kept warm", words))
-        return 1, state
-    return wanted, state
+        return 1
+    return wanted
