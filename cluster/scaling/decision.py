@@ -40,7 +40,7 @@ from zlib import crc32
 from cluster.scaling import forecast as forecasting
 from cluster.scaling.forecast import BINS_PER_HORIZON, Forecast
 from cluster.scaling.hindsight import Hindsight, margin_for, meet
-from cluster.scaling.placement import Health, after_orders, place, spot_spares
+from cluster.scaling.placement import after_orders, place, spot_spares
 from cluster.scaling.values import Decision, ModelScaling, ScalingState, ScalingTargets, Seen
 
 __all__ = ["CAUSES", "Decision", "ModelScaling", "ScalingState", "ScalingTargets", "Seen", "decide"]
@@ -92,7 +92,7 @@ def decide(model: ModelScaling, seen: Seen, state: ScalingState) -> Decision:
     bounded = min(max(wanted, model.min_replicas), model.max_replicas)
     if bounded != wanted:
         reasons.append(("bounds", f"bounds {model.min_replicas}..{model.max_replicas}"))
-    health: Health = after_orders(state.health, model.offers, seen.oldest_order_s, seen.now_s)
+    health = after_orders(state.health, model.offers, seen.oldest_order_s, seen.now_s)
     # One copy for all: copies are what a decision spends its time on.
     state = replace(state, **changes, health=health)
     placement = place(bounded, model.offers, health, seen.now_s, model.on_demand_floor)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.scaling import gauges
 from serve.cli.scaling import COLUMNS, PREFIX, decisions
 
 ROOT = Path(__file__).parents[3]
@@ -17,7 +18,7 @@ ROW = re.compile(r"^\| `(fusion_\w+)` \| (\w+) \| ([^|]*) \|", re.M)
 
 
 def exported() -> dict[str, tuple[str, list[str]]]:
-    found = {}
+    found = {gauges.PREFIX + name: ("gauge", ["model"]) for name, *_ in gauges.SHOWN}
     for package in ("models", "router", "cluster", "serve"):
         for path in (ROOT / package).rglob("*.py"):
             for kind, name, labels in MADE.findall(path.read_text("utf-8")):
