@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     from ray.serve.exceptions import BackPressureError
     from ray.serve.request_router import PendingRequest
 
-    from models.catalog import FakeModelSpec
+    from models.spec import FakeModelSpec
     from models.workforce.hosting import deployment
     from models.workforce.routing import FairRouter
 
