@@ -42,9 +42,9 @@ def test_a_change_is_told_by_its_path() -> None:
     )
     assert [str(change) for change in changes(CATALOG, after)] == [
         "server.port: 8000 → 9000  (with the next start)",
-        "fleet.usd_per_hour: nothing → 3.0  (with the next start)",
         "aliases.brain: small → large",
         "aliases.new: nothing → small",
+        "fleet.usd_per_hour: nothing → 3.0  (with the next start)",
     ]
 
 
