@@ -294,6 +294,9 @@ def main() -> None:
             token = environment["RAY_AUTH_TOKEN"]
             scene = Scene(f"http://127.0.0.1:{port}", f"http://{address}", token)
             held = play(scene, folder, given.rate, given.spike)
+            down = fusion("down", "-p", str(port), "--address", address)
+            done = subprocess.run(down, env=environment, cwd=folder, check=False)
+            held.append(("taken off the cluster again", done.returncode == 0))
     held.append(("no failed request reached a client", not scene.failures))
     held.append((f"never above {BUDGET:g} dollars an hour", scene.most_usd <= BUDGET))
     held.append(("some went elsewhere", scene.answered["remote"] > 0))
