@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,7 @@ from serve.cli.profile import answer
 MODEL, PLACES = "smollm2", 8
 CATALOG = f"""
 models:
-  {MODEL}: {{engine: vllm, source: "package:smollm2", accelerator: cpu, cpus: 1, context: 4096,
+  {MODEL}: {{engine: vllm, source: "package:smollm2", accelerator: cpu, cpus: 1, context: 2048,
             max_output: 256, max_ongoing: {PLACES}}}
 roles: {{judge: {MODEL}}}
 """
@@ -138,6 +139,8 @@ def main() -> None:
     parser.add_argument("--load", type=float, default=0.6)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    # Ended from outside it still takes its cluster down.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     print_at_once()
     weights.prepare("package:smollm2")
     with tempfile.TemporaryDirectory() as name:
