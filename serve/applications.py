@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models.catalog import Catalog
@@ -40,3 +41,12 @@ def model_applications(catalog: Catalog) -> dict[str, dict[str, Any]]:
         }
         for name, spec in hosted(catalog).items()
     }
+
+
+def under_budget_of(
+    running: Mapping[str, Any], models: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """These entries of models, within what all may cost since `running`, the entry of what answers,
+    was started: a budget that only some of the models keep to is none."""
+    fleet = running["args"].get("fleet")
+    return [{**one, "args": {**one["args"], "fleet": fleet}} for one in models]

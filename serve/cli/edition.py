@@ -12,7 +12,7 @@ from rich.table import Table
 
 from cluster import installation, launch, serving
 from models.catalog import Catalog
-from serve.applications import NAME, model_applications
+from serve.applications import NAME, model_applications, under_budget_of
 from serve.cli.common import (
     Json,
     Port,
@@ -113,10 +113,7 @@ def _start_models(base: str, present: Catalog, wanted: Catalog) -> list[str]:
     out.print("Starting the new models; the old ones answer meanwhile.")
     try:
         there = serving.deployed(made)
-        for one in new.values():
-            # All models keep to the budget of the start: half of them under another is none.
-            one["args"]["fleet"] = there[NAME]["args"]["fleet"]
-        serving.deploy(made, [*there.values(), *new.values()])
+        serving.deploy(made, [*there.values(), *under_budget_of(there[NAME], new.values())])
         serving.wait_until_running(made, new, lambda line: out.print(f"  {line}", markup=False))
     except launch.LaunchError as error:
         _stop_models(base, list(new))
