@@ -18,7 +18,14 @@ from typing import Any, Protocol
 from cluster.scaling.overflow import OverflowLimits, overflow, retry_after_s
 from models.answerer import Answerer, Events
 from models.call import Call
-from models.errors import ApprovalNeeded, FusionError, Overloaded, PolicyDenied
+from models.errors import (
+    ApprovalNeeded,
+    FusionError,
+    Overloaded,
+    PolicyDenied,
+    StoreUnavailable,
+    Unavailable,
+)
 from models.messages import Completion, Done, Request, Usage
 from models.prices import Price
 from models.scaling import Scaling
@@ -122,36 +129,77 @@ class Overflowing:
     async def complete(self, request: Request, call: Call) -> Completion:
         way = await self._way(request, call)
         if way.other is not None:
-            asked = replace(request, model=way.other.name)
             try:
-                return self._signed(await way.other.answerer.complete(asked, call), way)
+                return await self._there(way.other, way, request, call)
             except _NOT_TAKEN:
                 if not way.here:
                     raise
-        return await self._inner.complete(request, call)
+        try:
+            return await self._inner.complete(request, call)
+        except Unavailable as error:
+            other = self._rescuer(way, request, call, error)
+        gone = self._elsewhere(other, self._startup_s)
+        return await self._there(other, gone, request, call)
 
     async def stream(self, request: Request, call: Call) -> Events:
-        way = await self._way(request, call)
+        """Goes elsewhere only while no event has been sent on."""
+        way, sent = await self._way(request, call), False
         if way.other is not None:
-            asked, sent = replace(request, model=way.other.name), False
             try:
-                async with aclosing(way.other.answerer.stream(asked, call)) as events:
+                async with aclosing(self._streamed(way.other, way, request, call)) as events:
                     async for event in events:
                         sent = True
-                        if isinstance(event, Done):
-                            event = Done(self._signed(event.completion, way))
                         yield event
                 return
             except _NOT_TAKEN:
                 if sent or not way.here:
                     raise
-        async with aclosing(self._inner.stream(request, call)) as events:
+        try:
+            async with aclosing(self._inner.stream(request, call)) as events:
+                async for event in events:
+                    sent = True
+                    yield event
+            return
+        except Unavailable as error:
+            if sent:
+                raise
+            other = self._rescuer(way, request, call, error)
+        gone = self._elsewhere(other, self._startup_s)
+        async with aclosing(self._streamed(other, gone, request, call)) as events:
             async for event in events:
                 yield event
 
+    async def _there(self, other: Other, way: _Way, request: Request, call: Call) -> Completion:
+        asked = replace(request, model=other.name)
+        return self._signed(await other.answerer.complete(asked, call), way)
+
+    async def _streamed(self, other: Other, way: _Way, request: Request, call: Call) -> Events:
+        asked = replace(request, model=other.name)
+        async with aclosing(other.answerer.stream(asked, call)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    event = Done(self._signed(event.completion, way))
+                yield event
+
+    def _rescuer(self, way: _Way, request: Request, call: Call, error: Unavailable) -> Other:
+        """Who answers where the replicas went away under a request and no other took it in time: a
+        node that died, the last of its model. Raises `error` where that is nobody.
+
+        Nothing was billed here, and nothing had come.
+        """
+        other = self._cheapest(request)
+        verdict = overflow(self._startup_s, self._limits_of(call), _usd(other, request))
+        ours = isinstance(error, StoreUnavailable)
+        if other is None or way.other is not None or verdict != "spill" or ours:
+            raise error
+        return other
+
+    def _cheapest(self, request: Request) -> Other | None:
+        return min(self._others, key=lambda other: other.usd(request), default=None)
+
     async def _way(self, request: Request, call: Call) -> _Way:
         count = await self._site.replicas()
-        other = min(self._others, key=lambda o: o.usd(request), default=None)
+        other = self._cheapest(request)
         if count.running == 0:
             return await self._way_at_zero(request, call, count, other)
         room = places(count, self._max_ongoing, self._gateways)

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from models.answerer import Events
 from models.call import Call
 from models.catalog import Catalog
-from models.errors import Overloaded
+from models.errors import Overloaded, StoreUnavailable, Unavailable
 from models.fake import FakeModel
-from models.messages import Completion, Done, Message, Request, Text
+from models.messages import Completion, Done, Message, Request, Text, TextDelta
 from models.prices import Price
 from models.scaling import Fleet as Limits
 from models.scaling import Scaling
@@ -64,11 +65,17 @@ async def _nothing() -> int:
     return 0
 
 
-def wrapped(place: Place, other: FakeModel | None = None, usd: float = 0.1, **more: Any) -> Any:
+def wrapped(
+    place: Place,
+    other: FakeModel | None = None,
+    usd: float = 0.1,
+    inner: Any = None,
+    **more: Any,
+) -> Any:
     price = Price.model_validate({"input": usd, "output": usd})
     return Overflowing(
         "own",
-        FakeModel("own", "here"),
+        inner or FakeModel("own", "here"),
         place,
         Scaling.model_validate({**SCALING, **more}),
         place,
@@ -112,6 +119,48 @@ async def test_where_the_other_has_no_room_either_it_waits_here() -> None:
     assert await said(answerer) == "here"
     events = [event async for event in answerer.stream(REQUEST, Call())]
     assert isinstance(events[-1], Done)
+
+
+async def test_who_loses_its_replica_and_finds_no_other_is_answered_elsewhere() -> None:
+    place, remote = Place(), FakeModel("remote", "there")
+    answerer = wrapped(place, remote, inner=FakeModel("own", Unavailable("the node is gone")))
+    completion = await answerer.complete(REQUEST, Call())
+    assert completion.message.text == "there"
+    assert completion.extension["spilled_from"]["model"] == "own"
+    events = [event async for event in answerer.stream(REQUEST, Call())]
+    assert isinstance(events[-1], Done)
+    assert events[-1].completion.message.text == "there"
+    assert place.counted == ["spilled", "spilled"]
+    with pytest.raises(Unavailable, match="the node is gone"):
+        await said(answerer, BATCH)
+
+
+@pytest.mark.parametrize("usd", [0.1, 1000.0])
+async def test_who_is_told_of_the_loss_where_nobody_else_is_worth_it(usd: float) -> None:
+    gone = FakeModel("own", Unavailable("the node is gone"))
+    other = FakeModel("remote", "there") if usd > 1 else None
+    with pytest.raises(Unavailable, match="the node is gone"):
+        await said(wrapped(Place(), other, usd=usd, inner=gone))
+
+
+async def test_our_own_databases_silence_is_nobodys_loss() -> None:
+    silent = FakeModel("own", StoreUnavailable("locked"))
+    with pytest.raises(StoreUnavailable):
+        await said(wrapped(Place(), FakeModel("remote", "there"), inner=silent))
+
+
+async def test_who_had_begun_to_read_is_told_of_the_loss() -> None:
+    class Breaking:
+        async def stream(self, request: Request, call: Call) -> Events:
+            yield TextDelta("half")
+            raise Unavailable("the node is gone")
+
+    answerer = wrapped(Place(), FakeModel("remote", "there"), inner=Breaking())
+    events = []
+    with pytest.raises(Unavailable):
+        async for event in answerer.stream(REQUEST, Call()):
+            events.append(event)  # noqa: PERF401  what came before the error counts
+    assert events == [TextDelta("half")]
 
 
 async def test_who_would_wait_for_ever_is_told_when_to_come_back() -> None:
