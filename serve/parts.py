@@ -29,12 +29,11 @@ from models.wrappers.limit import Limit
 from models.wrappers.repair import Repair, habits_of
 from models.wrappers.retry import Retry
 from serve.fleet import Count, Fleet, Site
-from serve.gauges import RayOverflows
+from serve.gauges import RayOverflows, RayRepairs
 from serve.money.charge import Charge, Tariff
 from serve.money.till import Payer
 from serve.overflow import Other, Overflowing
 from serve.pipeline import Models
-from serve.repairs import RayRepairs
 
 #: What stands around the model of this name where it answers in another one's place.
 StandIn = Callable[[str, Answerer], Answerer]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from serve.evaluation.outcome import of_row
-from serve.evaluation.statistics import Interval, bootstrap
 from serve.evaluation.work import Row
+from serve.statistics import Interval, bootstrap
 
 #: Questions or tasks that are asked ahead. A set of no more than twice as many is not estimated:
 #: its budget alone keeps it.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from serve.evaluation.statistics import Interval, bootstrap, mean, paired, wilson
 from serve.evaluation.systems import System
+from serve.statistics import Interval, bootstrap, mean, paired, wilson
 
 
 @dataclass(frozen=True, slots=True)

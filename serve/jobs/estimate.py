@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serve.evaluation.statistics import Interval, bootstrap
+from serve.statistics import Interval, bootstrap
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,9 @@ from serve.evaluation.draco.scoring import (
 )
 from serve.evaluation.forecast import Forecast, few, forecast
 from serve.evaluation.outcome import Outcome, of_row
-from serve.evaluation.statistics import Interval, wilson
 from serve.evaluation.systems import System
 from serve.evaluation.work import Row, Work
+from serve.statistics import Interval, wilson
 
 #: Criteria that a second judge reads too.
 SAMPLE = 100

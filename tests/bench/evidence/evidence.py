@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from support import print_at_once, serving
 
-from serve.evaluation.statistics import Interval, bootstrap, paired, wilson
+from serve.statistics import Interval, bootstrap, paired, wilson
 
 QUESTIONS = Path(__file__).with_name("questions.jsonl")
 AT_ONCE = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from serve.evaluation.statistics import Interval, bootstrap, mean, paired, spread, wilson
+from serve.statistics import Interval, bootstrap, mean, paired, spread, wilson
 
 
 def test_spread_is_that_of_the_population() -> None:
