@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from serve.evaluation import statistics
+from serve import statistics
 
 Verdict = Literal["MET", "UNMET"]
 
