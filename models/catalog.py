@@ -67,6 +67,9 @@ class Acquaintance(Record):
     strength: float | None = Field(None, ge=0, le=1)
 
 
+Check = Literal["checker", "confidence", "agreement", "judge"]
+
+
 class RouterRules(Record):
     """How `fusion/auto` chooses, where the request does not say."""
 
@@ -77,7 +80,7 @@ class RouterRules(Record):
     #: Part of all tokens that flagships should write; with it `quality` decides nothing.
     flagship_share: float | None = Field(None, ge=0, le=1)
     #: How a cheap answer is looked at before it is given. Empty: no cascades.
-    verify: tuple[Literal["checker", "agreement", "judge"], ...] = ("checker", "agreement")
+    verify: tuple[Check, ...] = ("checker", "confidence", "agreement")
     #: Panels that may be chosen.
     panels: tuple[Name, ...] = ()
     #: Part of requests that try another model than the best, to learn.

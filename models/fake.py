@@ -44,6 +44,8 @@ class FakeModel:
     first_token_s: float = 0.0
     token_s: float = 0.0
     clock: Clock = field(default_factory=SystemClock)
+    #: What it tells of its tokens' likelihood, where it is asked.
+    logprob: float | None = None
     calls: list[tuple[Request, Call]] = field(default_factory=list)
     cancelled: int = 0
 
@@ -63,7 +65,8 @@ class FakeModel:
         thought = len(message.thought.split())
         usage = Usage(read, len(message.text.split()) + thought, reasoning=thought)
         reason: FinishReason = "tool_calls" if message.tool_calls else "stop"
-        return Done(Completion(self.name, message, reason, usage))
+        logprob = self.logprob if request.sampling.logprobs else None
+        return Done(Completion(self.name, message, reason, usage, logprob=logprob))
 
     async def complete(self, request: Request, call: Call) -> Completion:
         if not (self.first_token_s or self.token_s):

@@ -155,6 +155,8 @@ class Sampling:
     seed: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    #: Ask how likely the tokens of the answer were. Who cannot tell is not asked.
+    logprobs: bool = False
 
 
 #: The fusion as a tool among others: how a request chooses it, and what the outer model calls.
@@ -300,6 +302,9 @@ class Completion:
     stop_sequence: str | None = None
     #: The provider's own id of the call, for its support.
     request_id: str | None = None
+    #: Mean logarithm of the probability of its tokens, 0 or less, of a whole answer that was
+    #: asked for it by a model that can tell.
+    logprob: float | None = None
 
     @property
     def text(self) -> str:

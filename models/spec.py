@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -100,6 +100,9 @@ class Hosted(_Model):
 class VllmModel(Hosted):
     """An open-weight model under vLLM."""
 
+    #: It tells how likely its tokens were.
+    logprobs: ClassVar[bool] = True
+
     engine: Literal["vllm"]
     #: `package:NAME` (weights inside a Python package), a folder, or a Hugging Face name.
     source: str = Field(min_length=1)
@@ -116,6 +119,12 @@ class FakeModelSpec(Hosted):
     reply: str = "{question}"
     first_token_s: float = Field(0.0, ge=0)
     token_s: float = Field(0.0, ge=0)
+    #: The logarithm of each token's probability, told to who asks. Default: it cannot tell.
+    logprob: float | None = Field(None, le=0)
+
+    @property
+    def logprobs(self) -> bool:
+        return self.logprob is not None
 
 
 class FlagshipSpec(_Model):
@@ -151,6 +160,8 @@ class OpenAIModel(ApiModel):
     engine: Literal["openai"]
     #: Whether what it thought goes back to it. OpenAI itself, which refuses that, never gets it.
     thoughts: bool = True
+    #: Whether it tells how likely its tokens were. Asked for where the router doubts its answer.
+    logprobs: bool = False
     base_url: str = Field("https://api.openai.com/v1", pattern=_ADDRESS)
 
 

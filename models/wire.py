@@ -6,9 +6,10 @@ is written once. Unknown fields of an answer are ignored and missing ones never 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast, get_args
+from typing import Any, TypeGuard, cast, get_args
 
 from models import loose
 from models.errors import (
@@ -66,6 +67,7 @@ def payload(request: Request, *, model: str, stream: bool) -> dict[str, Any]:
         "parallel_tool_calls": request.parallel_tool_calls if request.tools else None,
         "response_format": _response_format(request),
         "reasoning_effort": request.effort,
+        "logprobs": sampling.logprobs or None,
     }
     body.update({key: value for key, value in optional.items() if value is not None})
     return body
@@ -160,7 +162,21 @@ def completion(body: Mapping[str, Any], *, model: str) -> Completion:
         usage=usage(body.get("usage")),
         sources=_sources(raw),
         request_id=_identity(body),
+        logprob=_logprob(choice),
     )
+
+
+def _logprob(choice: Mapping[str, Any]) -> float | None:
+    """Mean log probability of the answer's tokens, where it came with them."""
+    tokens = loose.mappings(loose.mapping(choice.get("logprobs")).get("content"))
+    told = [token.get("logprob") for token in tokens]
+    # An impossible token is told as -9999: one of them must not drown all others.
+    known = [min(0.0, max(one, _LEAST_LOGPROB)) for one in told if _is_number(one)]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _identity(body: Mapping[str, Any]) -> str | None:
@@ -205,6 +221,7 @@ def usage(raw: Any) -> Usage:
 
 
 _PARTS = ("prompt", "completion")
+_LEAST_LOGPROB = -20.0
 
 
 def tally(

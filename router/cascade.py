@@ -19,12 +19,18 @@ START: Mapping[str, tuple[float, float]] = {
     "valid": (0.97, 0.60),  # JSON of the shape that was asked for
     "sums": (0.95, 0.60),  # the sums that it writes out are right
     "agrees": (0.80, 0.40),  # another sample of the same model says the same
-    "confident": (0.70, 0.40),  # its tokens were likely ones
+    "confident": (0.70, 0.40),  # its tokens were as likely as is usual for its model, or more
     "judged": (0.85, 0.40),  # a judge believes it
 }
 
 _START_ROWS = 20.0
 """Answers that the start counts as."""
+
+_START_LOGPROB = -0.25
+"""Mean log probability of a token that is usual for a model of which nothing was heard."""
+
+_HEARD = 500.0
+"""Answers of a model that tell what is usual for it now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +66,11 @@ def _started() -> dict[str, Tally]:
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What is known of every sign."""
+    """What is known of every sign. usual: for each model, how many answers told how likely their
+    tokens were, and the mean of what they told."""
 
     tallies: Mapping[str, Tally] = field(default_factory=_started)
+    usual: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def belief(self, prior: float, shown: Mapping[str, bool]) -> float:
         """Probability that an answer is right, from what was expected of its model on this
@@ -83,7 +91,21 @@ class Signs:
         for sign, there in shown.items():
             if sign in tallies:
                 tallies[sign] = tallies[sign].after(there, truth)
-        return Signs(tallies)
+        return Signs(tallies, self.usual)
+
+    def confident(self, model: str, logprob: float) -> bool:
+        """Whether an answer's tokens were as likely as is usual for its model, or more: models
+        differ in how sure they are more than their right answers from their wrong ones."""
+        return logprob >= self._usual(model)[1]
+
+    def heard(self, model: str, logprob: float) -> Signs:
+        """The same once an answer told the mean log probability of its tokens."""
+        count, mean = self._usual(model)
+        count = min(count + 1.0, _HEARD)
+        return Signs(self.tallies, {**self.usual, model: (count, mean + (logprob - mean) / count)})
+
+    def _usual(self, model: str) -> tuple[float, float]:
+        return self.usual.get(model, (_START_ROWS, _START_LOGPROB))
 
     def verifier(self, looked_at: tuple[str, ...], samples: int) -> Verifier:
         """How well looking at these signs works, for planning: the best one of them rules."""

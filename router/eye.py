@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -47,6 +47,11 @@ class Family:
         """Indices of the weaker and of the stronger half of the models."""
         return split_models(self.quality)
 
+    @property
+    def sides(self) -> Doubles:
+        """What brings scores (rows, models) to the means of both halves, (models, 2)."""
+        return _sides(self.quality)
+
 
 @lru_cache(maxsize=256)
 def split_models(quality: tuple[float, ...]) -> tuple[list[int], list[int]]:
@@ -54,6 +59,14 @@ def split_models(quality: tuple[float, ...]) -> tuple[list[int], list[int]]:
     order = np.argsort(quality, kind="stable").tolist()
     half = max(1, len(order) // 2)
     return order[:half], order[-half:]
+
+
+@lru_cache(maxsize=256)
+def _sides(quality: tuple[float, ...]) -> Doubles:
+    sides = np.zeros((len(quality), 2))
+    for side, half in enumerate(split_models(quality)):
+        sides[half, side] = 1.0 / len(half)
+    return sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +85,10 @@ class Sight:
     scale: Floats
     centres: Floats
     reach: Floats
+    _lengths: Floats = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_lengths", lengths(self.centres).ravel())
 
     def look(self, form: Floats, about: Floats) -> Floats:
         """Surface (rows, SURFACE), and n-grams or embeddings, as one (rows, features)."""
@@ -86,7 +103,7 @@ class Sight:
         """From each row to each family's nearest centre, in that family's reach."""
         placed = self.place(inputs)
         families, count, width = self.centres.shape
-        square = squares(placed, self.centres.reshape(families * count, width))
+        square = squares(placed, self.centres.reshape(families * count, width), self._lengths)
         nearest = square.reshape(len(inputs), families, count).min(axis=2)
         near: Doubles = np.sqrt(nearest).astype(np.float64) / self.reach
         return near
@@ -107,6 +124,10 @@ class Kernel:
     landmarks: Floats
     sharpness: float
     heads: Floats
+    _lengths: Floats = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_lengths", lengths(self.landmarks))
 
     def see(self, inputs: Floats) -> Floats:
         """The numbers that it compares, (rows, k), none far out."""
@@ -116,7 +137,8 @@ class Kernel:
 
     def near(self, inputs: Floats) -> Floats:
         """Likeness of each row to each landmark, 0 to 1, (rows, n)."""
-        likeness: Floats = np.exp(-self.sharpness * squares(self.see(inputs), self.landmarks))
+        apart = squares(self.see(inputs), self.landmarks, self._lengths)
+        likeness: Floats = np.exp(-self.sharpness * apart)
         return likeness
 
     def predict(self, inputs: Floats) -> Doubles:
@@ -140,8 +162,14 @@ class Eye:
         return f"{zlib.crc32(sight.mean.tobytes() + sight.axes[:8].tobytes()):08x}"
 
 
-def squares(rows: Floats, others: Floats) -> Floats:
+def lengths(rows: Floats) -> Floats:
+    """Squared lengths over the last axis."""
+    square: Floats = (rows**2).sum(axis=-1)
+    return square
+
+
+def squares(rows: Floats, others: Floats, lengths_of_others: Floats) -> Floats:
     """Squared distances of every row to every other, (rows, others), never below zero."""
-    square = (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2.0 * rows @ others.T
+    square = lengths(rows)[:, None] + lengths_of_others - (2.0 * rows) @ others.T
     apart: Floats = np.maximum(square, 0.0)
     return apart

@@ -12,7 +12,6 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 
@@ -89,10 +88,10 @@ def surface(prompt: str) -> Floats:
     text = readable(prompt)
     words = _WORD.findall(text.lower())
     counts = Counter(words)
-    options = [body.strip() for _, body in _OPTION.findall(text)]
-    if len(options) < 2:
-        options = [body.strip() for _, body in _INLINE_OPTION.findall(text)]
-    stem = _INLINE_OPTION.sub("", _OPTION.sub("", text))
+    lines, inline = _OPTION.findall(text), _INLINE_OPTION.findall(text)
+    options = [body.strip() for _, body in (lines if len(lines) >= 2 else inline)]
+    stem = _OPTION.sub("", text) if lines else text
+    stem = _INLINE_OPTION.sub("", stem) if inline else stem
     numbers = _NUMBER.findall(text)
     size = len(words) + 1
     values = [
@@ -117,10 +116,10 @@ def ngrams(prompt: str) -> Floats:
     apply. Digits stand alone, so that a number is its form and not its value.
     """
     pieces = _PIECE.findall(readable(prompt).lower())
-    codes = [_code(piece) for piece in pieces]
+    codes = np.array([_code(piece) for piece in pieces], np.int64)
     # A pair's code mixes its words' codes, so that no pair is spelt out.
-    codes += [(31 * one + two) % _PRIME for one, two in pairwise(codes)]
-    row = np.bincount(np.array(codes, np.int64) % BUCKETS, minlength=BUCKETS).astype(np.float32)
+    codes = np.concatenate([codes, (31 * codes[:-1] + codes[1:]) % _PRIME])
+    row = np.bincount(codes % BUCKETS, minlength=BUCKETS).astype(np.float32)
     row = np.log1p(row)
     row /= max(float(np.linalg.norm(row)), 1e-9)
     return row

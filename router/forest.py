@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from router.arrays import Doubles, Floats
 
+Indices = NDArray[np.intp]
+"""Of nodes and of numbers: in the type that numpy itself counts with, which it need not convert."""
+
 DEPTH = 12
 """Questions on the way to a leaf at most: bounds the time of a decision."""
 
@@ -27,13 +30,13 @@ class Forest:
     one. threshold (nodes,): greater goes right. values (nodes, outputs). roots (trees,).
     """
 
-    feature: NDArray[np.int16]
+    feature: Indices
     threshold: Floats
-    left: NDArray[np.int32]
+    left: Indices
     values: Floats
-    roots: NDArray[np.int32]
+    roots: Indices
 
-    def leaves(self, inputs: Floats) -> NDArray[np.int32]:
+    def leaves(self, inputs: Floats) -> Indices:
         """The leaf of each row in each tree: inputs (rows, features) to (rows, trees)."""
         node = np.broadcast_to(self.roots, (len(inputs), len(self.roots)))
         if len(inputs) == 1:
@@ -44,7 +47,7 @@ class Forest:
             node = self.left[node] + right
         return node
 
-    def _leaves_of_one(self, row: Floats) -> NDArray[np.int32]:
+    def _leaves_of_one(self, row: Floats) -> Indices:
         # A live decision is one row: `take` on flat arrays is three times as fast.
         node = self.roots
         for _ in range(DEPTH):
@@ -62,24 +65,24 @@ class Forest:
 
         Children are written as steps from their parent, which pack well; a fork has no values.
         """
-        step = self.left - np.arange(len(self.left), dtype=np.int32)
+        step = (self.left - np.arange(len(self.left))).astype(np.int32)
         return {
             f"{name}.feature": self.feature.astype(np.uint8),
             f"{name}.threshold": self.threshold,
             f"{name}.step": step,
             f"{name}.values": self.values[step == 0].astype(np.float16),
-            f"{name}.roots": self.roots,
+            f"{name}.roots": self.roots.astype(np.int32),
         }
 
     @classmethod
     def from_arrays(cls, name: str, arrays: Mapping[str, NDArray[Any]], features: int) -> Forest:
         """Raises ValueError where the arrays do not make trees over that many features."""
         try:
-            feature = arrays[f"{name}.feature"].astype(np.int16)
+            feature = arrays[f"{name}.feature"].astype(np.intp)
             threshold = arrays[f"{name}.threshold"].astype(np.float32)
-            step = arrays[f"{name}.step"].astype(np.int32)
+            step = arrays[f"{name}.step"].astype(np.intp)
             stored = arrays[f"{name}.values"].astype(np.float32)
-            roots = arrays[f"{name}.roots"].astype(np.int32)
+            roots = arrays[f"{name}.roots"].astype(np.intp)
         except KeyError as error:
             raise ValueError(f"no array {error}") from error
         nodes, leaf = len(step), step == 0
@@ -87,7 +90,7 @@ class Forest:
             raise ValueError(f"the arrays of {name} are not of one length")
         if len(stored) != leaf.sum() or not len(roots):
             raise ValueError(f"{name} has not one row of values for each leaf")
-        left = step + np.arange(nodes, dtype=np.int32)
+        left = step + np.arange(nodes)
         last = np.where(leaf, left, left + 1)
         if min(int(left.min()), int(roots.min())) < 0 or max(int(last.max()), roots.max()) >= nodes:
             raise ValueError(f"a node of {name} leads nowhere")
@@ -184,11 +187,11 @@ def _grow_tree(
         children = [nodes.add(values[side].mean(axis=0)) for side in sides]
         waiting += [(c, side, depth + 1) for c, side in zip(children, sides, strict=True)]
     return Forest(
-        np.array(nodes.feature, np.int16),
+        np.array(nodes.feature, np.intp),
         np.array(nodes.threshold, np.float32),
-        np.array(nodes.left, np.int32),
+        np.array(nodes.left, np.intp),
         np.array(nodes.values, np.float32),
-        np.zeros(1, np.int32),
+        np.zeros(1, np.intp),
     )
 
 
@@ -217,7 +220,7 @@ def _split(
 
 def join(trees: list[Forest]) -> Forest:
     """Several forests as one; narrower values are filled up with zeros."""
-    offsets = np.cumsum([0, *(len(tree.left) for tree in trees)])[:-1].astype(np.int32)
+    offsets = np.cumsum([0, *(len(tree.left) for tree in trees)])[:-1]
     width = max(tree.values.shape[1] for tree in trees)
     return Forest(
         np.concatenate([tree.feature for tree in trees]),

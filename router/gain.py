@@ -98,6 +98,8 @@ class GainModel:
         # not of the home that most candidates share is placed in it by strength.
         near = views if home < 0 else [views[home]]
         weights = weight.T if home < 0 else np.ones((1, len(inputs)))
+        dollars = [view.dollars() for view in views]
+        dearness = _dearness(views, dollars)
         guessed = []
         shape = (len(inputs), len(candidates))
         quality, spread, cost = np.empty(shape), np.empty(shape), np.empty(shape)
@@ -110,7 +112,7 @@ class GainModel:
                 quality[:, index] = blended[0][:, column]
                 spread[:, index] = blended[1][:, column]
             guessed.append(blended is None or own != home)
-            cost[:, index] = _cost(candidate, views, own, column)
+            cost[:, index] = _cost(candidate, views, dollars, dearness, own, column)
         return Prediction(
             np.clip(quality, 0.0, 1.0),
             spread,
@@ -142,17 +144,32 @@ class GainModel:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One family's word on each prompt: deviation, spread and dollars (rows, models); weak, gain
-    and lift (rows,), the gain of its stronger half and how unusual that gain is.
+    """One family's word on each prompt: deviation (rows, models); weak, gain and lift (rows,),
+    the gain of its stronger half and how unusual that gain is. heard: what each tree says of
+    scores and of dollars, (rows, trees, models); what is made of it costs time, so it is made
+    only where it is asked for.
     """
 
     family: Family
     deviation: Doubles
-    spread: Doubles
     weak: Doubles
     gain: Doubles
     lift: Doubles
-    dollars: Doubles | None
+    heard: tuple[Doubles, Doubles]
+
+    def spread(self) -> Doubles:
+        """Standard deviation of the expected scores, (rows, models)."""
+        # Trees of one forest share their rows, so their mean varies more than independent ones'.
+        spread: Doubles = np.sqrt(self.heard[0].var(axis=1) / 3.0 + 0.0004)
+        return spread
+
+    def dollars(self) -> Doubles | None:
+        """Dollars of an answer, (rows, models); None where none were seen."""
+        costs = self.heard[1]
+        if not costs.shape[1]:
+            return None
+        dollars: Doubles = np.exp(costs.mean(axis=1)) * self.family.cost_scale
+        return dollars
 
 
 def nearness(distances: Doubles) -> Doubles:
@@ -177,28 +194,20 @@ def hear(eye: Eye, inputs: Floats, distances: Doubles) -> list[View]:
     views = []
     for index, family in enumerate(eye.families):
         width = len(family.models)
-        first, last = family.trees
-        heard = found[:, first:last, :width]
-        mean, quality = heard.mean(axis=1), np.array(family.quality)
-        said = [mean - quality, *(word[index][:, :width] for word in smooth)]
+        scores, costs = (
+            found[:, first:last, :width] for first, last in (family.trees, family.cost_trees)
+        )
+        quality = np.array(family.quality)
+        said = [scores.mean(axis=1) - quality, *(word[index][:, :width] for word in smooth)]
         both = sum(loud * word for loud, word in zip(family.voices, said, strict=True))
         # Trusted where the like was seen, less and less beyond.
-        beyond = np.clip((distances[:, index] - _FAMILIAR) / (1.0 - _FAMILIAR), 0.0, 1.0)
-        trust = family.near + (family.far - family.near) * beyond
-        trust /= np.maximum(distances[:, index], 1.0)
+        away = distances[:, index]
+        beyond = np.clip((away - _FAMILIAR) / (1.0 - _FAMILIAR), 0.0, 1.0)
+        trust = (family.near + (family.far - family.near) * beyond) / np.maximum(away, 1.0)
         deviation: Doubles = trust[:, None] * both
-        weaker, stronger = family.halves
-        weak = (quality + deviation)[:, weaker].mean(axis=1)
-        gain = (quality + deviation)[:, stronger].mean(axis=1) - weak
-        lift = (gain - family.gain_mean) / max(family.gain_spread, 1e-6)
-        # Trees of one forest share their rows, so their mean varies more than independent ones'.
-        variance = (heard**2).mean(axis=1) - mean**2
-        spread = np.sqrt(np.maximum(variance, 0.0) / 3.0 + 0.0004)
-        first, last = family.cost_trees
-        dollars = None
-        if last > first:
-            dollars = np.exp(found[:, first:last, :width].mean(axis=1)) * family.cost_scale
-        views.append(View(family, deviation, spread, weak, gain, lift, dollars))
+        weak, strong = ((quality + deviation) @ family.sides).T
+        lift = (strong - weak - family.gain_mean) / max(family.gain_spread, 1e-6)
+        views.append(View(family, deviation, weak, strong - weak, lift, (scores, costs)))
     return views
 
 
@@ -241,12 +250,10 @@ def _blend(
         # A half where home is as near as another family, all where home is far off.
         share = np.clip(0.5 + 4.0 * (distances[:, own] - elsewhere.min(axis=1)), 0.0, 1.0)
         foreign = view.family.foreign * foreign_gain(views, weight, own)
-        sides = np.zeros(len(view.family.models))
-        weaker, stronger = view.family.halves
-        sides[weaker], sides[stronger] = -0.5, 0.5
-        deviation = (1.0 - share)[:, None] * deviation + (share * foreign)[:, None] * sides
+        ways = 0.5 * np.sign(view.family.sides @ [-1.0, 1.0])
+        deviation = (1.0 - share)[:, None] * deviation + (share * foreign)[:, None] * ways
     unsure = 0.1 * np.minimum(distances[:, own], 2.0)
-    return deviation + view.family.quality, np.hypot(view.spread, unsure[:, None])
+    return deviation + view.family.quality, np.hypot(view.spread(), unsure[:, None])
 
 
 def _mean(values: Sequence[Doubles], weights: Sequence[Doubles] | Doubles) -> Doubles:
@@ -257,19 +264,28 @@ def _mean(values: Sequence[Doubles], weights: Sequence[Doubles] | Doubles) -> Do
     return mean
 
 
-def _cost(candidate: Candidate, views: list[View], own: int, column: int) -> Doubles:
+def _dearness(views: list[View], dollars: list[Doubles | None]) -> Doubles:
+    """How dear each prompt is beside a typical one, (rows,), by the families that know costs."""
+    relative = [
+        (each / np.maximum(view.family.cost, 1e-12)).mean(axis=1)
+        for view, each in zip(views, dollars, strict=True)
+        if each is not None
+    ]
+    return np.mean(relative, axis=0) if relative else np.ones(len(views[0].weak))
+
+
+def _cost(
+    candidate: Candidate,
+    views: list[View],
+    dollars: list[Doubles | None],
+    dearness: Doubles,
+    own: int,
+    column: int,
+) -> Doubles:
     """Dollars a prompt: the family's word, else the typical cost times the prompt's dearness."""
     typical = candidate.cost
-    dollars = views[own].dollars if own >= 0 else None
-    if dollars is not None:
+    told = dollars[own] if own >= 0 else None
+    if told is not None:
         scale = 1.0 if typical is None else typical / max(views[own].family.cost[column], 1e-12)
-        return dollars[:, column] * scale
-    rows = len(views[0].weak)
-    if typical is None:
-        return np.full(rows, np.nan)
-    relative = [
-        (view.dollars / np.maximum(view.family.cost, 1e-12)).mean(axis=1)
-        for view in views
-        if view.dollars is not None
-    ]
-    return typical * (np.mean(relative, axis=0) if relative else np.ones(rows))
+        return told[:, column] * scale
+    return np.full(len(dearness), np.nan) if typical is None else typical * dearness

@@ -98,7 +98,15 @@ class Looked:
     truth: float
 
 
-Event = Answered | Judged | Looked
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A cheap answer told how likely its tokens were: the mean of their log probabilities."""
+
+    model: str
+    logprob: float
+
+
+Event = Answered | Judged | Looked | Heard
 
 
 @dataclass(slots=True)
@@ -221,6 +229,8 @@ class LiveRouter:
                 )
             case Looked():
                 self.signs = self.signs.after(event.shown, event.truth)
+            case Heard():
+                self.signs = self.signs.heard(event.model, event.logprob)
 
     def state(self) -> dict[str, Any]:
         """Everything learned, as JSON data. See `restore`."""
@@ -229,6 +239,7 @@ class LiveRouter:
             "learner": self.learner.to_json(),
             "window": asdict(self.window),
             "signs": {name: asdict(tally) for name, tally in self.signs.tallies.items()},
+            "usual": {model: list(known) for model, known in self.signs.usual.items()},
             "health": asdict(self.health),
             "day": self.day,
             "explored_usd": self.explored_usd,
@@ -241,7 +252,11 @@ class LiveRouter:
                 raise ValueError(f"format {state['format']} is not this version's")
             learner = Learner.from_json(state["learner"], self.learner.eye, self.learner.width)
             window = Window(**{k: _tuple(v) for k, v in state["window"].items()})
-            signs = Signs({str(k): Tally(**v) for k, v in state["signs"].items()})
+            usual = state.get("usual", {}).items()  # an older state has none
+            signs = Signs(
+                {str(k): Tally(**v) for k, v in state["signs"].items()},
+                {str(model): (float(count), float(mean)) for model, (count, mean) in usual},
+            )
             health = Health.from_json(state["health"])
             day, explored = int(state["day"]), float(state["explored_usd"])
         except (KeyError, TypeError, AttributeError) as error:

@@ -26,11 +26,14 @@ class OpenAIChat:
     def __init__(self, spec: OpenAIModel) -> None:
         self._is_openai = httpx.URL(spec.base_url).host == OPENAI_HOST
         self._thoughts = spec.thoughts and not self._is_openai
+        self._logprobs = spec.logprobs
 
     def payload(self, request: Request, *, model: str, stream: bool) -> dict[str, Any]:
         body = wire.payload(request, model=model, stream=stream)
         if self._is_openai and "max_tokens" in body:
             body["max_completion_tokens"] = body.pop("max_tokens")
+        if not self._logprobs:
+            body.pop("logprobs", None)
         if not self._thoughts:
             for message in body["messages"]:
                 message.pop("reasoning_content", None)

@@ -77,10 +77,11 @@ class FakeReplica:
                 words.append(choice["delta"].get("content") or "")
                 reason = choice["finish_reason"] or reason
         message = {"role": "assistant", "content": "".join(words)}
-        return {
-            "choices": [{"index": 0, "message": message, "finish_reason": reason}],
-            "usage": usage,
-        }
+        choice = {"index": 0, "message": message, "finish_reason": reason}
+        if body.get("logprobs") and self._spec.logprob is not None:
+            told = [{"token": word, "logprob": self._spec.logprob} for word in words if word]
+            choice["logprobs"] = {"content": told}
+        return {"choices": [choice], "usage": usage}
 
     async def ask_stream(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """The same as chunks of JSON."""

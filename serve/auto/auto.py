@@ -17,7 +17,7 @@ from models.messages import Completion, Done, Request, Stage, TextDelta, Usage
 from models.prices import NANO_PER_USD
 from router.cascade import needed
 from router.checks import say_the_same
-from router.live import Answered, Event, Judged, Looked, Plan, Question
+from router.live import Answered, Event, Heard, Judged, Looked, Plan, Question
 from router.objective import Option
 from serve.auto.cascade import Look, Looker
 from serve.auto.events import Route
@@ -149,13 +149,16 @@ class Auto:
         first, second = run.choice.models
         plan = run.plan
         dear = next(one for one in plan.decision.singles if one.models == (second,))
-        asked = replace(request, model=first)
+        sampling = replace(request.sampling, logprobs="confident" in run.asked.looks)
+        asked = replace(request, model=first, sampling=sampling)
         try:
             answer = await self._models.complete(asked, call)
         except FusionError as error:
             run.stages = (Stage("answer", first, error=error.code),)
             run.escalated = True
             return None
+        if answer.logprob is not None:
+            run.learned.append(Heard(first, answer.logprob))
         least = needed(dear.quality, dear.cost, run.asked.objective)
         judge = self._catalog.model_behind(self._catalog.roles.judge)
         looker = Looker(self._models, judge, plan.signs)

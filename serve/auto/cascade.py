@@ -63,6 +63,8 @@ class Looker:
         """`request` is what the cheap model was asked, `needed` the belief from which its answer
         is given."""
         shown = free_signs(request, answer, looks)
+        if "confident" in looks and answer.logprob is not None:
+            shown["confident"] = self.signs.confident(request.model, answer.logprob)
         spent: tuple[Stage, ...] = ()
         for sign in ("agrees", "judged"):
             if sign not in looks or not self._could_decide(prior, shown, sign, needed):
@@ -91,7 +93,9 @@ class Looker:
         sampling = request.sampling
         warm = max(sampling.temperature or 0.0, SAMPLE_TEMPERATURE)
         seed = None if sampling.seed is None else sampling.seed + 1
-        again = replace(request, sampling=replace(sampling, temperature=warm, seed=seed))
+        again = replace(
+            request, sampling=replace(sampling, temperature=warm, seed=seed, logprobs=False)
+        )
         try:
             other = await self.models.complete(again, call.child("answer"))
         except FusionError:
@@ -106,7 +110,11 @@ class Looker:
             model=self.judge,
             messages=(*request.messages, said, user(_JUDGE)),
             sampling=replace(
-                request.sampling, temperature=0.0, max_tokens=_VERDICT_TOKENS, stop=()
+                request.sampling,
+                temperature=0.0,
+                max_tokens=_VERDICT_TOKENS,
+                stop=(),
+                logprobs=False,
             ),
             response_format=ResponseFormat("json_schema", "verdict", _VERDICT),
         )

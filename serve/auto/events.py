@@ -12,7 +12,7 @@ import numpy as np
 
 from router.arrays import Floats
 from router.learner import Lesson
-from router.live import Answered, Event, Judged, Looked
+from router.live import Answered, Event, Heard, Judged, Looked
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,12 @@ class Route:
 
 
 _ROUTE = ("first", "last", "eye", "expected", "predicted", "known", "propensity", "shown")
-_KINDS: dict[str, type[Any]] = {"answered": Answered, "judged": Judged, "looked": Looked}
+_KINDS: dict[str, type[Any]] = {
+    "answered": Answered,
+    "judged": Judged,
+    "looked": Looked,
+    "heard": Heard,
+}
 
 
 def write(event: Event) -> dict[str, Any]:

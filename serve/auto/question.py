@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from models.catalog import Catalog
@@ -21,7 +22,12 @@ _SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s?([bBmM])(?![a-zA-Z])")
 #: A model that runs here and tells neither price nor size is more likely a small one.
 _UNKNOWN_WORKFORCE = 0.3
 #: The signs that each way to look at an answer looks for.
-_CHECKS = {"agreement": ("agrees",), "judge": ("judged",), "checker": ("finished", "valid", "sums")}
+_CHECKS = {
+    "agreement": ("agrees",),
+    "judge": ("judged",),
+    "checker": ("finished", "valid", "sums"),
+    "confidence": ("confident",),
+}
 
 
 def question(request: Request, catalog: Catalog) -> Question:
@@ -56,7 +62,12 @@ def question(request: Request, catalog: Catalog) -> Question:
             panels=() if request.tools else _panels(catalog, names),
         ),
         kind=options.kind,
-        looks=tuple(sign for check in verify for sign in _CHECKS[check] if _shows(sign, request)),
+        looks=tuple(
+            sign
+            for check in verify
+            for sign in _CHECKS[check]
+            if _shows(sign, request, [catalog.models[name] for name in names])
+        ),
         samples=int("agreement" in verify),
         explore=rules.explore,
         explore_usd=rules.explore_usd_per_day,
@@ -103,7 +114,9 @@ def _share(options: RouteOptions, catalog: Catalog) -> float | None:
     return catalog.router.flagship_share if options.quality is None else None
 
 
-def _shows(sign: str, request: Request) -> bool:
+def _shows(sign: str, request: Request, models: Sequence[ModelSpec]) -> bool:
+    if sign == "confident":
+        return any(getattr(spec, "logprobs", False) for spec in models)
     shaped = request.response_format is not None and request.response_format.kind != "text"
     return {"valid": shaped, "sums": not shaped}.get(sign, True)
 

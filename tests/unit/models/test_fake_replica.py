@@ -107,3 +107,10 @@ async def test_a_cancelled_request_is_worked_on_no_more() -> None:
 def test_its_spec_is_checked_like_the_catalogs() -> None:
     with pytest.raises(ValidationError, match="repy"):
         replica(repy="typo")
+
+
+async def test_it_tells_how_likely_its_words_were_if_it_can_and_is_asked() -> None:
+    telling = replica(reply="a b", logprob=-0.5)
+    assert (await whole(telling, asked(user("x"), logprobs=True))).logprob == -0.5
+    assert (await whole(telling, asked(user("x")))).logprob is None
+    assert (await whole(replica(), asked(user("x"), logprobs=True))).logprob is None

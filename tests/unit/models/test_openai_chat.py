@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -118,6 +119,16 @@ async def test_it_asks_in_the_dialect_and_reads_the_answer(
     assert asked.headers["x-openrouter-fusion-depth"] == "2"
     assert asked.body["model"] == "gpt-big"
     assert asked.body["messages"] == [{"role": "user", "content": "what is this"}]
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_who_cannot_tell_how_likely_its_tokens_were_is_not_asked(
+    connections: httpx.AsyncBaseTransport, tells: bool
+) -> None:
+    wanted = replace(ASK, sampling=Sampling(logprobs=True))
+    async with FakeProvider([said("hello there")]) as provider:
+        await model(connections, provider.base_url, logprobs=tells).complete(wanted, Call())
+    assert ("logprobs" in provider.asked[0].body) is tells
 
 
 async def test_it_streams(connections: httpx.AsyncBaseTransport) -> None:

@@ -582,3 +582,30 @@ def test_effort_is_sent_where_it_is_asked_for() -> None:
     assert wire.payload(asked, model="m", stream=False)["reasoning_effort"] == "low"
     plain = wire.payload(Request("m", (user("q"),)), model="m", stream=False)
     assert "reasoning_effort" not in plain
+
+
+def told(*logprobs: Any) -> float | None:
+    """What an answer is said to be worth whose tokens came with these."""
+    choice = {
+        "message": {"content": "Hi"},
+        "logprobs": {"content": [{"token": "x", "logprob": one} for one in logprobs]},
+    }
+    return wire.completion({"choices": [choice]}, model="small").logprob
+
+
+def test_how_likely_an_answer_was_is_asked_only_on_wish() -> None:
+    assert "logprobs" not in payload()
+    assert payload(sampling=Sampling(logprobs=True))["logprobs"] is True
+
+
+def test_how_likely_an_answer_was_is_the_mean_over_its_tokens() -> None:
+    assert told(-0.5, -1.5) == -1.0
+    assert told(0.25, -1.0) == -0.5  # a rounding error above certainty
+    assert told(-9999.0, -1.0) == -10.5  # vLLM's word for impossible
+
+
+@pytest.mark.parametrize("nothing", [(), (None,), ("likely",), (True,), (float("nan"),)])
+def test_an_answer_that_does_not_tell_how_likely_it_was(nothing: tuple[Any, ...]) -> None:
+    assert told(*nothing) is None
+    broken = {"choices": [{"message": {"content": "Hi"}, "logprobs": 3}]}
+    assert wire.completion(broken, model="small").logprob is None

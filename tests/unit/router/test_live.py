@@ -13,7 +13,7 @@ from router.cascade import Signs, needed
 from router.gain import GainModel
 from router.health import Health
 from router.learner import Learner, Lesson
-from router.live import DAY_S, Answered, Judged, LiveRouter, Looked, Question
+from router.live import DAY_S, Answered, Heard, Judged, LiveRouter, Looked, Question
 from router.objective import Menu, Objective
 
 CANDIDATES = (Candidate("small", cost=0.0001), Candidate("large", cost=0.02))
@@ -71,6 +71,7 @@ def test_a_checkpoint_keeps_everything(live: LiveRouter, model: GainModel) -> No
     teach(live, HARD, "small", 1.0, 20)
     live.fold(Answered(5 * DAY_S, 0.2, 100, 40, share=0.3, extra_usd=0.01))
     live.fold(Looked({"valid": False}, 0.0))
+    live.fold(Heard("small", -1.0))
     again = LiveRouter(model)
     again.restore(json.loads(json.dumps(live.state())))
     one, other = (router.decide(ask(HARD), 0.0, 0.99) for router in (live, again))
@@ -78,7 +79,16 @@ def test_a_checkpoint_keeps_everything(live: LiveRouter, model: GainModel) -> No
     assert again.window == live.window
     assert again.explored_usd == 0.01
     assert again.signs.tallies["valid"] == live.signs.tallies["valid"]
+    assert again.signs.usual == live.signs.usual
     assert again.health.judgements == 20
+
+
+def test_a_state_of_before_likelihoods_were_heard(live: LiveRouter) -> None:
+    state = live.state()
+    del state["usual"]
+    live.fold(Heard("small", -1.0))
+    live.restore(state)
+    assert live.signs.usual == {}
 
 
 def test_another_eye_keeps_the_means_alone() -> None:
@@ -124,6 +134,15 @@ def test_signs_move_the_belief_both_ways() -> None:
         for truth in (0.0, 1.0):
             signs = signs.after({"agrees": True}, truth)
     assert signs.belief(0.5, {"agrees": True}) == pytest.approx(0.5, abs=0.05)
+
+
+def test_confident_is_what_is_usual_for_the_model_itself() -> None:
+    signs = Signs()
+    assert signs.confident("sure", -0.2) and not signs.confident("sure", -0.9)
+    for turn in range(400):
+        signs = signs.heard("sure", -0.02 - 0.02 * (turn % 2)).heard("vague", -1.5 + turn % 2)
+    assert signs.confident("sure", -0.02) and not signs.confident("sure", -0.2)
+    assert signs.confident("vague", -0.9) and not signs.confident("vague", -1.2)
 
 
 def test_the_dear_model_is_worth_asking_below_a_belief() -> None:

@@ -9,12 +9,12 @@ import pytest
 
 from models.answerer import SystemClock
 from models.call import Call
-from models.catalog import Catalog
+from models.catalog import Catalog, FakeModelSpec
 from models.errors import BadRequest, Unavailable, Unsupported
 from models.fake import FakeModel
 from models.messages import Completion, Done, Request, ResponseFormat, RouteOptions, Tool, user
 from router.gain import GainModel
-from router.live import Answered, Event, Judged, LiveRouter, Looked, Plan, Question, blind
+from router.live import Answered, Event, Heard, Judged, LiveRouter, Looked, Plan, Question, blind
 from serve.auto.auto import Auto
 from serve.auto.events import Route
 from serve.pipeline import Models
@@ -155,6 +155,26 @@ class TestCascade:
         answer = await self.cascade(world, self.request(HARD))
         assert answer.text == "A robin."
         assert answer.extension["route"]["look"]["signs"]["sums"] is False
+
+    async def test_an_answer_of_unlikely_tokens_is_escalated(self, world: World) -> None:
+        world.rule(verify=("confidence",), models={})
+        world.live.fold(Heard("small", -0.1))
+        small = {"engine": "fake", "logprob": -3.0}
+        models = world.catalog.models | {"small": FakeModelSpec.model_validate(small)}
+        world.catalog = world.catalog.model_copy(update={"models": models})
+        world.small.logprob = -3.0
+        answer = await self.cascade(world, self.request(HARD))
+        assert answer.text == "A robin."
+        look = answer.extension["route"]["look"]
+        assert look["signs"] == {"confident": False}
+        assert [request.sampling.logprobs for request, _ in world.small.calls] == [True]
+        assert [request.sampling.logprobs for request, _ in world.large.calls] == [False]
+        assert Heard("small", -3.0) in world.kept[0][1]
+
+    async def test_nobody_is_asked_how_likely_who_cannot_tell(self, world: World) -> None:
+        world.rule(verify=("checker", "confidence"))
+        await self.cascade(world, self.request(HARD))
+        assert not world.small.calls[0][0].sampling.logprobs
 
     async def test_a_dear_model_that_fails_leaves_the_cheap_answer(self, world: World) -> None:
         world.small.reply = "It is 31 * 44 + 12 = 1000"

@@ -9,7 +9,7 @@ from models.errors import BadRequest, Conflict, NotFound
 from models.fake import FakeClock
 from router.candidate import Candidate
 from router.gain import GainModel
-from router.live import Answered, Event, LiveRouter, Looked, Question
+from router.live import Answered, Event, Heard, LiveRouter, Looked, Question
 from router.objective import Menu, Objective
 from serve.auto.events import Route, read, write
 from serve.auto.mind import Mind
@@ -150,8 +150,8 @@ def test_events_are_read_as_they_were_written() -> None:
     route = Route("p", "i", "small", "small", context, "eye", {"small": 0.5}, {"small": 0.6}, {})
     shown = Route.from_json("p", "i", route.to_json())
     assert shown.context == pytest.approx(context, abs=1e-3)
-    events: list[Event] = [Answered(1.0, 0.1, 5, 3), Looked({"valid": True}, 0.5), *route.judged(1)]
-    for event in events:
-        again = read(write(event))
-        assert type(again) is type(event)
+    events: list[Event] = [Answered(1.0, 0.1, 5, 3), Looked({"valid": True}, 0.5), Heard("m", -1.0)]
+    assert [read(write(event)) for event in events] == events
+    for event in route.judged(1):
+        assert type(read(write(event))) is type(event)
     assert read({"kind": "of a later version"}) is None

@@ -68,6 +68,8 @@ def test_looks_fit_the_request() -> None:
     shaped = asked(response_format=ResponseFormat("json_object"))
     assert question(shaped, known).looks == ("finished", "valid", "agrees")
     assert question(asked(tools=(Tool("look"),)), known).looks == ()
+    telling = catalog({"m": {"engine": "vllm", "source": "a/b"}})
+    assert question(asked(), telling).looks == ("finished", "sums", "confident", "agrees")
 
 
 def test_a_knob_by_hand_comes_before_the_catalogs_share() -> None:
