@@ -21,6 +21,9 @@ from router.arrays import Floats, read_arrays
 WIDTH = 384
 """Numbers in one embedding."""
 
+VOCABULARY = 30_522
+"""Pieces of words that it knows."""
+
 TOKENS = 96
 """Longest input in tokens. The model was trained with 128; 96 measured as good, in 2/3 the time."""
 
@@ -57,15 +60,20 @@ class Encoder:
         """
         rows = np.zeros((len(prompts), WIDTH), dtype=np.float32)
         for row, prompt in zip(rows, prompts, strict=True):
-            tokens = np.array([tokenize(prompt)], dtype=np.int64)
-            feed = {
-                "input_ids": tokens,
-                "attention_mask": np.ones_like(tokens),
-                "token_type_ids": np.zeros_like(tokens),
-            }
-            mean = self._session.run(None, feed)[0][0][-TAIL:].mean(axis=0)
+            mean = self.states([tokenize(prompt)])[0, -TAIL:].mean(axis=0)
             row[:] = mean / max(float(np.linalg.norm(mean)), 1e-9)
         return rows
+
+    def states(self, pieces: Sequence[Sequence[int]]) -> Floats:
+        """The hidden states of texts of one length in pieces, (texts, pieces, WIDTH)."""
+        tokens = np.array(pieces, dtype=np.int64)
+        feed = {
+            "input_ids": tokens,
+            "attention_mask": np.ones_like(tokens),
+            "token_type_ids": np.zeros_like(tokens),
+        }
+        hidden: Floats = self._session.run(None, feed)[0]
+        return hidden
 
 
 @lru_cache(maxsize=1)

@@ -73,7 +73,8 @@ def _sides(quality: tuple[float, ...]) -> Doubles:
 class Sight:
     """What of a prompt is looked at: its surface, and a few axes of what it is about.
 
-    axes (BUCKETS or WIDTH, k) less middle (k,) bring n-grams or an embedding to k numbers. mean,
+    axes (.., k) less middle (k,) bring its n-grams and its words' meaning, or its embedding, to k
+    numbers. mean,
     scale (features,) bring all numbers to one scale for distances. centres (families, n,
     features) stand for the training prompts; reach (families,) is the distance within which 99
     of 100 of a family's own prompts have a centre.
@@ -91,7 +92,7 @@ class Sight:
         object.__setattr__(self, "_lengths", lengths(self.centres).ravel())
 
     def look(self, form: Floats, about: Floats) -> Floats:
-        """Surface (rows, SURFACE), and n-grams or embeddings, as one (rows, features)."""
+        """Surface (rows, SURFACE), and what prompts are about, as one (rows, features)."""
         return np.hstack([form, about @ self.axes - self.middle]).astype(np.float32)
 
     def place(self, inputs: Floats) -> Floats:

@@ -22,6 +22,7 @@ from router.encoder import Encoder
 from router.eye import Eye, Family
 from router.features import BUCKETS, SURFACE, ngrams, surface
 from router.sketch import Sketch, sketch
+from router.words import AXES, meaning
 
 FAR_SPREAD = 0.25
 """Standard deviation of the expected quality of a model that was never seen."""
@@ -80,8 +81,8 @@ class GainModel:
         if encoder is not None and eye is self.encoded:
             about = encoder.encode(prompts)
         else:
-            about = np.array([ngrams(prompt) for prompt in prompts], np.float32)
-            about = about.reshape(-1, BUCKETS)
+            told = [np.concatenate([ngrams(prompt), meaning(prompt)]) for prompt in prompts]
+            about = np.array(told, np.float32).reshape(-1, BUCKETS + AXES)
         return self.judge(eye, eye.sight.look(form, about), candidates)
 
     def eye(self, encoder: Encoder | None) -> Eye:

@@ -156,7 +156,7 @@ def _candidates(model: GainModel, truth: Truth, mapping: Mapping[str, str]) -> l
             raise DataError(f"no model {known!r} in the weights")
     candidates = []
     for index, name in enumerate(truth.models):
-        known = mapping.get(name, name)
+        known = mapping.get(name) or model.recognise(name) or name
         cost = None if truth.costs is None else float(truth.costs[:, index].mean())
         strength = index / (len(truth.models) - 1)
         if model.knows(known):

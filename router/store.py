@@ -21,8 +21,9 @@ from router.eye import Eye, Family, Kernel, Sight
 from router.features import BUCKETS, SURFACE
 from router.forest import Forest
 from router.gain import GainModel
+from router.words import AXES
 
-FORMAT = 2
+FORMAT = 3
 SHIPPED = Path(__file__).with_name("weights") / "gain.npz"
 
 _log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ def _eye(name: str, arrays: Arrays, meta: Mapping[str, Any]) -> Eye:
         return found
 
     families = tuple(_family(found) for found in meta["families"])
-    axes = floats("axes", WIDTH if name == "encoded" else BUCKETS, None)
+    axes = floats("axes", WIDTH if name == "encoded" else BUCKETS + AXES, None)
     features, count = SURFACE + axes.shape[1], len(families)
     sight = Sight(
         axes,

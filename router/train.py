@@ -17,6 +17,7 @@ from router.features import ngrams, surface
 from router.forest import Forest, Growth, grow, join
 from router.gain import GainModel, foreign_gain, hear, nearness
 from router.sketch import sketch
+from router.words import meaning
 
 FEWEST_ROWS = 40
 """Rows that the same models must have answered before anything is learned from them."""
@@ -33,18 +34,24 @@ PENALTY = 10.0
 _FOLDS = 4
 
 
+Way = tuple[Floats, Floats]
+"""A way to say what prompts are about: numbers (rows, n), and how much each of them counts (n,)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Prompts brought to raw numbers, row by row: form, n-grams and, with an encoder, meaning."""
+    """Prompts brought to raw numbers, row by row: form, n-grams, the meaning of words and, with
+    an encoder, of sentences."""
 
     form: Floats
     terms: Floats
+    words: Floats
     embedding: Floats | None
 
     def take(self, rows: Sequence[int] | np.ndarray[tuple[int, ...], np.dtype[np.intp]]) -> Seen:
         """The same for some of the rows."""
         part = None if self.embedding is None else self.embedding[rows]
-        return Seen(self.form[rows], self.terms[rows], part)
+        return Seen(self.form[rows], self.terms[rows], self.words[rows], part)
 
 
 def see(prompts: Sequence[str], encoder: Encoder | None) -> Seen:
@@ -52,6 +59,7 @@ def see(prompts: Sequence[str], encoder: Encoder | None) -> Seen:
     return Seen(
         np.array([surface(prompt) for prompt in prompts], np.float32),
         np.array([ngrams(prompt) for prompt in prompts], np.float32),
+        np.array([meaning(prompt) for prompt in prompts], np.float32),
         None if encoder is None else encoder.encode(prompts),
     )
 
@@ -74,11 +82,11 @@ def train(
     parts = [_part(rows, models, members) for models, members in groups]
     chosen = seen.take(used)
     told = sketch(rows[index].prompt for index in used)
-    plain = _learn(chosen.form, chosen.terms, _rareness(chosen.terms), parts, growth)
+    words = [(chosen.terms, _rareness(chosen.terms)), _unweighed(chosen.words)]
+    plain = _learn(chosen.form, words, parts, growth)
     if chosen.embedding is None:
         return GainModel(plain, None, told)
-    alike = np.ones(chosen.embedding.shape[1], np.float32)
-    encoded = _learn(chosen.form, chosen.embedding, alike, parts, growth)
+    encoded = _learn(chosen.form, [_unweighed(chosen.embedding)], parts, growth)
     return GainModel(plain, encoded, told)
 
 
@@ -115,17 +123,11 @@ def _part(rows: Sequence[Row], models: tuple[str, ...], members: np.ndarray) -> 
     return _Part(models, numbers("score"), numbers("cost"), tasks)
 
 
-def _rareness(terms: Floats) -> Floats:
-    """Inverse document frequency, one for each bucket."""
-    weight: Floats = np.log((len(terms) + 1.0) / ((terms > 0).sum(axis=0) + 1.0))
-    return weight.astype(np.float32)
-
-
-def _learn(form: Floats, about: Floats, weight: Floats, parts: list[_Part], growth: Growth) -> Eye:
+def _learn(form: Floats, ways: list[Way], parts: list[_Part], growth: Growth) -> Eye:
     starts = np.cumsum([0, *(len(part.scores) for part in parts)])
     spans = [slice(a, b) for a, b in pairwise(starts)]
-    sight = _sight(form, about, weight, spans)
-    inputs = sight.look(form, about)
+    sight = _sight(form, ways, spans)
+    inputs = sight.look(form, _beside(ways))
     smooths = [_smooth(inputs, what, parts) for what in SHARPNESS]
     families, forests, heads, first = [], [], [], 0
     for part, span in zip(parts, spans, strict=True):
@@ -307,18 +309,50 @@ def _far_slope(
     return _slope(said, happened)
 
 
-def _sight(form: Floats, about: Floats, weight: Floats, spans: list[slice]) -> Sight:
-    """Axes of n-grams or embeddings, and centres of each family's prompts, from these rows."""
-    weighed = about * weight
-    middle = weighed.mean(axis=0)
-    directions = _axes(weighed - middle)
+def _rareness(terms: Floats) -> Floats:
+    """Inverse document frequency, one for each bucket."""
+    weight: Floats = np.log((len(terms) + 1.0) / ((terms > 0).sum(axis=0) + 1.0))
+    return weight.astype(np.float32)
+
+
+def _unweighed(numbers: Floats) -> Way:
+    return numbers, np.ones(numbers.shape[1], np.float32)
+
+
+def _beside(ways: list[Way]) -> Floats:
+    return np.hstack([numbers for numbers, _ in ways])
+
+
+def _directions(ways: list[Way]) -> Floats:
+    """Axes of all ways to say what prompts are about, side by side, (columns, AXES).
+
+    Each way has as many axes and varies as much as any other, whatever its own measure.
+    """
+    blocks, each = [], AXES // len(ways)
+    for place, (numbers, weight) in enumerate(ways):
+        weighed = numbers * weight
+        centred = weighed - weighed.mean(axis=0)
+        found = _axes(centred, each)
+        size = np.sqrt(((centred @ found) ** 2).sum(axis=1).mean())
+        block = np.zeros((numbers.shape[1], AXES), np.float32)
+        block[:, place * each : (place + 1) * each] = weight[:, None] * found / max(size, 1e-9)
+        blocks.append(block)
+    axes = np.vstack(blocks)
+    about = _beside(ways) @ axes
+    # Turned so that the axes that vary most come first: trees ask for those alone.
+    turned: Floats = axes @ _axes(about - about.mean(axis=0), AXES)
+    return turned
+
+
+def _sight(form: Floats, ways: list[Way], spans: list[slice]) -> Sight:
+    """Axes of what prompts are about, and centres of each family's prompts, from these rows."""
+    directions = _directions(ways)
+    middle = _beside(ways).mean(axis=0)
     blocks = [form.shape[1], AXES]
     blank = np.zeros((len(spans), 1, sum(blocks)), np.float32)
     ones = np.ones(sum(blocks), np.float32)
-    sight = Sight(
-        weight[:, None] * directions, middle @ directions, 0 * ones, ones, blank, ones[: len(spans)]
-    )
-    inputs = sight.look(form, about)
+    sight = Sight(directions, middle @ directions, 0 * ones, ones, blank, ones[: len(spans)])
+    inputs = sight.look(form, _beside(ways))
     mean = inputs.mean(axis=0)
     # Form and subject count the same in a distance, however many numbers each has.
     share = np.concatenate([np.full(block, 1.0 / np.sqrt(block)) for block in blocks])
@@ -333,13 +367,13 @@ def _sight(form: Floats, about: Floats, weight: Floats, spans: list[slice]) -> S
     return replace(sight, reach=np.maximum(np.array(reach, np.float32), 1e-6))
 
 
-def _axes(centred: Floats) -> Floats:
-    """The directions of greatest variance, (columns, AXES), zeros where there are fewer.
+def _axes(centred: Floats, most: int) -> Floats:
+    """The directions of greatest variance, (columns, most), zeros where there are fewer.
 
     By a randomised range finder (Halko, Martinsson and Tropp 2011).
     """
     rows, columns = centred.shape
-    count = min(AXES, columns, rows)
+    count = min(most, columns, rows)
     start = np.random.default_rng(0).standard_normal((columns, min(columns, count + 16)))
     basis = centred @ start.astype(np.float32)
     for _ in range(3):
@@ -347,7 +381,7 @@ def _axes(centred: Floats) -> Floats:
         basis = centred @ (centred.T @ basis)
     basis = np.linalg.qr(basis)[0]
     directions = np.linalg.svd(basis.T @ centred, full_matrices=False)[2]
-    found = np.zeros((columns, AXES), np.float32)
+    found = np.zeros((columns, most), np.float32)
     found[:, :count] = directions[:count].T
     return found
 

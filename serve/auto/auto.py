@@ -19,14 +19,15 @@ from router.cascade import needed
 from router.checks import say_the_same
 from router.live import Answered, Event, Heard, Judged, Looked, Plan, Question
 from router.objective import Option
+from serve.auto.analysis import scores
 from serve.auto.cascade import Look, Looker
 from serve.auto.events import Route
 from serve.auto.question import question
 
 #: How long an answer waits for the store to keep how it came about.
 KEEP_S = 1.0
-#: What a look, or a dearer model's answer, teaches beside a person's word.
-LOOK_WEIGHT, ESCALATION_WEIGHT = 0.1, 0.3
+#: What a look, a dearer model's answer, or a judge's analysis teaches beside a person's word.
+LOOK_WEIGHT, ESCALATION_WEIGHT, ANALYSIS_WEIGHT = 0.1, 0.3, 0.15
 
 log = logging.getLogger(__name__)
 
@@ -177,6 +178,8 @@ class Auto:
         route = _route(run, call)
         if run.look is not None:
             run.learned += _lessons(run, run.look, route, answer)
+        if run.choice.kind == "panel":
+            run.learned += _compared(run, route, answer)
         tokens = [(s.model, s.usage.output) for s in stages]
         flagships = sum(count for model, count in tokens if self._is_flagship(model))
         run.learned.append(
@@ -246,6 +249,21 @@ def _lessons(run: _Run, look: Look, route: Route, answer: Completion) -> list[Ev
     lesson = route.lesson(run.first, score, weight)
     learned.append(Judged(lesson, predicted[run.first], run.plan.propensity, signal))
     return learned
+
+
+def _compared(run: _Run, route: Route, answer: Completion) -> list[Event]:
+    """What a panel's judge taught about each panelist."""
+    members = {s.member: s.model for s in answer.stages if s.member and s.error is None}
+    return [
+        Judged(
+            route.lesson(model, score, ANALYSIS_WEIGHT),
+            route.predicted[model],
+            run.plan.propensity,
+            "analysis",
+        )
+        for model, score in scores(answer.extension, members).items()
+        if model in route.expected
+    ]
 
 
 def _instead(run: _Run, error: FusionError) -> Completion:

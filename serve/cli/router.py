@@ -173,7 +173,10 @@ def import_state(
 ) -> None:
     """Let every replica go on from what a file says was learned."""
     with plainly():
-        state = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            state = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            raise ValueError(f"{file} is not what `fusion router export` wrote: no JSON") from None
     ask(server_url(url, port), "PUT", "/v1/router/state", state)
     out.print("Imported.")
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.encoder import TOKENS, tokenize
-from router.features import BUCKETS, SURFACE, SURFACE_NAMES, ngrams, surface
+from router.features import SURFACE, SURFACE_NAMES, surface
+from router.words import AXES, meaning
 
 ODD = [
     "",
@@ -30,7 +31,7 @@ def value(prompt: str, name: str) -> float:
 def test_odd_prompts_have_features(prompt: str) -> None:
     assert surface(prompt).shape == (SURFACE,)
     assert np.isfinite(surface(prompt)).all()
-    assert np.isfinite(ngrams(prompt)).all()
+    assert np.isfinite(meaning(prompt)).all()
     assert 2 <= len(tokenize(prompt)) <= TOKENS
 
 
@@ -38,8 +39,8 @@ def test_odd_prompts_have_features(prompt: str) -> None:
 @given(st.text())
 def test_any_text_has_finite_features(prompt: str) -> None:
     assert np.isfinite(surface(prompt)).all()
-    row = ngrams(prompt)
-    assert row.shape == (BUCKETS,)
+    row = meaning(prompt)
+    assert row.shape == (AXES,)
     assert np.linalg.norm(row) == pytest.approx(1.0, abs=1e-5) or not row.any()
 
 
@@ -59,8 +60,9 @@ def test_the_end_of_a_long_prompt_counts() -> None:
     assert tokenize(body + "how many?")[-3:-1] == tokenize("many?")[1:-1]
 
 
-def test_the_order_of_words_counts_in_pairs() -> None:
-    assert not np.allclose(ngrams("dog bites man"), ngrams("man bites dog"))
+def test_words_that_mean_alike_are_near() -> None:
+    cat, dog, tax = (meaning(f"about a {word}") for word in ("kitten", "puppy", "mortgage"))
+    assert cat @ dog > cat @ tax + 0.1
 
 
 def test_known_pieces() -> None:

@@ -67,6 +67,13 @@ def test_lessons_are_about_prompts_like_these(live: LiveRouter) -> None:
     assert after[0] - before[0] > 2 * abs(after[1] - before[1])
 
 
+@pytest.mark.parametrize("prompt", ["", "x " * 500_000, "这是一个没有空格的句子吗？", "\x00"])
+def test_any_prompt_gets_a_choice(live: LiveRouter, prompt: str) -> None:
+    plan = live.decide(ask(prompt, quality=0.5), 0.0, 0.99)
+    assert plan.decision.choice.models[-1] in {"small", "large"}
+    assert all(0.0 <= one <= 1.0 for one in plan.predicted.values())
+
+
 def test_a_checkpoint_keeps_everything(live: LiveRouter, model: GainModel) -> None:
     teach(live, HARD, "small", 1.0, 20)
     live.fold(Answered(5 * DAY_S, 0.2, 100, 40, share=0.3, extra_usd=0.01))

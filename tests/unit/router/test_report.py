@@ -53,6 +53,8 @@ def test_names_are_mapped_by_option_or_by_price(model: GainModel, rows: list[Row
     assert mapped.figures["apgr"].value == pytest.approx(
         evaluate(model, rows[:60]).figures["apgr"].value
     )
+    spelt = renamed(rows[:60], {"small": "Maker/Small", "large": "LARGE"})
+    assert evaluate(model, spelt).mapping == {"Maker/Small": "small", "LARGE": "large"}
     with pytest.raises(DataError, match="'q' in the data"):
         evaluate(model, foreign, {"q": "small"})
     with pytest.raises(DataError, match="'q' in the weights"):

@@ -7,15 +7,26 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from models.answerer import SystemClock
+from models.answerer import Events, SystemClock
 from models.call import Call
-from models.catalog import Catalog, FakeModelSpec
+from models.catalog import Catalog
 from models.errors import BadRequest, Unavailable, Unsupported
 from models.fake import FakeModel
-from models.messages import Completion, Done, Request, ResponseFormat, RouteOptions, Tool, user
+from models.messages import (
+    Completion,
+    Done,
+    Request,
+    ResponseFormat,
+    RouteOptions,
+    Stage,
+    Tool,
+    assistant,
+    user,
+)
+from models.spec import FakeModelSpec
 from router.gain import GainModel
 from router.live import Answered, Event, Heard, Judged, LiveRouter, Looked, Plan, Question, blind
-from serve.auto.auto import Auto
+from serve.auto.auto import ANALYSIS_WEIGHT, Auto
 from serve.auto.events import Route
 from serve.pipeline import Models
 
@@ -52,6 +63,19 @@ class World:
     def rule(self, **rules: object) -> None:
         changed = self.catalog.router.model_copy(update=rules)
         self.catalog = self.catalog.model_copy(update={"router": changed})
+
+
+@dataclass
+class Said:
+    """Panels that give this one answer."""
+
+    answer: Completion
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        return self.answer
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        yield Done(self.answer)
 
 
 @pytest.fixture
@@ -125,7 +149,7 @@ class TestCascade:
 
     def request(self, prompt: str = EASY, schema: object = None) -> Request:
         shape = ResponseFormat("json_schema", schema=schema) if schema else None  # type: ignore[arg-type]
-        route = RouteOptions(quality=0.6)
+        route = RouteOptions(quality=0.55)
         return Request("fusion/auto", (user(prompt),), route=route, response_format=shape)
 
     async def test_a_good_cheap_answer_is_given(self, world: World) -> None:
@@ -191,11 +215,38 @@ class TestCascade:
 
     async def test_a_stream_of_a_cascade_is_the_answer_that_stood(self, world: World) -> None:
         world.live = LiveRouter(world.live.model)
-        request = replace(self.request(), route=RouteOptions(quality=0.6))
+        request = self.request()
         events = [event async for event in world.auto.stream(request, Call())]
         done = events[-1]
         assert isinstance(done, Done)
         assert done.completion.text == "A wren."
+
+
+async def test_a_panels_judge_teaches_about_every_panelist(world: World) -> None:
+    world.rule(panels=("pair",), explore=0.1)
+    choose = world.decide
+
+    async def panel(question: Question) -> Plan:
+        plan = await choose(question)
+        chosen = next(o for o in plan.decision.options if o.kind == "panel")
+        return replace(plan, decision=replace(plan.decision, choice=chosen), propensity=0.9)
+
+    world.decide = panel  # type: ignore[method-assign]
+    stages = tuple(Stage("panelist", name, member=name) for name in ("small", "large"))
+    told = {
+        "analysis": {
+            "consensus": ["birds fly"],
+            "partial_coverage": [{"models": ["large"], "point": "not all"}],
+        }
+    }
+    auto = world.auto
+    auto._panels = Said(Completion("large", assistant("Some fly."), stages=stages, extension=told))
+    await auto.complete(Request("fusion/auto", (user(EASY),)), Call(id="req_1"))
+    judged = [event for event in world.kept[0][1] if isinstance(event, Judged)]
+    assert {one.lesson.model: one.lesson.score for one in judged} == {"small": 0.5, "large": 1.0}
+    assert {(one.signal, one.propensity, one.lesson.weight) for one in judged} == {
+        ("analysis", 0.9, ANALYSIS_WEIGHT)
+    }
 
 
 async def test_tools_are_never_a_cascade_and_need_a_model_that_takes_them(world: World) -> None:
