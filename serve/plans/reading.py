@@ -43,11 +43,12 @@ class Piece:
 
 def split(document: str, text: str, most: int = PIECE) -> tuple[Piece, ...]:
     """Pieces of at most `most` characters, cut at headings, else at blank lines, else at lines.
+    Short sections stay together: each piece costs a worker's whole instructions and answer.
 
     Together they are the whole text, in its order. A text of blanks has none.
     """
     pieces: list[Piece] = []
-    heading, first, lines, size = "", 1, list[str](), 0
+    heading, last_title, first, lines, size = "", "", 1, list[str](), 0
 
     def close(last: int) -> None:
         body = "\n".join(lines).strip("\n")
@@ -59,11 +60,13 @@ def split(document: str, text: str, most: int = PIECE) -> tuple[Piece, ...]:
         full = size + len(line) + 1 > most
         # Where there is room for little more, a blank line is the better place to cut.
         early = size > most * 3 // 4 and not line.strip()
-        if lines and (title or full or early):
+        if lines and ((title and size > most // 3) or full or early):
             close(number - 1)
-            first, lines, size = number, [], 0
+            heading, first, lines, size = last_title, number, [], 0
         if title:
-            heading = title[1].strip()[:80]
+            last_title = title[1].strip()[:80]
+            # A piece is named by what it begins with.
+            heading = heading if any(map(str.strip, lines)) else last_title
         lines.append(line)
         size += len(line) + 1
     close(first + len(lines) - 1)

@@ -317,10 +317,16 @@ class Run:
         )
 
     def _end(self) -> Action:
+        done = [step for step in self.steps.values() if step.status == "done"]
+        taken_up = {
+            need for one in done if one.subtask.kind == "extract" for need in one.subtask.needs
+        }
         results = tuple(
             Input(step.subtask.id, step.text)
-            for step in self.steps.values()
-            if step.status == "done" and step.text is not None
+            for step in done
+            if step.text is not None
+            # Of a folder of documents the writer reads what was found, not all that was read.
+            and not (step.subtask.kind in ("read", "extract") and step.subtask.id in taken_up)
         )
         if not results:
             if self.broke:

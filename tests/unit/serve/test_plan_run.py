@@ -99,6 +99,20 @@ def test_what_is_ready_starts_at_once_and_results_flow_along_the_edges() -> None
     assert end == Converge((Input("a", "A"), Input("b", "B"), Input("c", "C")), ())
 
 
+def test_what_an_extract_has_taken_up_is_not_read_again_by_the_writer() -> None:
+    state = run(
+        subtask("a", kind="read"),
+        subtask("b", kind="read"),
+        subtask("found", "a", "b", kind="extract"),
+        subtask("choice", "found", kind="decide"),
+    )
+    state.start()
+    for name in ("a", "b", "found"):
+        state.on(Finished(name, name.upper()))
+    [end] = state.on(Finished("choice", "C"))
+    assert end == Converge((Input("found", "FOUND"), Input("choice", "C")), ())
+
+
 def test_at_most_so_many_at_a_time() -> None:
     state = run(*(subtask(f"s{n}") for n in range(5)), parallel=2)
     assert started(state.start()) == ["s0", "s1"]

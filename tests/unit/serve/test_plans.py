@@ -362,6 +362,15 @@ def test_pieces_are_the_whole_text_cut_at_its_headings() -> None:
     assert reading.split("b.md", " \n\n") == ()
 
 
+def test_short_sections_stay_together_and_long_ones_part() -> None:
+    short = "".join(f"# Part {n}\n{'word ' * 50}\n" for n in range(20))
+    pieces = reading.split("a.md", short)
+    assert [piece.heading for piece in pieces] == ["Part 0", "Part 8", "Part 16"]
+    assert all(piece.text.startswith(f"# {piece.heading}\n") for piece in pieces)
+    long = reading.split("b.md", "# One\n" + ("word " * 20 + "\n") * 100)
+    assert [piece.heading for piece in long] == ["One", "One"]
+
+
 def test_many_pieces_are_gathered_until_one_worker_can_hold_them() -> None:
     pieces = reading.split("a.txt", "\n\n".join("x" * 3000 for _ in range(120)))
     graph = reading.with_documents(parse(templates.load("reading")), "task", pieces)
