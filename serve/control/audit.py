@@ -13,7 +13,7 @@ from models.errors import StoreUnavailable
 from serve.control.policy.engine import Ruling
 from serve.store.database import Database
 from serve.store.schema import audit
-from serve.store.steps import Steps, Values
+from serve.store.steps import ALONE, Steps, Values
 
 #: How long an allow may wait to be written with others. A deny or an ask never waits.
 GATHER_S = 0.2
@@ -80,7 +80,7 @@ class Audit:
         def steps() -> Steps[None]:
             yield _INSERT, rows
 
-        await self._database.run(steps())
+        await self._database.run(steps(), ALONE)
 
 
 def _rows(ruling: Ruling) -> list[Values]:

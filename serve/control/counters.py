@@ -10,7 +10,7 @@ from serve.control.policy.engine import Ruling
 from serve.control.policy.values import Add, Change, Count, Hold, Put, State
 from serve.store.database import Database
 from serve.store.schema import counters
-from serve.store.steps import READ, How, Steps, marks
+from serve.store.steps import ALONE, READ, WRITE, How, Steps, marks
 
 #: A million millionths.
 _MICROS = 1_000_000
@@ -78,7 +78,7 @@ class Counters:
             if settle:
                 yield from _change([Add(counter, amount) for counter, amount in held], holder)
 
-        await self._database.run(steps())
+        await self._database.run(steps(), WRITE if settle else ALONE)
 
     async def put(self, connection: AsyncConnection, name: str, value: int) -> None:
         """Set a counter within somebody's transaction."""

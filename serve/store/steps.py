@@ -45,10 +45,14 @@ class How:
     #: Whether it waits until PostgreSQL's disk has it. What does not wait is seen by all at once,
     #: and it is on disk with the next one that waits or a fraction of a second later.
     flushed: bool = True
+    #: It is one statement, which PostgreSQL does whole or not at all without being told where it
+    #: begins and ends.
+    alone: bool = False
 
 
 WRITE = How()
 READ = How(write=False)
+ALONE = How(alone=True)
 
 
 class Runner(Protocol):
@@ -136,7 +140,7 @@ class PostgresRunner:
             )
         pool = await self._pool
         async with asyncio.timeout(self._timeout_s), pool.acquire() as connection:
-            if not how.write:
+            if not how.write or how.alone:
                 return await _driven(connection, steps)
             try:
                 await connection.execute(_begin(how))
