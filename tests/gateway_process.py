@@ -3,7 +3,8 @@
     python tests/gateway_process.py STORE_URL PORT
 
 Its model `m` costs a dollar an answer and takes a tenth of a second. A session may spend two
-dollars; then a person is asked.
+dollars; then a person is asked. What a gateway holds is free five seconds after its death, and not
+fifteen: who kills many would wait for nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from models.fake import FakeModel
 from models.messages import Completion, Done, Request, Stage
 from models.prices import NANO_PER_USD
 from serve.access.caller import Caller
+from serve.control import approvals, idempotency, parking
 from serve.control.control import Control
 from serve.control.entrance import Entrance
 from serve.control.idempotency import Idempotent
@@ -116,4 +118,5 @@ async def serve(
 
 
 if __name__ == "__main__":
+    approvals.HELD_S = parking.HELD_S = idempotency.HELD_S = 5.0
     asyncio.run(serve(sys.argv[1], int(sys.argv[2])))
