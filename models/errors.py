@@ -42,6 +42,8 @@ class FusionError(Exception):
     code: ClassVar[str] = "internal_error"
     #: Nothing was done that a repetition would do twice.
     safe_to_repeat: ClassVar[bool] = False
+    #: The plan that it broke off, whose results are kept, if it did.
+    plan: str = ""
 
     def __init__(
         self, message: str, *, param: str | None = None, retry_after_s: float | None = None
@@ -90,8 +92,7 @@ class PolicyDenied(Forbidden):
 
 
 class ApprovalNeeded(FusionError):
-    """`approval` is the id of the durable record of what is asked. `plan` is the plan that
-    waits for it with what it has done so far, if it is one that waits."""
+    """`approval` is the id of the durable record of what is asked."""
 
     status, kind, code = 402, "approval_required", "approval_required"
 
@@ -105,7 +106,6 @@ class ApprovalNeeded(FusionError):
     ) -> None:
         super().__init__(message, param=param, retry_after_s=retry_after_s)
         self.approval = approval
-        self.plan = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_revive, (type(self), self.message, self.param, self.retry_after_s), self.__dict__)

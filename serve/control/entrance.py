@@ -13,7 +13,13 @@ from dataclasses import replace
 from models.answerer import Answerer, Events
 from models.call import Call
 from models.catalog import Catalog
-from models.errors import ApprovalNeeded, FusionError, PolicyDenied, UpstreamError
+from models.errors import (
+    ApprovalNeeded,
+    Cancelled,
+    FusionError,
+    PolicyDenied,
+    UpstreamError,
+)
 from models.messages import (
     Completion,
     Done,
@@ -107,12 +113,17 @@ class Entrance:
     def _asked(self, error: FusionError, call: Call) -> Asked | None:
         """What a person must allow, if it is that what the request failed for."""
         inside = self._control.recall(call)
-        return error if isinstance(error, Asked) else inside
+        if isinstance(error, Asked):
+            return error
+        if inside is None or isinstance(error, Cancelled):
+            return None
+        inside.plan = error.plan
+        return inside
 
     async def _park(
         self, asked: Asked, request: Request, call: Call
     ) -> tuple[ApprovalNeeded, bool]:
-        if asked.plan:
+        if asked.plan:  # what waits is the rest of it, and nothing that was done
             request = replace(request, plan=PlanOptions(resume=asked.plan))
         if call.waits_s:
             # Whoever waits holds the key meanwhile, and keeps the answer under it.

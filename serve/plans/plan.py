@@ -95,12 +95,10 @@ class Plan:
             ended = "paused" if isinstance(error, _Paused) else "cancelled"
             raise
         except ApprovalNeeded as error:
-            # What is parked is not the request: it is this plan, with all that is done.
-            ended, why = "paused", error.message
-            error.plan = work.id
+            ended, why, error.plan = "paused", error.message, work.id
             raise
         except FusionError as error:
-            ended, why = "failed", error.message
+            ended, why, error.plan = "failed", error.message, work.id
             raise
         finally:
             if ended is not None:

@@ -39,6 +39,7 @@ CATALOG: dict[str, Any] = {
         "m": {"engine": "openai", "price": PRICE, "max_output": 1},
         "brain": {"engine": "openai", "price": PRICE, "max_output": 1},
     },
+    "panels": {"pair": {"members": ["m", "m"]}},
     "roles": {"judge": "brain"},
     # Each answer is one word, so a dollar.
     "policies": {"budget": {"kind": "spend", "limit_usd": 2, "scope": "request"}},
@@ -164,6 +165,20 @@ async def test_a_planner_that_must_ask_makes_no_plan_of_its_own(open_: Any) -> N
         await house.pipeline.complete(Request(PLAN, (user("Build it."),)), call)
     assert house.read("brain") == house.read("m") == []
     assert await house.plans.list("default") == []
+
+
+async def test_a_panel_within_a_plan_asks_for_the_whole_plan(open_: Any) -> None:
+    house = await open_()
+    panel = {"id": "p", "kind": "write", "task": "do p", "model": "fusion/pair", "needs": ["s1"]}
+    graph = {"subtasks": [*ROW["subtasks"][:2], panel]}
+    with pytest.raises(ApprovalNeeded):
+        await house.pipeline.complete(asked(graph=graph), Call())
+    (waiting,) = await house.house.control.approvals.newest(None, "pending")
+    kept = await house.plans.find(waiting["plan"], "default")
+    assert [one.subtask for one in kept.done] == ["s0", "s1"]
+    assert await house.approve() is not None
+    assert (await house.plans.find(waiting["plan"], "default")).status == "done"
+    assert len(house.read("m")) == 4  # two parts, and two panelists that were asked once allowed
 
 
 # Two runs of one plan
