@@ -16,6 +16,7 @@ from models.answerer import Answerer, SystemClock
 from models.catalog import Catalog
 from models.fake import FakeModel
 from models.messages import Completion, Request
+from models.scaling import Fleet
 from models.spec import ModelSpec
 from models.workforce.names import application_name, hosted
 from models.wrappers.fit import Fit
@@ -56,7 +57,7 @@ class FakeParts(parts.Parts):
     """The stacks of a real process; a model is a fake that is charged for."""
 
     def __init__(self, house: House, fakes: Mapping[str, FakeModel], queue: Queue) -> None:
-        super().__init__(None, house.clock, house.till, lambda _: None)
+        super().__init__(None, house.clock, house.till, lambda _: None, Fleet())
         self._fakes = fakes
         self._queue = queue
 
