@@ -13,6 +13,7 @@ import pytest
 import stores
 
 from models.answerer import Answerer, SystemClock
+from models.call import Call
 from models.catalog import Catalog
 from models.fake import FakeModel
 from models.messages import Completion, Request
@@ -46,7 +47,7 @@ class Queue:
     seconds: float = 0.0
     missed: int = 0
 
-    def wait_s(self, places: float) -> float:
+    def wait_s(self, request: Request, call: Call, places: float) -> float:
         return self.seconds
 
     async def count(self, request: Request, *, within_s: float) -> int:

@@ -273,7 +273,7 @@ async def test_what_cannot_wait_is_told_why_it_may_not_spill_over(
     """No replica runs, and the budget of all models pays for none."""
     house = await open_(privacy(then))
     monkeypatch.setattr("serve.fleet.Site.replicas", none_runs)
-    monkeypatch.setattr("serve.fleet.Site.wakes", none_is_woken)
+    monkeypatch.setattr("serve.fleet.Site.affords_in_s", not_for_long)
     with pytest.raises(told, match="the prompt holds 1 x email"):
         await answered(house, asked("own"), whole=whole)
     assert house.read("far") == house.read("own") == []
@@ -287,8 +287,8 @@ async def none_runs(_: Any) -> Count:
     return Count()
 
 
-async def none_is_woken(_: Any) -> bool:
-    return False
+async def not_for_long(_: Any) -> float:
+    return 3600.0
 
 
 async def test_what_spills_over_counts_at_the_price_of_whom_it_goes_to(open_: Open) -> None:
