@@ -137,9 +137,11 @@ class Overflowing:
         try:
             return await self._inner.complete(request, call)
         except Unavailable as error:
-            other = self._rescuer(way, request, call, error)
-        gone = self._elsewhere(other, self._startup_s)
-        return await self._there(other, gone, request, call)
+            other, gone = self._rescuer(way, request, call, error), error
+        try:
+            return await self._there(other, self._rescued(other), request, call)
+        except _NOT_TAKEN:
+            raise gone from None
 
     async def stream(self, request: Request, call: Call) -> Events:
         """Goes elsewhere only while no event has been sent on."""
@@ -163,11 +165,17 @@ class Overflowing:
         except Unavailable as error:
             if sent:
                 raise
-            other = self._rescuer(way, request, call, error)
-        gone = self._elsewhere(other, self._startup_s)
-        async with aclosing(self._streamed(other, gone, request, call)) as events:
-            async for event in events:
-                yield event
+            other, gone = self._rescuer(way, request, call, error), error
+        rescue = self._streamed(other, self._rescued(other), request, call)
+        try:
+            async with aclosing(rescue) as events:
+                async for event in events:
+                    sent = True
+                    yield event
+        except _NOT_TAKEN:
+            if sent:
+                raise
+            raise gone from None
 
     async def _there(self, other: Other, way: _Way, request: Request, call: Call) -> Completion:
         asked = replace(request, model=other.name)
@@ -193,6 +201,9 @@ class Overflowing:
         if other is None or way.other is not None or verdict != "spill" or ours:
             raise error
         return other
+
+    def _rescued(self, other: Other) -> _Way:
+        return self._elsewhere(other, self._startup_s)
 
     def _cheapest(self, request: Request) -> Other | None:
         return min(self._others, key=lambda other: other.usd(request), default=None)
