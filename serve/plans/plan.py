@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,14 +31,14 @@ from models.messages import (
     Sampling,
     Stage,
     Usage,
-    assistant,
 )
-from serve.plans import graph, prompts, run
+from serve.plans import graph, prompts, run, telling
 from serve.plans.graph import BadGraph, Graph, Limits, Subtask
 from serve.plans.planner import Planned, Planner
 from serve.plans.record import Done as Kept
 from serve.plans.record import Records, Saved, Status
 from serve.plans.run import Converge, Event, GiveUp, Replan, Run, Start
+from serve.plans.tasks import Beside, Tasks
 
 #: Subtasks of one plan at the same time.
 PARALLEL = 20
@@ -80,7 +79,7 @@ class Plan:
             raise BadRequest("A plan cannot run inside a plan.", param="model")
         own, resumed = await self._brought(request, call)
         if resumed is not None and resumed.status == "done":
-            yield Done(_kept(resumed))
+            yield Done(telling.kept(resumed))
             return
         work = _Work(self._means, replace(request, plan=None), call)
         ended: Status | None = "cancelled"
@@ -156,9 +155,11 @@ class _Work:
         state = Run(own, self._ladder, PARALLEL, limits=self._means.limits)
         actions = state.start({one.subtask: one.text for one in resumed.done} if resumed else None)
         await self._begin(state.graph)
-        yield Progress("plan.created", {"id": self._id, "subtasks": _told_graph(state.graph)})
+        yield Progress(
+            "plan.created", {"id": self._id, "subtasks": telling.told_graph(state.graph)}
+        )
         inbox: asyncio.Queue[Event | FusionError] = asyncio.Queue()
-        async with _Tasks(inbox) as tasks, _Beside(self._watch(inbox)):
+        async with Tasks(inbox) as tasks, Beside(self._watch(inbox)):
             while True:
                 known = state.graph
                 for action in actions:
@@ -191,9 +192,9 @@ class _Work:
                 actions = state.on(happened)
                 if state.graph is not known:
                     await self._grown(state.graph)
-                    shown = {"id": self._id, "subtasks": _told_graph(state.graph)}
+                    shown = {"id": self._id, "subtasks": telling.told_graph(state.graph)}
                     yield Progress("plan.changed", shown)
-                yield self._progress(happened, state)
+                yield telling.progress(happened, state, self._told)
 
     def _ladder(self, subtask: Subtask, attempt: int) -> str | None:
         """Who does it first, and one rung up: whoever plans."""
@@ -280,37 +281,17 @@ class _Work:
         usage = sum((stage.usage for stage in stages), Usage())
         told = {
             "id": self._id,
-            "subtasks": [self._told_step(step) for step in state.steps.values()],
+            "subtasks": [
+                telling.told_step(step, self._told.get(step.subtask.id, {}))
+                for step in state.steps.values()
+            ],
             "missing": list(converge.missing),
             "budget_ended": state.broke,
-            "shares": shares(stages, self._means.catalog),
+            "shares": telling.shares(stages, self._means.catalog),
             **({"fallback": self._fallback} if self._fallback else {}),
         }
         extension = {**written.extension, "plan": told}
         return replace(written, stages=stages, usage=usage, extension=extension)
-
-    def _told_step(self, step: run.Step) -> dict[str, Any]:
-        told: dict[str, Any] = {
-            "id": step.subtask.id,
-            "kind": step.subtask.kind,
-            "needs": list(step.subtask.needs),
-            "status": step.status,
-            **self._told.get(step.subtask.id, {}),
-        }
-        if step.accepted is not None:
-            told["accepted"] = step.accepted
-        if step.error is not None:
-            told["error"] = step.error
-        return told
-
-    def _progress(self, happened: Event, state: Run) -> Progress:
-        step = state.steps.get(happened.id)
-        if step is None:  # its place was taken by others
-            return Progress("plan.subtask.replaced", {"id": happened.id})
-        kind = {"done": "completed", "waiting": "waiting", "running": "in_progress"}.get(
-            step.status, step.status
-        )
-        return Progress(f"plan.subtask.{kind}", self._told_step(step))
 
     def _subcall(self, *, writing: bool) -> Call:
         """Under the same cap; of it a part is kept for the answer."""
@@ -365,33 +346,6 @@ class _Work:
             await self._means.records.end(self._id, self._holder, status, told)
 
 
-def _kept(saved: Saved) -> Completion:
-    """The answer of a plan that is done. It was paid for then, so it has no stages now."""
-    told = saved.told or {}
-    return Completion(
-        told.get("model", ""),
-        assistant(told.get("answer", "")),
-        extension={"plan": told.get("plan", {})},
-    )
-
-
-def shares(stages: tuple[Stage, ...], catalog: Catalog) -> dict[str, Any]:
-    """Tokens and dollars by tier, and by whose work it was: the brain's or the workforce's."""
-    told: dict[str, Any] = {}
-    for stage in stages:
-        spec = catalog.models.get(stage.model)
-        tier = spec.tier if spec is not None else "unknown"
-        part = "brain" if stage.role in ("plan", "judge", "synthesis") else "work"
-        for key in (f"tier:{tier}", f"part:{part}"):
-            one = told.setdefault(key, {"tokens": 0, "nano_usd": 0})
-            one["tokens"] += stage.usage.input + stage.usage.output
-            one["nano_usd"] += stage.nano_usd or 0
-    return {
-        key: {"tokens": one["tokens"], "cost_usd": prices.usd(one["nano_usd"])}
-        for key, one in sorted(told.items())
-    }
-
-
 def _refuse_names(made: Graph, catalog: Catalog) -> None:
     """Known now, so not after the first subtasks have been paid for."""
     for subtask in made.subtasks:
@@ -404,66 +358,5 @@ def _refuse_names(made: Graph, catalog: Catalog) -> None:
             )
 
 
-def _told_graph(made: Graph) -> list[Mapping[str, Any]]:
-    return [
-        {
-            "id": one.id,
-            "kind": one.kind,
-            "needs": list(one.inputs),
-            **({"model": one.model} if one.model else {}),
-        }
-        for one in made.subtasks
-    ]
-
-
 class _Paused(Cancelled):
     """Nothing new was begun, and what had begun was kept."""
-
-
-class _Beside:
-    """A task that runs beside the block, and ends with it."""
-
-    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
-        self._work = work
-
-    async def __aenter__(self) -> None:
-        self._task = asyncio.create_task(self._work)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-
-class _Tasks:
-    """Tasks that end with the block, each of which puts its event in line."""
-
-    def __init__(self, inbox: asyncio.Queue[Event | FusionError]) -> None:
-        self._inbox = inbox
-        self._running: set[asyncio.Task[None]] = set()
-
-    def start(self, work: Any) -> None:
-        task = asyncio.create_task(self._carry_out(work))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-    async def ended(self) -> None:
-        """Once all that run now have ended."""
-        await asyncio.gather(*self._running, return_exceptions=True)
-
-    async def _carry_out(self, work: Any) -> None:
-        try:
-            self._inbox.put_nowait(await work)
-        except FusionError as error:
-            self._inbox.put_nowait(error)
-        except Exception as error:  # a bug of ours: the plan must not wait for ever
-            self._inbox.put_nowait(FusionError(f"Internal error: {type(error).__name__}."))
-            raise
-
-    async def __aenter__(self) -> _Tasks:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        running = list(self._running)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
