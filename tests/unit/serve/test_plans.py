@@ -27,8 +27,9 @@ from serve.gateway.rooms.plans import PlansRoom
 from serve.gateway.site import site
 from serve.plans import reading, templates
 from serve.plans.graph import parse
-from serve.plans.plan import Means, Plan, shares
+from serve.plans.plan import Means, Plan
 from serve.plans.record import PlanBook
+from serve.plans.telling import shares
 
 CATALOG = Catalog.model_validate(
     {
