@@ -72,7 +72,7 @@ def ask(server: Server, prompt: str, model: str, **options: Any) -> Told:
         max_tokens=96,
         extra_body={"fusion": options} if options else None,
     )
-    told = answer.model_extra["fusion"]  # type: ignore[index]
+    told = (answer.model_extra or {})["fusion"]
     look = told.get("route", {}).get("look", {})
     stages = [stage["model"] for stage in told["stages"]]
     return Told(answer.choices[0].message.content or "", look, Decimal(told["cost_usd"]), stages)

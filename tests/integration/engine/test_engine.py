@@ -133,7 +133,7 @@ def test_a_fused_answer(server: Server) -> None:
     )
     assert answer.choices[0].message.content
     assert answer.model == "smollm2"
-    told = answer.model_extra["fusion"]  # type: ignore[index]
+    told = (answer.model_extra or {})["fusion"]
     assert [one["model"] for one in told["responses"]] == ["smollm2", "smollm2#2", "smollm2#3"]
     roles = [stage["role"] for stage in told["stages"]]
     assert roles[:3] == ["panelist"] * 3

@@ -222,7 +222,9 @@ class TestCascade:
         assert done.completion.text == "A wren."
 
 
-async def test_a_panels_judge_teaches_about_every_panelist(world: World) -> None:
+async def test_a_panels_judge_teaches_about_every_panelist(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.rule(panels=("pair",), explore=0.1)
     choose = world.decide
 
@@ -231,7 +233,7 @@ async def test_a_panels_judge_teaches_about_every_panelist(world: World) -> None
         chosen = next(o for o in plan.decision.options if o.kind == "panel")
         return replace(plan, decision=replace(plan.decision, choice=chosen), propensity=0.9)
 
-    world.decide = panel  # type: ignore[method-assign]
+    monkeypatch.setattr(world, "decide", panel)
     stages = tuple(Stage("panelist", name, member=name) for name in ("small", "large"))
     told = {
         "analysis": {
