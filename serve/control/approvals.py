@@ -54,9 +54,11 @@ class Approvals:
 
     async def ask(
         self, ruling: Ruling, request: Request, call: Call, expires_s: float, *, tell: bool
-    ) -> tuple[str, bool]:
+    ) -> tuple[str, bool] | None:
         """The id of the approval that stands for this ask, and whether it is a new one, behind
-        which `request` waits. The same ask twice is one approval."""
+        which `request` waits. The same ask twice is one approval.
+
+        None where somebody has raised a ceiling since the ruling: it is to be judged again."""
         now = self._clock.now()
         asking = [
             {
@@ -92,6 +94,8 @@ class Approvals:
                 found = await connection.execute(sa.select(approvals.c.id).where(same & pending))
                 if (known := found.scalar_one_or_none()) is not None:
                     return str(known), False
+                if await self._raised(connection, ruling):
+                    return None
                 try:
                     async with connection.begin_nested():
                         await connection.execute(sa.insert(approvals).values(row))
@@ -201,6 +205,17 @@ class Approvals:
                 return
         async with self._database.write() as connection:
             await self._expire(connection, now, tell=tell)
+
+    async def _raised(self, connection: Any, ruling: Ruling) -> bool:
+        """Whether a ceiling is another one than this ruling rests on. Read after looking for what
+        is pending: an approval leaves that state in the transaction that raises its ceilings."""
+        seen = {
+            one.verdict.ceiling.counter: one.verdict.ceiling.seen
+            for one in ruling.objections
+            if one.verdict.ceiling is not None
+        }
+        now = await self._counters.values(connection, seen)
+        return any(now.get(name, 0) != value for name, value in seen.items())
 
     async def _expire(self, connection: Any, now: float, *, tell: bool) -> None:
         old = (approvals.c.state == "pending") & (approvals.c.expires_at <= _micros(now))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve.control.policy.engine import Ruling
@@ -79,6 +80,12 @@ class Counters:
                 yield from _change([Add(counter, amount) for counter, amount in held], holder)
 
         await self._database.run(steps(), WRITE if settle else ALONE)
+
+    async def values(self, connection: AsyncConnection, names: Iterable[str]) -> dict[str, int]:
+        """Counters as somebody's transaction sees them."""
+        query = sa.select(counters.c.name, counters.c.value).where(counters.c.name.in_(set(names)))
+        rows = await connection.execute(query)
+        return {row.name: row.value for row in rows}
 
     async def put(self, connection: AsyncConnection, name: str, value: int) -> None:
         """Set a counter within somebody's transaction."""

@@ -16,6 +16,7 @@ from models.catalog import Catalog
 from models.errors import (
     ApprovalNeeded,
     Cancelled,
+    Conflict,
     FusionError,
     PolicyDenied,
     UpstreamError,
@@ -55,8 +56,10 @@ class Entrance:
             except FusionError as error:
                 if (asked := self._asked(error, call)) is None:
                     raise
-            told, mine = await self._park(asked, request, call)
-            answer = await self._decided(told, until, call, mine=mine)
+            request = _rest(request, asked)
+            if (parked := await self._park(asked, request, call)) is None:
+                continue
+            answer = await self._decided(parked, until, call)
             if answer is not None:
                 return answer
 
@@ -73,11 +76,17 @@ class Entrance:
             except FusionError as error:
                 if (asked := self._asked(error, call)) is None:
                     raise
-            told, mine = await self._park(asked, request, call)
+            request = _rest(request, asked)
+            # What was said cannot be taken back, so it cannot be said again.
+            if (parked := await self._park(asked, request, call)) is None:
+                if said:
+                    raise Conflict("A person has allowed this just now. Ask again.")
+                continue
+            told, _ = parked
             yield Progress("approval.required", {"id": told.approval, "message": told.message})
-            if said:  # what was said cannot be taken back, so it cannot be said again
+            if said:
                 raise told
-            answer = await self._decided(told, until, call, mine=mine)
+            answer = await self._decided(parked, until, call)
             if answer is not None:
                 async for event in replayed(answer):
                     yield event
@@ -122,19 +131,18 @@ class Entrance:
 
     async def _park(
         self, asked: Asked, request: Request, call: Call
-    ) -> tuple[ApprovalNeeded, bool]:
-        if asked.plan:  # what waits is the rest of it, and nothing that was done
-            request = replace(request, plan=PlanOptions(resume=asked.plan))
+    ) -> tuple[ApprovalNeeded, bool] | None:
         if call.waits_s:
             # Whoever waits holds the key meanwhile, and keeps the answer under it.
             call = replace(call, idempotency_key=None)
         return await self._control.parking.park(asked, request, call, self._catalog)
 
     async def _decided(
-        self, told: ApprovalNeeded, until: float, call: Call, *, mine: bool
+        self, parked: tuple[ApprovalNeeded, bool], until: float, call: Call
     ) -> Completion | None:
         """The parked request's answer; None where somebody else's request was parked, so that this
-        one may be tried again. Raises `told` for a caller who does not wait."""
+        one may be tried again. Raises what is told a caller who does not wait."""
+        told, mine = parked
         if not call.waits_s:
             raise told
         seen = await self._control.parking.decided(told.approval, until)
@@ -146,6 +154,11 @@ class Entrance:
         if seen["run"] == "failed":
             raise UpstreamError(f"The approved request failed: {seen['error']['message']}")
         return neutral.completion(seen["answer"])
+
+
+def _rest(request: Request, asked: Asked) -> Request:
+    """What is still to be done of a request: of a plan, nothing that was done already."""
+    return replace(request, plan=PlanOptions(resume=asked.plan)) if asked.plan else request
 
 
 async def replayed(answer: Completion) -> Events:

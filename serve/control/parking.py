@@ -48,13 +48,17 @@ class Parking:
 
     async def park(
         self, asked: Asked, request: Request, call: Call, catalog: Catalog
-    ) -> tuple[ApprovalNeeded, bool]:
+    ) -> tuple[ApprovalNeeded, bool] | None:
         """What the caller is told, and whether it is this request that now waits for a person's
-        word: where the same is asked already, only the first one waits."""
+        word: where the same is asked already, only the first one waits. None where a person has
+        just raised what this one would ask to raise, so that it may be tried again."""
         spec = catalog.approvals
-        identity, new = await self._approvals.ask(
+        parked = await self._approvals.ask(
             asked.ruling, request, call, spec.expires_s, tell=spec.webhook is not None
         )
+        if parked is None:
+            return None
+        identity, new = parked
         told = f"{asked.message} Ask for {identity}."
         if asked.plan:
             told = f"{told} Plan {asked.plan} keeps what is done, and goes on then."

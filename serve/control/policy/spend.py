@@ -51,7 +51,9 @@ class SpendLimit:
         )
         if ceiling >= self._limit and self.spec.then == "deny":
             return Verdict("deny", reason)
-        proposed = Ceiling(approved, self._next(ceiling, used), "dollars", NANO_PER_USD)
+        proposed = Ceiling(
+            approved, self._next(ceiling, used), "dollars", NANO_PER_USD, state.value(approved)
+        )
         return Verdict("ask", reason, self._hold(event, spent), ceiling=proposed)
 
     @property

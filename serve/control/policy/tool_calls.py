@@ -28,5 +28,6 @@ class ToolCallLimit:
         reason = f"Policy '{self.name}': {limit} tool calls were made, which is the limit."
         if self.spec.then == "deny":
             return Verdict("deny", reason)
-        more = Ceiling(approved, limit + max(1, self.spec.limit), "calls")
+        proposed = limit + max(1, self.spec.limit)
+        more = Ceiling(approved, proposed, "calls", seen=state.value(approved))
         return Verdict("ask", reason, (Add(made, 1),), ceiling=more)

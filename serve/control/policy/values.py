@@ -109,12 +109,13 @@ Change = Put | Add | Hold
 @dataclass(frozen=True, slots=True)
 class Ceiling:
     """What an approval may raise: this counter, to `proposed` or another value. `per_unit` of the
-    counter are one `unit` of what a person speaks of."""
+    counter are one `unit` of what a person speaks of. `seen` is its value that the ask rests on."""
 
     counter: str
     proposed: int
     unit: str
     per_unit: int = 1
+    seen: int = 0
 
 
 @dataclass(frozen=True, slots=True)

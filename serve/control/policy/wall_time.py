@@ -34,6 +34,6 @@ class WallTimeLimit:
         )
         if self.spec.then == "deny":
             return Verdict("deny", reason)
-        return Verdict(
-            "ask", reason, ceiling=Ceiling(approved, now - start + limit, "seconds", 1000)
-        )
+        longer = now - start + limit
+        ceiling = Ceiling(approved, longer, "seconds", 1000, state.value(approved))
+        return Verdict("ask", reason, ceiling=ceiling)

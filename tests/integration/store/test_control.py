@@ -17,7 +17,7 @@ from serve.control.approvals import Approvals, Decision
 from serve.control.counters import Counters
 from serve.control.idempotency import Idempotent
 from serve.control.policy.engine import Ruling, Said
-from serve.control.policy.values import Add, Event, State, Verdict
+from serve.control.policy.values import Add, Ceiling, Event, State, Verdict
 from serve.control.sessions.store import New, Sessions
 from serve.store.database import Database
 
@@ -54,20 +54,24 @@ async def test_an_approval_is_asked_once_decided_once_and_taken_once(
     clock = SystemClock()
     sides = [Approvals(database, Counters(database), clock) for database in two]
     request, call = Request("m", (user("x"),)), Call(session="s")
-    verdict = Verdict("ask", "Why.")
+    verdict = Verdict("ask", "Why.", ceiling=Ceiling("c#ceiling", 5, "calls"))
     ruling = Ruling("ask", Event("request", 0.0, call, request), (Said("p", verdict),))
     asked = await asyncio.gather(
         *(sides[at % 2].ask(ruling, request, call, 60, tell=True) for at in range(8))
     )
-    assert len({identity for identity, _ in asked}) == 1
-    assert sum(new for _, new in asked) == 1
-    identity = asked[0][0]
+    ids, new = zip(*filter(None, asked), strict=True)
+    assert len(ids) == 8
+    assert len(set(ids)) == 1
+    assert sum(new) == 1
+    identity = ids[0]
     yes = Decision(True, by="ada", origin="here")
     said = await asyncio.gather(
         *(sides[at % 2].decide(identity, yes, None, tell=True) for at in range(6)),
         return_exceptions=True,
     )
     assert sum(isinstance(one, Conflict) for one in said) == 5
+    # What rests on the ceiling as it was before is judged again, and not asked again.
+    assert await sides[1].ask(ruling, request, call, 60, tell=True) is None
     taken = await asyncio.gather(*(sides[at % 2].take(f"r{at}") for at in range(6)))
     assert sum(row is not None for row in taken) == 1
 

@@ -202,6 +202,57 @@ async def test_of_two_decisions_at_once_one_counts(database: Database) -> None:
     assert sum(isinstance(one, Conflict) for one in said) == 2
 
 
+def raised_meanwhile(process: Guarded, identity: str) -> None:
+    """Whatever `process` asks from now on is written only after `identity` was approved."""
+    write = process.control.approvals.ask
+
+    async def ask(*args: Any, **more: Any) -> tuple[str, bool] | None:
+        if (await seen(process, identity))["state"] == "pending":
+            await decide(process, identity, replace(YES, ceiling=9.0))
+        return await write(*args, **more)
+
+    process.control.approvals.ask = ask  # type: ignore[method-assign]
+
+
+async def test_what_was_raised_between_the_verdict_and_the_ask_is_not_asked_again(
+    database: Database,
+) -> None:
+    process, identity = await frozen(database)
+    raised_meanwhile(process, identity)
+    assert (await process.entrance.complete(HELLO, IN_SESSION)).text == "ok"
+    (only,) = await process.control.approvals.newest("default")
+    assert (only["id"], only["state"]) == (identity, "approved")
+
+
+async def test_nor_on_a_stream(database: Database) -> None:
+    process, identity = await frozen(database)
+    raised_meanwhile(process, identity)
+    events = [event async for event in process.entrance.stream(HELLO, IN_SESSION)]
+    assert [type(event) for event in events] == [TextDelta, Done]
+    assert len(await process.control.approvals.newest("default")) == 1
+
+
+async def test_nor_where_it_was_answered_in_part(database: Database) -> None:
+    """What was said cannot be said again, so the caller is told to ask again, and nobody else."""
+    process, identity = await frozen(database)
+    raised_meanwhile(process, identity)
+
+    class Half:
+        async def stream(self, request: Any, call: Call) -> Any:
+            yield TextDelta("Half of")
+            await process.models.complete(request, call)
+
+        async def complete(self, request: Any, call: Call) -> Any: ...
+
+    halves = Entrance(Half(), process.catalog, (), process.control)
+    told: list[Event] = []
+    with pytest.raises(Conflict, match="Ask again"):
+        async for event in halves.stream(HELLO, IN_SESSION):
+            told.append(event)  # noqa: PERF401
+    assert told == [TextDelta("Half of")]
+    assert len(await process.control.approvals.newest("default")) == 1
+
+
 async def test_after_its_time_nothing_can_be_approved(database: Database) -> None:
     process, identity = await frozen(database, approvals={"expires_s": 60})
     assert isinstance(process.clock, FakeClock)
