@@ -1,4 +1,4 @@
-"""A cascade: the real small model answers first, and only what fails the look costs a flagship."""
+"""The real small model with a small window, and a cascade of it and a flagship."""
 
 from __future__ import annotations
 
@@ -96,3 +96,13 @@ def test_only_what_fails_the_look_is_escalated(server: Server) -> None:
     assert all(one.look["escalated"] for one in wrong)
     assert not all(one.look["escalated"] for one in found)
     assert cost < alone
+
+
+def test_a_long_prompt_leaves_the_answer_what_room_there_is(server: Server) -> None:
+    # The catalog's limit of 96 tokens would not fit behind it; the caller asked for none.
+    answer = server.client().chat.completions.create(
+        model="small", messages=[{"role": "user", "content": "word " * 1_960}], temperature=0
+    )
+    assert answer.usage is not None
+    assert 2048 - 96 < answer.usage.prompt_tokens < 2048
+    assert answer.usage.prompt_tokens + answer.usage.completion_tokens <= 2048

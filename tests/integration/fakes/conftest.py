@@ -1,4 +1,4 @@
-"""One real cluster of fake models for the tests of a module: real Ray, Serve and HTTP."""
+"""One real cluster of fake models for all tests of this folder: real Ray, Serve and HTTP."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ router: {explore: 0}
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(CATALOG, tmp_path_factory.mktemp("fakes")) as running:
         yield running

@@ -62,10 +62,24 @@ def victim_of(server: Server, model: str) -> list[int]:
     return server.processes(f"Workforce:{model}")
 
 
+async def two(server: Server, model: str) -> list[int]:
+    """Its two replicas, once both serve: one may still be coming back from another test's kill."""
+    until = time.monotonic() + 60
+    async with httpx.AsyncClient(timeout=10) as client:
+        while True:
+            parts = (await client.get(f"{server.url}/healthz")).json()["parts"]
+            if parts[f"Workforce:{model}"]["replicas"] == 2:
+                break
+            assert time.monotonic() < until, parts
+            await asyncio.sleep(0.5)
+    both = victim_of(server, model)
+    assert len(both) == 2
+    return both
+
+
 async def test_a_whole_request_survives_the_death_of_its_replica(server: Server) -> None:
     async with server.async_client(max_retries=0, timeout=60) as client:
-        both = victim_of(server, "twin")
-        assert len(both) == 2
+        both = await two(server, "twin")
         calls = [
             asyncio.create_task(client.chat.completions.create(model="twin", messages=HELLO))
             for _ in range(6)
@@ -81,8 +95,7 @@ async def test_a_whole_request_survives_the_death_of_its_replica(server: Server)
 
 async def test_a_stream_that_has_begun_ends_with_an_error_event(server: Server) -> None:
     async with server.async_client(max_retries=0, timeout=60) as client:
-        pids = victim_of(server, "drip")
-        assert len(pids) == 2
+        pids = await two(server, "drip")
 
         async def read() -> tuple[str, Exception | None]:
             text = ""

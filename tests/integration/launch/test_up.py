@@ -116,7 +116,10 @@ def _start_ray(folder: Path) -> subprocess.Popen[bytes]:
 def _owner(port: int) -> str:
     for connection in psutil.net_connections("tcp"):
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-            return " ".join(psutil.Process(connection.pid).cmdline()) if connection.pid else "?"
+            try:
+                return " ".join(psutil.Process(connection.pid or 0).cmdline())
+            except psutil.Error:
+                return "a process that is just ending"
     return "nobody"
 
 

@@ -1,7 +1,7 @@
 """Scaling by queue depth and cost on real Ray: replicas that come and go for fake models, one
 budget over two of them, spill-over to a third and back, and a timeline of it all.
 
-`pytest tests/integration/fakes/test_scaling.py -s` prints the timeline.
+`pytest tests/integration/fleet/test_scaling.py -s` prints the timeline.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Who comes first at a hosted model that has too few places: two callers and a batch at once.
 
-`pytest tests/integration/fakes/test_turns.py -s` prints who was answered when.
+`pytest tests/integration/fleet/test_turns.py -s` prints who was answered when.
 """
 
 from __future__ import annotations
