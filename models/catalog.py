@@ -189,26 +189,29 @@ class Catalog(Record):
 
     @model_validator(mode="after")
     def _fleet_pays(self) -> Catalog:
-        """Refuse a budget that can never pay for one replica of some model, or for all minima."""
-        limit = self.fleet.usd_per_hour
-        if limit is None:
-            return self
-        minima = 0.0
-        for name, spec in self.models.items():
-            if not isinstance(spec, Hosted) or spec.scaling is None:
+        """Refuse a budget that never pays for an hour of one replica of some model, or of all
+        minima."""
+        scaled = {
+            name: (spec.scaling.node.usd_per_hour, spec.replicas.min)
+            for name, spec in self.models.items()
+            if isinstance(spec, Hosted) and spec.scaling is not None
+        }
+        minima = sum(price * least for price, least in scaled.values())
+        for key in ("usd_per_hour", "usd_per_day"):
+            limit = getattr(self.fleet, key)
+            if limit is None:
                 continue
-            price = spec.scaling.node.usd_per_hour
-            minima += spec.replicas.min * price
-            if price > limit:
+            for name, (price, _) in scaled.items():
+                if price > limit:
+                    raise ValueError(
+                        f"fleet.{key} ({limit:g}) does not pay for one replica of '{name}', "
+                        f"which costs {price:g} an hour"
+                    )
+            if minima > limit + 1e-9:  # a sum of floats
                 raise ValueError(
-                    f"fleet.usd_per_hour ({limit:g}) does not pay for one replica of '{name}', "
-                    f"which costs {price:g}"
+                    f"the models' replicas.min cost {minima:g} dollars an hour, and "
+                    f"fleet.{key} is {limit:g}"
                 )
-        if minima > limit:
-            raise ValueError(
-                f"the models' replicas.min cost {minima:g} dollars an hour, and "
-                f"fleet.usd_per_hour is {limit:g}"
-            )
         return self
 
     def resolve(self, name: str) -> Target | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -93,8 +94,15 @@ class Hosted(_Model):
     env: dict[str, str] = Field(default_factory=dict)
     #: How it is scaled. Default: by the requests under way, by Serve's own rule.
     scaling: Scaling | None = None
-    #: US dollars that an hour of one replica costs, busy or not.
+    #: US dollars that an hour of one replica costs, busy or not. Default: of `scaling.node`.
     usd_per_hour: Usd | None = None
+
+    @property
+    def hour(self) -> Decimal | None:
+        """The price of an hour of one replica, if it has one."""
+        if self.usd_per_hour is not None or self.scaling is None:
+            return self.usd_per_hour
+        return Decimal(str(self.scaling.node.usd_per_hour))
 
 
 class VllmModel(Hosted):

@@ -1,8 +1,8 @@
 """What of the hosted models runs, as a gateway knows it: for what only a gateway can decide.
 
 Serve starts a replica by itself for who waits at zero, without asking the scaling rule. So a
-request that would wake a model the budget does not pay for must not reach it: `affords_in_s` is
-asked before.
+request that would wake a model the budget does not pay for must not reach it: `veto` is asked
+before.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
+from cluster.scaling.budget import Budget
 from models.answerer import Clock
 from models.catalog import Catalog
 from models.scaling import Fleet as Limits
@@ -22,6 +24,13 @@ from models.workforce.names import application_name, hosted
 log = logging.getLogger(__name__)
 
 _KEPT_S = 1.0
+_DAY_S = 86_400.0
+_NANO = 10**9
+#: Of a sum of prices that are floats.
+_EPSILON = 1e-9
+#: The longest that a client is told to wait for another model's rest: then only a larger budget
+#: helps.
+_LONGEST_RETRY_S = 600.0
 #: How long a replica that was woken may be missing from what Serve shows.
 _WOKEN_S = 15.0
 
@@ -34,9 +43,36 @@ class Count:
     paid: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Veto:
+    """The budget does not pay for a first replica: about how many seconds until it does, and why,
+    in a sentence."""
+
+    wait_s: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Day:
+    """What is left of a UTC day: US dollars (None: no limit), seconds, and the most dollars an hour
+    that may run now, by all limits."""
+
+    left_usd: float | None
+    left_s: float
+    allowed: float
+
+    def pays_in_s(self, cost: float) -> float:
+        """Seconds until what is left pays for `cost` dollars an hour up to midnight; 0: now, or for
+        the next hour."""
+        paid_s = math.inf if self.left_usd is None else self.left_usd / cost * 3600.0
+        return 0.0 if paid_s >= min(self.left_s, 3600.0) else self.left_s - paid_s
+
+
 #: What Serve shows now, by application.
 Look = Callable[[], Mapping[str, Count]]
 Drained = Callable[[str], float]
+#: Nano-dollars that replicas of these models have cost since midnight (UTC).
+SpentToday = Callable[[Collection[str]], Awaitable[int]]
 
 
 class Fleet:
@@ -48,11 +84,17 @@ class Fleet:
     """
 
     def __init__(
-        self, clock: Clock, look: Look, limits: Limits, drained: Drained = lambda _: 0.0
+        self,
+        clock: Clock,
+        look: Look,
+        limits: Limits,
+        spent_today: SpentToday,
+        drained: Drained = lambda _: 0.0,
     ) -> None:
         self._clock = clock
         self._look = look
         self._limits = limits
+        self._spent_today = spent_today
         self._drained = drained
         self._counts: Mapping[str, Count] | None = None
         self._at = 0.0
@@ -76,21 +118,55 @@ class Fleet:
             log.warning("Serve does not say which replicas run", exc_info=True)
         self._at = self._clock.now()
 
-    async def affords_in_s(self, name: str, catalog: Catalog) -> float:
-        """About how many seconds until the budget pays for a first replica of this model, which
-        has none: until another one rests that has more than it must. Infinite where none has.
-        Who is told 0 will start it."""
-        limit = self._limits.usd_per_hour
-        if limit is None:
-            return 0.0
-        mine = application_name(name, hosted(catalog)[name])
-        if await self._cost_with(mine, catalog) > limit + 1e-9:
+    async def veto(self, name: str, catalog: Catalog) -> Veto | None:
+        """Why the budget does not pay for a first replica of this model, which has none; None: it
+        does, and who is told so will start it. Raises StoreUnavailable."""
+        if self._limits == Limits():
+            return None
+        spec = hosted(catalog)[name]
+        assert spec.scaling is not None
+        mine, price = application_name(name, spec), spec.scaling.node.usd_per_hour
+        day = await self._rest_of_day(catalog)
+        if await self._cost_with(mine, catalog) > day.allowed + _EPSILON:
             # Nobody is refused for what was given back a moment ago.
             await self._refresh()
-            if await self._cost_with(mine, catalog) > limit + 1e-9:
-                return await self._rest_s(mine, catalog)
+            cost = await self._cost_with(mine, catalog)
+            if cost > day.allowed + _EPSILON:
+                return self._refused(price, cost, await self._rest_s(mine, catalog), day)
         self._woken[mine] = self._clock.now()
-        return 0.0
+        return None
+
+    async def _rest_of_day(self, catalog: Catalog) -> _Day:
+        spent, left_s = Decimal(0), _DAY_S - self._clock.now() % _DAY_S
+        if self._limits.usd_per_day is not None:
+            scaled = [name for name, spec in hosted(catalog).items() if spec.scaling is not None]
+            spent = Decimal(await self._spent_today(scaled)) / _NANO
+        limits = (self._limits.usd_per_hour, self._limits.usd_per_day)
+        budget = Budget(*(None if one is None else Decimal(str(one)) for one in limits))
+        allowed = budget.allowed_usd_per_hour(spent, left_s)
+        left = None if budget.usd_per_day is None else max(0.0, float(budget.usd_per_day - spent))
+        return _Day(left, left_s, allowed)
+
+    def _refused(self, price: float, cost: float, rest_s: float, day: _Day) -> Veto:
+        """`cost` is that of all replicas and this one, in US dollars an hour."""
+        hour = self._limits.usd_per_hour
+        over_hour = hour is not None and cost > hour + _EPSILON
+        hour_s = rest_s if over_hour else 0.0
+        if price > day.allowed + _EPSILON:
+            day_s = day.pays_in_s(price)
+        else:
+            day_s = min(rest_s, day.pays_in_s(cost))
+        if over_hour and hour_s >= day_s:
+            if hour_s > _LONGEST_RETRY_S:
+                raise_it = "Raise fleet.usd_per_hour: no other model is about to rest."
+                return Veto(_LONGEST_RETRY_S, raise_it)
+            may_rest = f"Another model may rest in {hour_s:.0f} s; or raise fleet.usd_per_hour."
+            return Veto(hour_s, may_rest)
+        return Veto(
+            day_s,
+            f"{day.left_usd:.2f} dollars are left of this UTC day, and an hour of it costs "
+            f"{price:g}: it may start in {day_s:.0f} s; or raise fleet.usd_per_day.",
+        )
 
     async def _rest_s(self, mine: str, catalog: Catalog) -> float:
         soonest = math.inf
@@ -145,5 +221,5 @@ class Site:
     async def replicas(self) -> Count:
         return await self._fleet.count(self._application)
 
-    async def affords_in_s(self) -> float:
-        return await self._fleet.affords_in_s(self._name, self._catalog)
+    async def veto(self) -> Veto | None:
+        return await self._fleet.veto(self._name, self._catalog)

@@ -22,6 +22,7 @@ from serve.control.sessions.store import Sessions
 from serve.editions.edition import Edition, Editions
 from serve.editions.history import History
 from serve.gauges import RayAlarm
+from serve.money.replicas import spent_today
 from serve.money.till import new_till
 from serve.parts import Parts
 from serve.settings import Settings
@@ -49,7 +50,12 @@ class House:
         self.control = Control(self.database, clock)
         self.sessions = Sessions(self.database, clock)
         self._parts = Parts(
-            accounts, clock, self.till, partial(cache_salt, self.secret), settings.fleet
+            accounts,
+            clock,
+            self.till,
+            partial(cache_salt, self.secret),
+            settings.fleet,
+            partial(spent_today, self.database, clock),
         )
         self.count = self._parts.count
 

@@ -30,13 +30,11 @@ from models.messages import Completion, Done, Request, Usage
 from models.prices import Price
 from models.scaling import Scaling
 from models.wrappers.limit import TYPICAL_ANSWER, expected_tokens
-from serve.fleet import Count, places
+from serve.fleet import Count, Veto, places
 
 #: Who cannot take a request after all, or must not, has cost nothing but time: it waits here.
 _NOT_TAKEN = (Overloaded, PolicyDenied, ApprovalNeeded)
 _NANO = Decimal(10**9)
-#: The longest that a client is told to wait: then only a larger budget helps.
-_LONGEST_RETRY_S = 600.0
 
 
 class Record(Protocol):
@@ -61,9 +59,9 @@ class Site(Protocol):
 
     async def replicas(self) -> Count: ...
 
-    async def affords_in_s(self) -> float:
-        """About how many seconds until the budget pays for a first replica; 0: it does now, and
-        who is told so will start it."""
+    async def veto(self) -> Veto | None:
+        """Why the budget does not pay for a first replica; None: it does, and who is told so will
+        start it."""
         ...
 
 
@@ -232,15 +230,14 @@ class Overflowing:
     ) -> _Way:
         """Nobody serves: whoever is handed on makes Serve start a replica, whatever it costs."""
         dear = call.priority == "low" and other is not None and other.usd(request) > 0
-        if count.paid == 0 and (rest_s := await self._site.affords_in_s()) > 0:
+        if count.paid == 0 and (veto := await self._site.veto()) is not None:
             if other is not None and not dear:
                 return self._elsewhere(other, self._startup_s, here=False)
             self._record.count(self._name, "vetoed")
-            wait_s = math.ceil(min(rest_s, _LONGEST_RETRY_S))
             raise Overloaded(
                 f"Model '{self._name}' does not run, and the budget of all models does not pay "
-                f"for a replica now. {_resting(rest_s)}",
-                retry_after_s=wait_s,
+                f"for a replica now. {veto.why}",
+                retry_after_s=math.ceil(veto.wait_s),
             )
         verdict = overflow(self._startup_s, self._limits_of(call), _usd(other, request))
         if verdict != "spill":
@@ -272,12 +269,6 @@ class Overflowing:
     def _signed(self, completion: Completion, way: _Way) -> Completion:
         spilled: dict[str, Any] = {"model": self._name, "expected_s": round(way.expected_s, 1)}
         return replace(completion, extension={**completion.extension, "spilled_from": spilled})
-
-
-def _resting(rest_s: float) -> str:
-    if rest_s > _LONGEST_RETRY_S:
-        return "Raise fleet.usd_per_hour: no other model is about to rest."
-    return f"Another model may rest in {rest_s:.0f} s; or raise fleet.usd_per_hour."
 
 
 def _usd(other: Other | None, request: Request) -> Decimal | None:

@@ -28,7 +28,7 @@ from models.wrappers.fit import Fit
 from models.wrappers.limit import Limit
 from models.wrappers.repair import Repair, habits_of
 from models.wrappers.retry import Retry
-from serve.fleet import Count, Fleet, Site
+from serve.fleet import Count, Fleet, Site, SpentToday
 from serve.gauges import RayOverflows, RayRepairs
 from serve.money.charge import Charge, Tariff
 from serve.money.till import Payer
@@ -43,14 +43,20 @@ _HEALTH_KEPT_S = 1.0
 class Parts:
     """`accounts` is Serve's handle of the owner of all provider accounts. All calls are paid from
     `till`. `salt` keeps projects apart in the engines' caches. `limits` are what all replicas
-    together may cost.
+    together may cost, `spent_today` what those of models with a `scaling` have cost today.
 
     What is known of providers lives here and not with the models, because a change of an alias
     must not forget that one is down.
     """
 
     def __init__(
-        self, accounts: Any, clock: Clock, till: Payer, salt: Salt, limits: Limits
+        self,
+        accounts: Any,
+        clock: Clock,
+        till: Payer,
+        salt: Salt,
+        limits: Limits,
+        spent_today: SpentToday,
     ) -> None:
         self._clock = clock
         self._till = till
@@ -58,7 +64,7 @@ class Parts:
         self._registry = Registry(lambda name: AccountHandle(accounts, name), clock)
         self._hosted: dict[str, Workforce] = {}
         self._repairs = RayRepairs()
-        self._fleet = Fleet(clock, _counts, limits, self._drained_s)
+        self._fleet = Fleet(clock, _counts, limits, spent_today, self._drained_s)
         self._overflows = RayOverflows()
 
     def models(self, catalog: Catalog, stand_in: StandIn) -> Models:

@@ -54,11 +54,15 @@ class Queue:
         return 0
 
 
+async def _nothing(_: Any) -> int:
+    return 0
+
+
 class FakeParts(parts.Parts):
     """The stacks of a real process; a model is a fake that is charged for."""
 
     def __init__(self, house: House, fakes: Mapping[str, FakeModel], queue: Queue) -> None:
-        super().__init__(None, house.clock, house.till, lambda _: None, Fleet())
+        super().__init__(None, house.clock, house.till, lambda _: None, Fleet(), _nothing)
         self._fakes = fakes
         self._queue = queue
 

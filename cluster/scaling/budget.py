@@ -46,26 +46,6 @@ class Budget:
         return allowed
 
 
-def check_budget(budget: Budget, models: Sequence[ModelScaling]) -> None:
-    """Refuse a budget that can never pay for one replica of some model, or for all minima.
-
-    Raises BudgetError, naming the model, its price and the limit.
-    """
-    limit = budget.allowed_usd_per_hour(Decimal(0), 24 * _HOUR_S)
-    for model in models:
-        price = min(float(offer.usd_per_hour) for offer in model.offers)
-        if price > limit:
-            raise BudgetError(
-                f"the budget of {limit:.2f} dollars an hour does not pay for one replica of "
-                f"{model.name}, which costs {price:.2f}: raise the budget or add a cheaper node"
-            )
-    minima = sum(m.min_replicas * float(m.offers[0].usd_per_hour) for m in models)
-    if minima > limit:
-        raise BudgetError(
-            f"the models' min_replicas cost {minima:.2f} dollars an hour, the budget is {limit:.2f}"
-        )
-
-
 def decide_all(
     models: Sequence[ModelScaling],
     seen: Mapping[str, Seen],

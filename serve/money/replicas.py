@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -33,6 +34,7 @@ LOOK_S = 30.0
 #: A longer time between two counts was not measured: nothing ran, or nobody looked.
 GAP_S = 300.0
 _HOUR_US = 3_600_000_000
+_DAY_US = 24 * _HOUR_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +46,58 @@ class Counted:
     charged: int = 0
     #: What all its calls ever were charged, when it was counted last.
     charged_ever: int = 0
+    #: The UTC day of `at_us`, in days since 1970, and `hours` when that day began.
+    day: int = 0
+    before: int = 0
 
     @property
     def idle(self) -> int:
         return self.hours - self.charged
+
+    def today(self, now_us: int) -> int:
+        """Nano-dollars of the UTC day of `now_us`."""
+        return self.hours - self.before if self.day == now_us // _DAY_US else 0
 
 
 def count(
     last: Counted | None, now_us: int, replicas: int, hour_nano: int, charged_ever: int
 ) -> Counted:
     """The sums after `replicas` ran from the last count until now."""
+    day = now_us // _DAY_US
     if last is None:
-        return Counted(now_us, charged_ever=charged_ever)
+        return Counted(now_us, charged_ever=charged_ever, day=day)
     passed = now_us - last.at_us
     if passed < 0:  # a clock that went back: wait until it has caught up
         return last
+    # What ran across midnight counts to the new day.
+    before = last.before if last.day == day else last.hours
     if passed > GAP_S * 1e6:
-        return Counted(now_us, last.hours, last.charged, charged_ever)
+        return Counted(now_us, last.hours, last.charged, charged_ever, day, before)
     return Counted(
         at_us=now_us,
         hours=last.hours + replicas * passed * hour_nano // _HOUR_US,
         charged=last.charged + charged_ever - last.charged_ever,
         charged_ever=charged_ever,
+        day=day,
+        before=before,
     )
 
 
+async def spent_today(database: Database, clock: Clock, models: Collection[str]) -> int:
+    """Nano-dollars that the replicas of these models have cost since midnight (UTC), counted half a
+    minute ago or less."""
+    chosen = sa.select(replica_hours).where(replica_hours.c.model.in_(models))
+    async with database.read() as connection:
+        rows = (await connection.execute(chosen)).all()
+    return sum(_counted(row).today(int(clock.now() * 1e6)) for row in rows)
+
+
+def _counted(row: Any) -> Counted:
+    return Counted(row.at, row.hours, row.charged, row.ever, row.day, row.before)
+
+
 class ReplicaHours:
-    """Counts the replicas of hosted models that have an `usd_per_hour`. Any number of gateways may
+    """Counts the replicas of hosted models that have a price of an hour. Any number of gateways may
     do it at once: each counts the time since the last of them did.
 
     `running` says how many replicas each model has now.
@@ -96,9 +123,9 @@ class ReplicaHours:
         """Count once."""
         catalog = self._current()
         priced = {
-            name: nano_of(spec.usd_per_hour)
+            name: nano_of(spec.hour)
             for name, spec in catalog.models.items()
-            if isinstance(spec, Hosted) and spec.usd_per_hour is not None
+            if isinstance(spec, Hosted) and spec.hour is not None
         }
         if not priced:
             return
@@ -114,7 +141,7 @@ class ReplicaHours:
                 await connection.execute(sa.select(replica_hours).where(own).with_for_update())
             ).one_or_none()
             charged = (await connection.execute(total)).scalar()
-            last = None if row is None else Counted(row.at, row.hours, row.charged, row.ever)
+            last = None if row is None else _counted(row)
             now_us = int(self._clock.now() * 1e6)
             made = count(last, now_us, replicas, hour_nano, int(charged or 0))
             values = {
@@ -122,6 +149,8 @@ class ReplicaHours:
                 "hours": made.hours,
                 "charged": made.charged,
                 "ever": made.charged_ever,
+                "day": made.day,
+                "before": made.before,
             }
             if row is None:
                 await connection.execute(sa.insert(replica_hours).values(model=model, **values))

@@ -229,6 +229,9 @@ replica_hours = sa.Table(
     #: What calls were charged in the counted time, and what they ever were.
     sa.Column("charged", sa.BigInteger, nullable=False),
     sa.Column("ever", sa.BigInteger, nullable=False),
+    #: The UTC day of `at`, in days since 1970, and what `hours` was when that day began.
+    sa.Column("day", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("before", sa.BigInteger, nullable=False, server_default="0"),
 )
 
 #: Every catalog that was in force. The newest is.

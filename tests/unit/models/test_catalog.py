@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,6 +13,14 @@ from models.catalog import AUTO, PLAN, Catalog, Target
 from models.messages import Sampling
 from models.panel import Panel
 from models.spec import FakeModelSpec, OpenAIModel, VllmModel
+
+SCALING: dict[str, Any] = {
+    "node": {"usd_per_hour": 0.8, "startup_s": 30},
+    "replica": {
+        "prefill_tokens_per_s": 1000,
+        "decode": {"step_base_s": 0.04, "step_per_sequence_s": 0.04, "max_batch": 4},
+    },
+}
 
 
 def catalog(**sections: Any) -> Catalog:
@@ -218,3 +227,46 @@ def test_a_catalog_travels_between_processes_and_cannot_be_changed() -> None:
     assert pickle.loads(pickle.dumps(known)) == known
     with pytest.raises(ValidationError, match="frozen"):
         known.server.port = 1  # type: ignore[misc]  # what the test is about
+
+
+@pytest.mark.parametrize(
+    ("fleet", "least", "said"),
+    [
+        (
+            {"usd_per_hour": 0.5},
+            0,
+            r"fleet\.usd_per_hour \(0\.5\) does not pay for one .* which costs 0.8",
+        ),
+        (
+            {"usd_per_day": 0.5},
+            0,
+            r"fleet\.usd_per_day \(0\.5\) does not pay for one .* which costs 0.8",
+        ),
+        ({"usd_per_hour": 2}, 3, r"replicas.min cost 2.4 dollars an hour.*usd_per_hour is 2"),
+        ({"usd_per_day": 2}, 3, r"replicas.min cost 2.4 dollars an hour.*usd_per_day is 2"),
+        ({"usd_per_hour": 0}, 0, "greater than 0"),
+        ({"usd_per_day": -1}, 0, "greater than 0"),
+    ],
+)
+def test_a_budget_below_one_replica_is_refused(fleet: Any, least: int, said: str) -> None:
+    scaled = {"engine": "fake", "replicas": {"min": least, "max": 4}, "scaling": SCALING}
+    with pytest.raises(ValidationError, match=said):
+        catalog(models={"m": scaled}, roles={"judge": "m"}, fleet=fleet)
+    catalog(models={"m": scaled}, roles={"judge": "m"}, fleet={"usd_per_hour": 2.4})
+
+
+@pytest.mark.parametrize("price", [None, 0, -1, "cheap", float("inf")])
+def test_a_scaled_model_has_a_price(price: Any) -> None:
+    node = {"startup_s": 30} | ({} if price is None else {"usd_per_hour": price})
+    with pytest.raises(ValidationError, match=r"node\.usd_per_hour"):
+        catalog(
+            models={"m": {"engine": "fake", "scaling": {**SCALING, "node": node}}},
+            roles={"judge": "m"},
+        )
+
+
+def test_an_hour_of_a_replica_costs_what_its_node_does() -> None:
+    own = model(engine="fake", scaling=SCALING)
+    assert own.hour == Decimal("0.8")
+    assert model(engine="fake", scaling=SCALING, usd_per_hour=3).hour == 3
+    assert model(engine="fake").hour is None

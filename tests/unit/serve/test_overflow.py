@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from models.prices import Price
 from models.scaling import Fleet as Limits
 from models.scaling import Scaling
 from models.workforce.names import application_name, hosted
-from serve.fleet import Count, Fleet
+from serve.fleet import Count, Fleet, Veto
 from serve.overflow import Other, Overflowing
 
 SCALING = {
@@ -38,7 +38,7 @@ class Place:
     """A site, a record and a workforce at once."""
 
     count_now: Count = field(default_factory=lambda: Count(1, 1))
-    pays_in: float = 0.0
+    refused: Veto | None = None
     wait: float = 0.0
     missed: int = 0
     counted: list[str] = field(default_factory=list)
@@ -47,8 +47,8 @@ class Place:
     async def replicas(self) -> Count:
         return self.count_now
 
-    async def affords_in_s(self) -> float:
-        return self.pays_in
+    async def veto(self) -> Veto | None:
+        return self.refused
 
     def wait_s(self, request: Request, call: Call, places: float) -> float:
         return self.wait
@@ -183,8 +183,8 @@ async def test_at_zero_without_another_it_waits_for_the_start() -> None:
 
 
 async def test_the_budgets_veto_at_zero() -> None:
-    place = Place(Count(), pays_in=41.5)
-    with pytest.raises(Overloaded, match="budget of all models") as refused:
+    place = Place(Count(), refused=Veto(41.5, "It may in 42 s."))
+    with pytest.raises(Overloaded, match=r"budget of all models .* It may in 42 s\.") as refused:
         await said(wrapped(place))
     assert refused.value.retry_after_s == 42
     assert place.counted == ["vetoed"]
@@ -194,12 +194,6 @@ async def test_the_budgets_veto_at_zero() -> None:
     # Batch work has time, and waits for money.
     with pytest.raises(Overloaded):
         await said(dear, BATCH)
-
-
-async def test_a_veto_that_only_a_larger_budget_ends_says_so() -> None:
-    with pytest.raises(Overloaded, match=r"Raise fleet\.usd_per_hour") as refused:
-        await said(wrapped(Place(Count(), pays_in=math.inf)))
-    assert refused.value.retry_after_s == 600
 
 
 async def test_nobody_waits_for_batch_work_so_it_does_not_cost_money_elsewhere() -> None:
@@ -213,8 +207,8 @@ async def test_nobody_waits_for_batch_work_so_it_does_not_cost_money_elsewhere()
 class Now:
     """A clock that stands."""
 
-    def __init__(self) -> None:
-        self.at = 100.0
+    def __init__(self, at: float = 100.0) -> None:
+        self.at = at
 
     def now(self) -> float:
         return self.at
@@ -230,35 +224,90 @@ def catalog(least: int = 0) -> Catalog:
     )
 
 
-async def test_a_model_is_woken_only_where_the_budget_pays_for_it() -> None:
-    known, now = catalog(), Now()
+async def spent_nothing(_: Collection[str]) -> int:
+    return 0
+
+
+def fleet_of(
+    now: Now,
+    limits: Limits,
+    runs: Mapping[str, Count] | None = None,
+    spent_usd: float = 0.0,
+    waits_s: float = 0.0,
+    least: int = 0,
+) -> tuple[Fleet, Catalog]:
+    known = catalog(least)
     names = {name: application_name(name, spec) for name, spec in hosted(known).items()}
+    seen = {names[name]: count for name, count in (runs or {}).items()}
 
-    async def free_in_s(limit: float | None) -> float:
-        limits, waiting = Limits(usd_per_hour=limit), {names["a"]: 7.0}
-        fleet = Fleet(now, lambda: {names["a"]: Count(1, 2)}, limits, waiting.__getitem__)
-        return await fleet.affords_in_s("b", known)
+    async def spent_today(models: Collection[str]) -> int:
+        assert sorted(models) == ["a", "b"]
+        return round(spent_usd * 10**9)
 
-    assert await free_in_s(None) == 0
-    assert await free_in_s(3) == 0
+    return Fleet(now, lambda: seen, limits, spent_today, lambda _: waits_s), known
+
+
+async def test_a_model_is_woken_only_where_the_hour_pays_for_it() -> None:
+    async def refused(limit: float | None) -> Veto | None:
+        fleet, known = fleet_of(Now(), Limits(usd_per_hour=limit), {"a": Count(1, 2)}, waits_s=7)
+        return await fleet.veto("b", known)
+
+    assert await refused(None) is None
+    assert await refused(3) is None
     # What waits there is through in 7 s, then it idles for as long as a cold start costs.
-    assert await free_in_s(2.5) == 7.0 + 30.0 + 36.0
+    assert await refused(2.5) == Veto(
+        7.0 + 30.0 + 36.0, "Another model may rest in 73 s; or raise fleet.usd_per_hour."
+    )
 
 
 async def test_nobody_rests_who_has_only_what_it_must_have() -> None:
-    known, now = catalog(least=1), Now()
-    names = {name: application_name(name, spec) for name, spec in hosted(known).items()}
-    fleet = Fleet(now, lambda: {names["a"]: Count(1, 1)}, Limits(usd_per_hour=1.5))
-    assert await fleet.affords_in_s("b", known) == math.inf
+    fleet, known = fleet_of(Now(), Limits(usd_per_hour=1.5), {"a": Count(1, 1)}, least=1)
+    found = await fleet.veto("b", known)
+    assert found == Veto(600.0, "Raise fleet.usd_per_hour: no other model is about to rest.")
+
+
+@pytest.mark.parametrize(
+    ("left_s", "spent", "wait_s"),
+    [
+        (50_000.0, 4.0, None),  # a dollar is left: an hour is paid for
+        (50_000.0, 4.5, 50_000.0 - 1800.0),  # half an hour is: before midnight
+        (1_700.0, 4.5, None),  # and now that is all of the day
+        (50_000.0, 5.5, 50_000.0),  # nothing is
+        (50_000.0, 0.0, None),
+    ],
+)
+async def test_a_days_money_that_is_spent_wakes_nobody_until_it_pays_again(
+    left_s: float, spent: float, wait_s: float | None
+) -> None:
+    now = Now(10 * 86_400 - left_s)
+    fleet, known = fleet_of(now, Limits(usd_per_hour=9, usd_per_day=5), spent_usd=spent)
+    found = await fleet.veto("b", known)
+    assert (None if found is None else found.wait_s) == wait_s
+    if found is not None:
+        assert f"{max(0, 5 - spent):.2f} dollars are left of this UTC day" in found.why
+        assert "raise fleet.usd_per_day" in found.why
+
+
+async def test_a_day_that_pays_for_one_waits_for_the_others_rest_or_for_midnight() -> None:
+    limits, runs = Limits(usd_per_day=5), {"a": Count(1, 1)}
+    fleet, known = fleet_of(Now(40_000), limits, runs, spent_usd=3.5)
+    found = await fleet.veto("b", known)
+    assert found is not None
+    assert found.wait_s == 30.0 + 36.0
+    # Both for three quarters of an hour: that is paid for before the other would rest.
+    fleet, known = fleet_of(Now(86_400 - 2_710), limits, runs, spent_usd=3.5)
+    found = await fleet.veto("b", known)
+    assert found is not None
+    assert found.wait_s == 10.0
 
 
 async def test_two_are_not_woken_with_the_money_of_one() -> None:
-    known, now = catalog(), Now()
-    fleet = Fleet(now, dict, Limits(usd_per_hour=1))
-    assert await fleet.affords_in_s("a", known) == 0
-    assert 0 < await fleet.affords_in_s("b", known) < math.inf
+    now = Now()
+    fleet, known = fleet_of(now, Limits(usd_per_hour=1))
+    assert await fleet.veto("a", known) is None
+    assert await fleet.veto("b", known) is not None
     now.at += 60  # it never came: its money is free
-    assert await fleet.affords_in_s("b", known) == 0
+    assert await fleet.veto("b", known) is None
 
 
 async def test_what_was_seen_last_holds_while_serve_does_not_answer() -> None:
@@ -268,7 +317,7 @@ async def test_what_was_seen_last_holds_while_serve_does_not_answer() -> None:
     def look() -> dict[str, Count]:
         return dict(answers.pop())
 
-    fleet = Fleet(now, look, Limits())
+    fleet = Fleet(now, look, Limits(), spent_nothing)
     assert await fleet.count("x") == Count(2, 2)
     now.at += 5
     assert await fleet.count("x") == Count(2, 2)

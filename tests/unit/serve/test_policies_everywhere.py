@@ -21,7 +21,7 @@ from models.call import Call
 from models.errors import ApprovalNeeded, PolicyDenied, Unavailable
 from models.messages import Completion, Done, FusionOptions, Request, Sampling, user
 from serve.control.approvals import Approvals, Decision
-from serve.fleet import Count
+from serve.fleet import Count, Veto
 from serve.fusion.contract import Analysis
 from serve.jobs.asking import Ask, Reply
 from serve.jobs.batch import Spec
@@ -279,7 +279,7 @@ async def test_what_cannot_wait_is_told_why_it_may_not_spill_over(
     """No replica runs, and the budget of all models pays for none."""
     house = await open_(privacy(then))
     monkeypatch.setattr("serve.fleet.Site.replicas", none_runs)
-    monkeypatch.setattr("serve.fleet.Site.affords_in_s", not_for_long)
+    monkeypatch.setattr("serve.fleet.Site.veto", not_for_long)
     with pytest.raises(told, match="the prompt holds 1 x email"):
         await answered(house, asked("own"), whole=whole)
     assert house.read("far") == house.read("own") == []
@@ -293,8 +293,8 @@ async def none_runs(_: Any) -> Count:
     return Count()
 
 
-async def not_for_long(_: Any) -> float:
-    return 3600.0
+async def not_for_long(_: Any) -> Veto:
+    return Veto(3600.0, "Not now.")
 
 
 async def test_what_spills_over_counts_at_the_price_of_whom_it_goes_to(open_: Open) -> None:

@@ -16,7 +16,7 @@ from models.messages import Usage
 from serve.money import usage
 from serve.money.bank import Bank
 from serve.money.ledger import Entry
-from serve.money.replicas import GAP_S, Counted, ReplicaHours, count
+from serve.money.replicas import GAP_S, Counted, ReplicaHours, count, spent_today
 from serve.store.database import Database
 
 USD = 10**9
@@ -58,6 +58,42 @@ def test_charged_plus_idle_is_always_what_replicas_cost(
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     async with stores.empty(f"sqlite:///{tmp_path}/fusion.db") as made:
         yield made
+
+
+DAY_US = 24 * HOUR_US
+
+
+def test_a_day_begins_with_nothing_spent() -> None:
+    midnight = 20_000 * DAY_US
+    counted = Counted(midnight - 120_000_000, hours=7 * USD, day=19_999, before=5 * USD)
+    counted = count(counted, midnight - 60_000_000, 1, 60 * USD, 0)
+    assert counted.today(midnight - 1) == 3 * USD
+    assert counted.today(midnight + 1) == 0
+    # What ran across midnight counts to the new day.
+    counted = count(counted, midnight + 60_000_000, 1, 60 * USD, 0)
+    assert counted.today(midnight + 60_000_000) == 2 * USD
+    assert counted.hours == 10 * USD
+
+
+async def test_what_replicas_cost_today_is_known_to_every_gateway(database: Database) -> None:
+    node = {"usd_per_hour": 3.6, "startup_s": 30}
+    decode = {"step_base_s": 0.04, "step_per_sequence_s": 0.04, "max_batch": 4}
+    scaling = {"node": node, "replica": {"prefill_tokens_per_s": 1000, "decode": decode}}
+    scaled = {"engine": "fake", "scaling": scaling}
+    catalog = Catalog.model_validate(
+        {"models": {"a": scaled, "b": scaled, "c": scaled}, "roles": {"judge": "a"}}
+    )
+    clock = FakeClock(1_795_593_600.0)
+
+    async def running(_: Catalog) -> dict[str, int]:
+        return {"a": 2, "b": 1, "c": 1}
+
+    await ReplicaHours(database, lambda: catalog, running, clock).count()
+    await clock.advance(200)
+    await ReplicaHours(database, lambda: catalog, running, clock).count()
+    assert await spent_today(database, clock, ["a", "b"]) == 3 * USD * 2 // 10
+    await clock.advance(86_400)
+    assert await spent_today(database, clock, ["a", "b"]) == 0
 
 
 async def test_calls_and_idle_time_of_a_model_add_up_in_the_store(database: Database) -> None:
