@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import httpx
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.markup import escape
 
 from cluster import installation
@@ -24,7 +24,20 @@ from serve.access.keys import operator_key
 from serve.access.secret import NoSecret
 from serve.settings import is_loopback
 
-out = Console(soft_wrap=True, highlight=False)
+#: Columns of what is no terminal: a table in a file or a pipe is never cut.
+_NO_EDGE = 10_000
+
+
+class _Wide(Console):
+    """A console that cuts tables to the width of a terminal, and to no width where it is none."""
+
+    @property
+    def options(self) -> ConsoleOptions:
+        known = super().options
+        return known if self.is_terminal else known.update_width(_NO_EDGE)
+
+
+out = _Wide(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 DEFAULT_PORT = 8000

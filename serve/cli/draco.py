@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from serve.cli.batch import Server, told
 from serve.cli.common import Json, Port, err, out, plainly, print_json
@@ -128,6 +128,13 @@ def run(
         typer.Option(help="Three judge runs at temperature 0.2, or the paper's five."),
     ] = "three-runs",
     tasks: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines/--no-baselines",
+            help="Beside each panel, its judge alone and its judge fused with itself.",
+        ),
+    ] = True,
     budget: Budget = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for verdicts and figures.")
@@ -147,12 +154,13 @@ def run(
     from serve.evaluation.draco.judge import PROTOCOLS
     from serve.evaluation.draco.run import Bench
     from serve.evaluation.outcome import figures
-    from serve.evaluation.systems import read_systems
+    from serve.evaluation.systems import read_systems, with_baselines
 
     with told():
         if plot is not None:
             plots.check(plot)
         known, chosen = read_tasks(data)[:tasks], read_systems(systems)
+        chosen = with_baselines(chosen) if baselines else chosen
         for line in differences(count(known)) if tasks is None else ():
             err.print(f"[yellow]warning:[/] {line}")
         bench = Bench(known, judge, protocol, second_judge or judge)
@@ -192,10 +200,13 @@ def _as_json(
     agreement: Agreement | None,
     spent: Mapping[str, object],
 ) -> dict[str, Any]:
+    from serve.evaluation.draco.run import leaning
+
     return {
         "protocol": bench.protocol,
         "judge": bench.judge,
         "agreement": None if agreement is None else asdict(agreement),
+        "judge_says_met": asdict(leaning(results.values())),
         "spent_usd": {step: str(cost) for step, cost in spent.items()},
         "systems": [
             asdict(line)
@@ -251,7 +262,14 @@ def _show(
     for title, rates in (("section", bench.by_section), ("domain", bench.by_domain)):
         found = {line.system: rates(results[line.system]) for line in lines}
         names = sorted({name for one in found.values() for name in one})
-        table = Table(f"pass rate by {title}", *map(escape, found), box=None, pad_edge=False)
+        table = Table(
+            *(
+                Column(name, overflow="fold")
+                for name in (f"pass rate by {title}", *map(escape, found))
+            ),
+            box=None,
+            pad_edge=False,
+        )
         for name in names:
             cells = (f"{one[name]:.1%}" if name in one else "" for one in found.values())
             table.add_row(escape(name), *cells)
@@ -266,12 +284,28 @@ def _show(
             f"{escape(line.system)}: pass rate {said}, {dropped} verdicts dropped, "
             f"{line.failed} failed (scored 0), {unjudged} not judged (scored 0)"
         )
+    _show_judge(bench.judge, results, agreement)
+
+
+def _show_judge(judge: str, results: Mapping[str, Result], agreement: Agreement | None) -> None:
+    """How far the judge may be believed."""
+    from serve.evaluation.draco.run import leaning
+
+    met = leaning(results.values())
+    shares = ("none" if one is None else f"{one:.1%}" for one in (met.positive, met.negative))
+    out.print(
+        "the judge says MET to {} of the positive criteria, {} of the negative".format(*shares)
+    )
     if agreement is None:
         out.print("agreement of judges: nothing to compare")
     else:
+        other = "itself, asked again" if agreement.other == judge else escape(agreement.other)
         share, kappa = agreement.share, agreement.kappa
-        out.print(
-            f"agreement with {escape(agreement.other)} on {agreement.criteria} criteria: "
-            f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
-            + ("" if kappa is None else f", kappa {kappa:.2f}")
+        said = f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
+        beyond = "both say one word only" if kappa is None else f"kappa {kappa:.2f}"
+        out.print(f"agreement with {other} on {agreement.criteria} criteria: {said}, {beyond}")
+    if met.is_blind:
+        err.print(
+            f"[yellow]warning:[/] {escape(judge)} says the same of every criterion, so these "
+            "scores say nothing about the systems: take a stronger judge"
         )

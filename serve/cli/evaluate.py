@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from serve.cli.batch import Server, line, remote_at, told
 from serve.cli.common import Json, Port, err, fail, out, print_json
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from serve.evaluation.outcome import Figures
     from serve.evaluation.work import Work
     from serve.jobs.remote import Card
+    from serve.statistics import Interval
 
 Systems = Annotated[
     Path,
@@ -34,6 +35,9 @@ DryRun = Annotated[
     typer.Option("--dry-run", help="Really ask a sample, estimate the dollars of all, and end."),
 ]
 Plot = Annotated[Path | None, typer.Option(help="Draw cost against score to this PNG.")]
+
+#: Columns of a terminal on which each line of a table stands in one line.
+_ONE_LINE = 110
 
 
 def register(app: typer.Typer) -> None:
@@ -150,24 +154,35 @@ def working(address: str | None, port: int | None, budget: float | None) -> Iter
 
 
 def show(lines: Sequence[Figures], score: str, *, percent: bool) -> None:
-    """The table, and what its columns mean."""
+    """The table, and what its columns mean. On a narrow terminal intervals stand under values."""
+    # Between a value and its interval, and before the last word of a heading.
+    gap = "\n" if out.is_terminal and out.width < _ONE_LINE else " "
+    names = ("kind", f"{score}{gap}(95%)", f"above the{gap}first (95%)", "failed")
     table = Table(
-        *("system", "kind", "tasks", score, "95%", "above the first", "95%"),
-        *("failed", "USD a task", "seconds", "front"),
+        Column("system", overflow="fold"),
+        *(Column(name, no_wrap=True) for name in (*names, f"USD{gap}a task", "seconds")),
         box=None,
         pad_edge=False,
+        collapse_padding=True,
     )
-    form: Callable[[float], str] = (lambda x: f"{x:.1%}") if percent else (lambda x: f"{x:.1f}")
     for one in lines:
-        cells: list[Any] = [
-            form(one.score.value),
-            f"{form(one.score.low)} to {form(one.score.high)}",
-            form(one.above.value),
-            f"{form(one.above.low)} to {form(one.above.high)}",
-            one.failed,
-            "?" if one.usd is None else f"{one.usd:.6f}",
+        table.add_row(
+            escape(one.system),
+            one.kind,
+            _with_interval(one.score, percent, gap),
+            _with_interval(one.above, percent, gap),
+            str(one.failed),
+            ("?" if one.usd is None else f"{one.usd:.6f}") + (" *" if one.on_front else ""),
             f"{one.seconds.value:.2f}",
-            "*" if one.on_front else "",
-        ]
-        table.add_row(escape(one.system), one.kind, str(one.tasks), *map(str, cells))
+        )
     out.print(table)
+    out.print(
+        f"{lines[0].tasks} tasks each; the first is {escape(lines[0].system)}; "
+        "* nothing else is as good for less, or better for as much"
+    )
+
+
+def _with_interval(one: Interval, percent: bool, gap: str) -> str:
+    unit, times = ("%", 100) if percent else ("", 1)
+    value, low, high = (f"{times * x:.1f}" for x in (one.value, one.low, one.high))
+    return f"{value}{unit}{gap}({low}..{high})"

@@ -9,6 +9,7 @@ systems:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,34 @@ def _system(name: str, raw: _System) -> System:
     kind = "self-fused" if {*raw.panel, raw.judge} == {raw.judge} else "panel"
     # Each panelist, the judge and the synthesis.
     return System(name, body, kind, raw.samples, None, raw.samples * (len(raw.panel) + 2))
+
+
+def with_baselines(systems: list[System]) -> list[System]:
+    """The systems, and beside each panel its judge alone and its judge fused with itself, with as
+    many panelists: a panel's score is told beside these.
+    """
+    made = list(systems)
+    known = set(map(_what, systems))
+    for one in systems:
+        if one.model is not None:
+            continue
+        [fusion] = one.body["plugins"]
+        judge, count = str(fusion["model"]), len(fusion["analysis_models"])
+        given = {k: one.body[k] for k in ("temperature", "max_tokens") if k in one.body}
+        for name, raw in (
+            (f"{judge} alone", _System(model=judge, **given)),
+            (f"{judge} fused x{count}", _System(panel=[judge] * count, judge=judge, **given)),
+        ):
+            baseline = _system(name, raw)
+            if _what(baseline) not in known:
+                known.add(_what(baseline))
+                made.append(baseline)
+    return made
+
+
+def _what(one: System) -> str:
+    """What a system asks, whatever it is called."""
+    return json.dumps([one.samples, one.body], sort_keys=True)
 
 
 def with_matched(systems: list[System]) -> list[System]:

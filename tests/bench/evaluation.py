@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -23,6 +24,8 @@ from models.messages import Completion, Stage, Usage, assistant
 from serve.cli import app
 from serve.jobs.asking import Ask, Reply
 from serve.jobs.fake import FakeAsker
+
+PROMISED_S = 60.0
 
 
 def reply(ask: Ask) -> Reply:
@@ -70,9 +73,11 @@ def main() -> None:
             seconds = time.monotonic() - began
         assert done.exit_code == 0, done.output
         verdicts = asked.criteria * 3
+        kept = "kept" if seconds < PROMISED_S * asked.criteria / 4000 else "NOT kept"
         print(
-            f"{asked.criteria} criteria, three runs each: {verdicts} verdicts in {seconds:.1f} s "
-            f"({asked.criteria / seconds:.0f} criteria/s)"
+            f"{asked.criteria} criteria, three runs each: {verdicts} verdicts in {seconds:.1f} s, "
+            f"{seconds / 3:.1f} s for one run of each "
+            f"(promised: 4,000 in under {PROMISED_S:.0f} s, {kept}; load {os.getloadavg()[0]:.0f})"
         )
 
 

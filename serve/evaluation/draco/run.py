@@ -49,6 +49,20 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaning:
+    """How often a judge says MET, of criteria with a positive weight and of those with a negative
+    one; None where it judged none."""
+
+    positive: float | None
+    negative: float | None
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether it says one word whatever it reads, so that no score says anything."""
+        return {self.positive, self.negative} - {None} in ({0.0}, {1.0})
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One system: its outcome, its score and its verdicts by task. A task that nobody could judge
     has no score."""
@@ -222,6 +236,23 @@ def agreement(
     chance = met[0] * met[1] + (1 - met[0]) * (1 - met[1])
     kappa = None if chance == 1 else (same / len(both) - chance) / (1 - chance)
     return Agreement(first, second, wilson(same, len(both)), kappa, len(both))
+
+
+def leaning(results: Iterable[Result]) -> Leaning:
+    """Of every verdict that there is."""
+    found = [
+        one
+        for result in results
+        for runs in result.verdicts.values()
+        for run in runs
+        for one in run
+    ]
+
+    def met(sign: int) -> float | None:
+        said = [one.verdict == "MET" for one in found if one.verdict and one.weight * sign > 0]
+        return sum(said) / len(said) if said else None
+
+    return Leaning(met(1), met(-1))
 
 
 def _criteria(task: Task, runs: int) -> Iterator[tuple[Criterion, int]]:

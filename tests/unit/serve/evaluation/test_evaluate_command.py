@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import batch_server
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from models.errors import BadRequest
 from models.messages import Completion, Stage, Usage, assistant
 from router.data import read_rows
-from serve.cli import app
+from serve.cli import app, evaluate
+from serve.evaluation.outcome import Figures
 from serve.jobs.asking import Ask, Reply
 from serve.jobs.fake import FakeAsker
+from serve.statistics import Interval
 
 run = CliRunner()
 
@@ -139,6 +144,51 @@ def test_what_is_wrong_is_said_before_anything_is_asked(tmp_path: Path) -> None:
         assert line in done.output
 
 
+def test_a_system_that_fails_every_question_has_nothing_right(
+    url: str, asker: FakeAsker, tmp_path: Path
+) -> None:
+    asker.reply = lambda ask: BadRequest("no") if ask[0].model == "mute" else said(ask, "Answer: 0")
+    chosen = systems(tmp_path, "  mute: {model: mute}\n  one: {model: one}\n")
+    done = run.invoke(
+        app, ["eval", str(questions(tmp_path)), "-s", str(chosen), "--url", url, "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    mute, one = json.loads(done.stdout)["systems"]
+    assert (mute["score"]["value"], mute["failed"], mute["usd"]) == (0, 10, 0)
+    assert (one["score"]["value"], one["failed"]) == (0.1, 0)
+
+
+FIGURES = [
+    Figures(
+        *("a-system-whose-name-is-rather-long", "self-fused", 100, Interval(0.4, 0.312, 0.551)),
+        *(Interval(-0.412, -0.512, -0.301), 100, 12.000012, Interval(1111.2, 1, 2), True),
+    )
+]
+
+
+def test_a_table_is_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    narrow = Console(file=written, force_terminal=True, width=80, no_color=True, soft_wrap=True)
+    monkeypatch.setattr(evaluate, "out", narrow)
+    evaluate.show(FIGURES, "accuracy", percent=True)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", written.getvalue())
+    *table, _ = text.splitlines()
+    assert max(map(len, table)) <= 80
+    assert "…" not in text
+    for words in ("accuracy", "above the", "failed", "a task", "seconds", "self-fused"):
+        assert words in text
+    for words in ("40.0%", "(31.2..55.1)", "(-51.2..-30.1)", "12.000012 *", "1111.20"):
+        assert words in text
+
+
+def test_a_table_in_a_pipe_has_a_line_a_system(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate.show(FIGURES, "accuracy", percent=True)
+    header, line, _ = capsys.readouterr().out.splitlines()
+    assert "accuracy (95%)" in header
+    assert "above the first (95%)" in header
+    assert "a-system-whose-name-is-rather-long self-fused 40.0% (31.2..55.1)" in line
+
+
 SECRET = "mentions the year 1648"
 
 
@@ -227,6 +277,56 @@ def test_each_judge_run_is_asked_for_itself(url: str, asker: FakeAsker, tmp_path
     assert len(judged) == 2 * 3 * 3 + 6
     assert {request.sampling.temperature for request in judged} == {0.2}
     assert all(request.response_format is not None for request in judged)
+
+
+def test_a_judge_that_answers_in_prose_is_told_and_scores_nothing(
+    url: str, asker: FakeAsker, tmp_path: Path
+) -> None:
+    asker.reply = lambda ask: said(ask, "It ended in 1648, I would say.")
+    command = [*draco(tmp_path), "--url", url]
+    done = run.invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.output
+    assert "warning: criteria: 6, the public set has 3934" in done.stderr
+    told = json.loads(done.stdout)
+    for one in told["systems"]:
+        assert (one["score"]["value"], one["pass_rate"], one["failed"]) == (0, None, 0)
+        assert (one["dropped_verdicts"], one["unjudged"]) == (2 * 3 * 3, 2)
+    assert told["agreement"] is None
+    shown = run.invoke(app, command)
+    assert (
+        "able: pass rate ?, 18 verdicts dropped, 0 failed (scored 0), 2 not judged" in shown.output
+    )
+    assert "agreement of judges: nothing to compare" in shown.output
+
+
+def test_a_judge_that_says_met_to_everything_is_told_beside_its_scores(
+    url: str, asker: FakeAsker, tmp_path: Path
+) -> None:
+    asker.reply = lambda ask: said(ask, '{"reason": "so", "verdict": "MET"}')
+    done = run.invoke(app, [*draco(tmp_path), "--url", url])
+    assert done.exit_code == 0, done.output
+    assert "the judge says MET to 100.0% of the positive criteria, 100.0% of the negative" in (
+        done.stdout
+    )
+    assert "agreement with itself, asked again on 12 criteria: 100.0%" in done.stdout
+    assert "both say one word only" in done.stdout
+    assert "judge says the same of every criterion" in done.stderr
+
+
+def test_a_panel_is_never_scored_without_its_baselines(
+    url: str, asker: FakeAsker, tmp_path: Path
+) -> None:
+    asker.reply = judging
+    command = [*draco(tmp_path), "--url", url, "--json"]
+    systems(tmp_path, "  pair: {panel: [able, mute], judge: able}\n")
+    told = json.loads(run.invoke(app, command).stdout)
+    assert [(one["system"], one["kind"]) for one in told["systems"]] == [
+        ("pair", "panel"),
+        ("able alone", "solo"),
+        ("able fused x2", "self-fused"),
+    ]
+    told = json.loads(run.invoke(app, [*command, "--no-baselines"]).stdout)
+    assert [one["system"] for one in told["systems"]] == ["pair"]
 
 
 def test_a_dry_run_says_what_all_would_cost(url: str, asker: FakeAsker, tmp_path: Path) -> None:

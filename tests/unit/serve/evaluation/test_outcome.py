@@ -5,9 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 
 from serve.evaluation.draco.judge import body, read_verdict
-from serve.evaluation.draco.run import agreement
+from serve.evaluation.draco.run import Result, agreement, leaning
+from serve.evaluation.draco.scoring import Judged, Verdict
 from serve.evaluation.outcome import Outcome, figures, front, together
-from serve.evaluation.systems import System
+from serve.evaluation.systems import System, with_baselines
 
 
 def test_the_front_is_what_nothing_beats() -> None:
@@ -61,3 +62,40 @@ def test_agreement_beyond_chance() -> None:
     assert found.kappa is not None
     assert abs(found.kappa - 0.32 / 0.52) < 1e-9
     assert agreement("a", "b", []) is None
+
+
+def said(*pairs: tuple[float, Verdict | None]) -> Result:
+    run = [Judged(str(n), weight, verdict) for n, (weight, verdict) in enumerate(pairs)]
+    return Result({}, {}, {"t": [run]})
+
+
+def test_a_judge_that_says_one_word_only_is_blind() -> None:
+    found = leaning([said((1, "MET"), (2, "UNMET"), (-1, "MET")), said((3, "MET"), (1, None))])
+    assert (found.positive, found.negative) == (2 / 3, 1.0)
+    assert not found.is_blind
+    assert leaning([said((1, "MET"), (-1, "MET"))]).is_blind
+    assert leaning([said((1, "UNMET"))]).is_blind
+    # What is right of a flawless answer is no blindness.
+    assert not leaning([said((1, "MET"), (-1, "UNMET"))]).is_blind
+    assert not leaning([said((1, None))]).is_blind
+
+
+def panel(name: str, members: list[str], judge: str) -> System:
+    plugin = {"id": "fusion", "analysis_models": members, "model": judge}
+    body = {"model": "openrouter/fusion", "plugins": [plugin], "max_tokens": 9}
+    return System(name, body, "panel", 1, None, len(members) + 2)
+
+
+def test_a_panel_stands_beside_its_judge_alone_and_fused_with_itself() -> None:
+    pair = panel("pair", ["x", "y"], "y")
+    first, alone, fused = with_baselines([pair])
+    assert first is pair
+    assert (alone.name, alone.model, alone.kind) == ("y alone", "y", "solo")
+    assert (fused.name, fused.kind) == ("y fused x2", "self-fused")
+    assert fused.body["plugins"][0]["analysis_models"] == ["y", "y"]
+    assert alone.body["max_tokens"] == fused.body["max_tokens"] == 9
+    # What stands there already is not measured twice.
+    own = System("mine", {"model": "y", "max_tokens": 9}, "solo", 1, "y", 1)
+    named = [one.name for one in with_baselines([own, pair, panel("both", ["z", "y"], "y")])]
+    assert named == ["mine", "pair", "both", "y fused x2"]
+    assert with_baselines([own]) == [own]
