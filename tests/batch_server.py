@@ -21,6 +21,7 @@ from serve.access.caller import Caller
 from serve.editions.edition import Edition, Fixed
 from serve.gateway.rooms.batches import BatchesRoom
 from serve.gateway.rooms.files import FilesRoom
+from serve.gateway.rooms.names import Names
 from serve.gateway.site import Room, site
 from serve.jobs.batches import Batches
 from serve.jobs.fake import FakeAsker
@@ -31,7 +32,11 @@ from serve.store import migrate
 from serve.store.database import Database
 
 CATALOG = Catalog.model_validate(
-    {"models": {"m": {"engine": "fake"}}, "aliases": {"a": "m"}, "roles": {"judge": "m"}}
+    {
+        "models": {"m": {"engine": "fake"}},
+        "aliases": {"a": "m", "brain": "m"},
+        "roles": {"judge": "m"},
+    }
 )
 
 
@@ -66,6 +71,7 @@ class _Server:
         current = Fixed(Edition(CATALOG, FakeModel(), FakeModel()))
         rooms: list[Room] = [
             FilesRoom(files),
+            Names(current),
             BatchesRoom(batches, files, jobs, current, clock),
         ]
         self._site = site(rooms, _everybody)

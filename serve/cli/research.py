@@ -13,6 +13,9 @@ from serve.cli.evaluate import Budget, working
 
 if TYPE_CHECKING:
     from serve.evaluation.research import Stored
+    from serve.jobs.remote import Remote
+
+_BRAIN = "brain"
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +31,8 @@ def research(
         str, typer.Option("--model", "-m", help="Who writes it: a panel, or any name.")
     ] = "fusion/default",
     planner: Annotated[
-        str | None, typer.Option(help="Who plans the searches. Default: the same.")
+        str | None,
+        typer.Option(help="Who plans the searches. Default: brain, if that is a name, else -m."),
     ] = None,
     budget: Budget = 5.0,
     out_file: Annotated[
@@ -44,7 +48,8 @@ def research(
 
     with told(), working(address, port, budget) as work:
         tools = read_catalog(catalog).tools if sources == "web" else None
-        plan = work.ask("plan", [reports.plan_request(question, planner or model)])["plan"]
+        planner = planner or _planner(work.remote, model)
+        plan = work.ask("plan", [reports.plan_request(question, planner)])["plan"]
         queries = reports.read_plan(plan["answer"], question)
         if tools is not None:
             found = library.search_web(tools, queries)
@@ -62,6 +67,12 @@ def research(
             err.print(f"report in {out_file}", markup=False)
     if out_file is None:
         typer.echo(text)
+
+
+def _planner(remote: Remote, model: str) -> str:
+    """A few search words need no whole panel, where the server has a name for its best model."""
+    names = {one["id"] for one in remote.get("/v1/models")["data"]}
+    return _BRAIN if _BRAIN in names else model
 
 
 def _store(report: Path, sources: list[Stored]) -> None:

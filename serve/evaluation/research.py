@@ -16,7 +16,13 @@ from typing import Any
 SEARCHES = 5
 #: Characters of all sources together that are shown to the models.
 MOST_CHARS = 24_000
-_CITATION = re.compile(r"\s?\[(\d{1,3}):\s*[\"“”](.+?)[\"“”]\s*\]", re.DOTALL)
+_CITATION = re.compile(
+    r"\s?(?<![\w\]])\[(?P<number>\d{1,3})"
+    # Its words, between quotation marks or without; or more numbers and no words at all.
+    r"(?::\s*(?:[\"“”](?P<quote>.+?)[\"“”]|(?P<plain>[^\]\"“”]*))|(?:[\s,;-]+\d{1,3})*)"
+    r"\s*\](?!\()",
+    re.DOTALL,
+)
 #: Quotes of a word or two are found anywhere and prove nothing.
 _LEAST_WORDS = 3
 
@@ -128,7 +134,8 @@ def check(text: str, sources: Sequence[Stored]) -> Checked:
     flat = [_flat(one.text) for one in sources]
 
     def judge(match: re.Match[str]) -> str:
-        one = _judged(int(match[1]), match[2], flat)
+        quote = match["quote"] or (match["plain"] or "").strip()
+        one = _judged(int(match["number"]), quote, flat)
         (removed if one.problem else kept).append(one)
         return "" if one.problem else match[0]
 
@@ -138,6 +145,8 @@ def check(text: str, sources: Sequence[Stored]) -> Checked:
 def _judged(number: int, quote: str, sources: Sequence[str]) -> Citation:
     if not 1 <= number <= len(sources):
         return Citation(number, quote, "there is no such source")
+    if not quote:
+        return Citation(number, quote, "it quotes no words")
     if len(quote.split()) < _LEAST_WORDS:
         return Citation(number, quote, f"fewer than {_LEAST_WORDS} words")
     if _flat(quote) not in sources[number - 1]:

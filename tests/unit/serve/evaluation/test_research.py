@@ -29,6 +29,18 @@ def test_a_quote_that_stands_in_its_source_stays() -> None:
     assert not found.removed
 
 
+def test_words_without_quotation_marks_are_looked_up_too() -> None:
+    found = check("They do [1: They cannot see red.].", SOURCES)
+    assert found.text == "They do [1: They cannot see red.]."
+    assert [one.quote for one in found.kept] == ["They cannot see red."]
+
+
+@pytest.mark.parametrize("text", ["see [1](https://a.b)", "x[1] = 2", "in [2024]", "[a: b]"])
+def test_what_is_no_citation_is_left_alone(text: str) -> None:
+    found = check(text, SOURCES)
+    assert (found.text, found.kept, found.removed) == (text, (), ())
+
+
 @pytest.mark.parametrize(
     ("citation", "problem"),
     [
@@ -38,6 +50,10 @@ def test_a_quote_that_stands_in_its_source_stays() -> None:
         ('[3: "Bees see ultraviolet light"]', "no such source"),
         ('[0: "Bees see ultraviolet light"]', "no such source"),
         ('[1: "red"]', "fewer than 3 words"),
+        ("[1: Bees see infrared light]", "do not stand in it"),
+        ("[1]", "quotes no words"),
+        ("[1, 2]", "quotes no words"),
+        ("[2: ]", "quotes no words"),
     ],
 )
 def test_what_does_not_hold_is_removed_and_said(citation: str, problem: str) -> None:
@@ -100,5 +116,5 @@ def test_the_command_writes_a_report_with_its_evidence(
     assert "- red: x says unseen" in text
     assert "- Only y: Polarised light helps." in text
     assert '- [1] "Cats see it too": these words do not stand in it' in text
-    assert "| plan | fusion/default | 5 | 5 | 1.0 | 0.002 |" in text
+    assert "| plan | brain | 5 | 5 | 1.0 | 0.002 |" in text
     assert "Bees see ultraviolet" in (tmp_path / "report.sources" / "01.txt").read_text()
