@@ -11,7 +11,7 @@ from serve.control.policy.engine import Ruling
 from serve.control.policy.values import Add, Change, Count, Hold, Put, State
 from serve.store.database import Database
 from serve.store.schema import counters
-from serve.store.steps import ALONE, READ, WRITE, How, Steps, marks
+from serve.store.steps import ALONE, READ, WRITE, How, Steps, Together, Values, marks
 
 #: A million millionths.
 _MICROS = 1_000_000
@@ -54,7 +54,7 @@ class Counters:
 
         def steps() -> Steps[Ruling]:
             ruling = judge((yield from _read(wanted, now)))
-            yield from _change(ruling.changes, holder)
+            yield Together(_changing(ruling.changes, holder))
             return ruling
 
         return await self._database.run(steps(), How(locks=wanted, flushed=False))
@@ -66,10 +66,9 @@ class Counters:
         """Make these changes, and give back all that `holder` holds."""
 
         def steps() -> Steps[None]:
-            yield from _change(changes, holder)
-            yield _RELEASE, (holder,)
+            yield Together([*_changing(changes, holder), (_RELEASE, (holder,))])
 
-        await self._database.run(steps(), How(flushed=flushed))
+        await self._database.run(steps(), How(alone=True, flushed=flushed))
 
     async def release(self, holder: str, *, settle: bool = False) -> None:
         """Give back all that `holder` holds; or, with `settle`, count it as used."""
@@ -77,7 +76,8 @@ class Counters:
         def steps() -> Steps[None]:
             held = yield _RELEASE, (holder,)
             if settle:
-                yield from _change([Add(counter, amount) for counter, amount in held], holder)
+                used = [Add(counter, amount) for counter, amount in held]
+                yield Together(_changing(used, holder))
 
         await self._database.run(steps(), WRITE if settle else ALONE)
 
@@ -104,13 +104,17 @@ def _read(names: Sequence[str], now: float) -> Steps[State]:
     return State(counts)
 
 
-def _change(changes: Iterable[Change], holder: str) -> Steps[None]:
+def _changing(changes: Iterable[Change], holder: str) -> list[tuple[str, Values]]:
     # Always in the same order: transactions that wait for each other's rows wait in turn.
-    for change in sorted(changes, key=lambda change: change.counter):
-        match change:
-            case Put(name, value):
-                yield _PUT, (name, value)
-            case Add(name, amount):
-                yield _ADD, (name, amount)
-            case Hold(name, amount, until):
-                yield _HOLD, (holder, name, amount, round(until * _MICROS))
+    ordered = sorted(changes, key=lambda change: change.counter)
+    return [_statement(change, holder) for change in ordered]
+
+
+def _statement(change: Change, holder: str) -> tuple[str, Values]:
+    match change:
+        case Put(name, value):
+            return _PUT, (name, value)
+        case Add(name, amount):
+            return _ADD, (name, amount)
+        case Hold(name, amount, until):
+            return _HOLD, (holder, name, amount, round(until * _MICROS))

@@ -29,9 +29,19 @@ import asyncpg
 T = TypeVar("T")
 Row = Sequence[Any]
 Values = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Statements that change rows of their own each, and give none: no row is changed by two of
+    them, and none sees what another one did. PostgreSQL gets them as one message."""
+
+    steps: Sequence[tuple[str, Values]]
+
+
 #: A statement marks its values with `?`, and holds no other question mark. With a list of values
 #: it is done for each, and gives no rows.
-Step = tuple[str, Values | list[Values]]
+Step = tuple[str, Values | list[Values]] | Together
 Steps = Generator[Step, list[Row], T]
 
 
@@ -45,11 +55,14 @@ class How:
     #: Whether it waits until PostgreSQL's disk has it. What does not wait is seen by all at once,
     #: and it is on disk with the next one that waits or a fraction of a second later.
     flushed: bool = True
-    #: It is one statement, which PostgreSQL does whole or not at all without being told where it
-    #: begins and ends.
+    #: It is one step, which PostgreSQL does whole or not at all without being told where it begins
+    #: and ends. What follows then only reads. One that is not flushed is a `Together`.
     alone: bool = False
 
 
+#: How a statement of several parts ends. What the second one sets is so until it is committed.
+_FLUSHED = "select 1"
+_RELAXED = "select set_config('synchronous_commit', 'off', true)"
 WRITE = How()
 READ = How(write=False)
 ALONE = How(alone=True)
@@ -100,9 +113,9 @@ class _Thread:
         connection = self._connection
         connection.execute(self._begin)
         try:
-            statement, values = next(steps)
+            step = next(steps)
             while True:
-                statement, values = steps.send(_done(connection, statement, values))
+                step = steps.send(_done(connection, step))
         except StopIteration as end:
             connection.execute("COMMIT")
             result: T = end.value
@@ -111,9 +124,12 @@ class _Thread:
             connection.rollback()  # nothing, where it was committed
 
 
-def _done(
-    connection: sqlite3.Connection, statement: str, values: Values | list[Values]
-) -> list[Row]:
+def _done(connection: sqlite3.Connection, step: Step) -> list[Row]:
+    if isinstance(step, Together):
+        for statement, one in step.steps:
+            connection.execute(statement, one)
+        return []
+    statement, values = step
     if isinstance(values, list):
         connection.executemany(statement, values)
         return []
@@ -141,10 +157,10 @@ class PostgresRunner:
         pool = await self._pool
         async with asyncio.timeout(self._timeout_s), pool.acquire() as connection:
             if not how.write or how.alone:
-                return await _driven(connection, steps)
+                return await _driven(connection, steps, _FLUSHED if how.flushed else _RELAXED)
             try:
                 await connection.execute(_begin(how))
-                result = await _driven(connection, steps)
+                result = await _driven(connection, steps, _FLUSHED)
                 await connection.execute("commit")
             except BaseException:
                 await self._undo(connection)
@@ -162,16 +178,21 @@ class PostgresRunner:
             await self._pool.close()
 
 
-async def _driven(connection: Any, steps: Steps[T]) -> T:
+async def _driven(connection: Any, steps: Steps[T], ending: str) -> T:
     try:
-        statement, values = next(steps)
+        step = next(steps)
         while True:
             rows: list[Row] = []
-            if isinstance(values, list):
-                await connection.executemany(_numbered(statement), values)
+            if isinstance(step, Together):
+                if step.steps:
+                    statements, values = zip(*step.steps, strict=True)
+                    whole = _whole(statements, ending)
+                    await connection.execute(whole, *itertools.chain.from_iterable(values))
+            elif isinstance(step[1], list):
+                await connection.executemany(_numbered(step[0]), step[1])
             else:
-                rows = await connection.fetch(_numbered(statement), *values)
-            statement, values = steps.send(rows)
+                rows = await connection.fetch(_numbered(step[0]), *step[1])
+            step = steps.send(rows)
     except StopIteration as end:
         result: T = end.value
         return result
@@ -179,6 +200,13 @@ async def _driven(connection: Any, steps: Steps[T]) -> T:
 
 async def _leave(connection: Any) -> None:
     return None
+
+
+@cache
+def _whole(statements: tuple[str, ...], ending: str) -> str:
+    """All of them as parts of one."""
+    parts = ", ".join(f"step{at} as ({one})" for at, one in enumerate(statements))
+    return _numbered(f"with {parts} {ending}")
 
 
 @cache

@@ -24,7 +24,7 @@ from serve.store.database import Database
 from serve.store.schema import session_items as items
 from serve.store.schema import session_summaries as summaries
 from serve.store.schema import sessions
-from serve.store.steps import READ, How, Steps
+from serve.store.steps import ALONE, READ, How, Steps
 
 PAGE = 100
 MOST_ITEMS = 100_000
@@ -33,15 +33,28 @@ _SESSION = """
 insert into sessions (id, project, name, created_at, updated_at, archived, parent, length)
 values (?, ?, ?, ?, ?, ?, ?, ?)
 """
+#: Whoever has grown it keeps it from all others until the end of the transaction.
 _GROW = """
-update sessions set length = length + ?, updated_at = ? where id = ? and project = ?
-returning length, archived
+update sessions set length = length + ?, updated_at = ?
+where id = ? and project = ? and not archived and length + ? <= ?
+returning id, length
+"""
+#: PostgreSQL's, with its items in one statement.
+_GROW_BY = """
+with grown as ({grow}), added as (
+    insert into session_items (session, position, id, at, message, model, turn, answer)
+    select grown.id, length + place - ?, item, ?, message, model, ?, answer
+    from grown, unnest(
+        cast(? as text[]), cast(? as json[]), cast(? as text[]), cast(? as json[])
+    ) with ordinality as new (item, message, model, answer, place)
+)
+select id, length from grown
 """
 _ITEM = """
 insert into session_items (session, position, id, at, message, model, turn, answer)
 values (?, ?, ?, ?, ?, ?, ?, ?)
 """
-_HEAD = "select id from sessions where id = ? and project = ?"
+_HEAD = "select archived from sessions where id = ? and project = ?"
 _ANSWER = """
 select answer from session_items where session = ? and turn = ? and at > ? and answer is not null
 """
@@ -149,7 +162,7 @@ class Sessions:
 
     async def append(self, identity: str, project: str, new: Sequence[New], turn: str = "") -> int:
         """The session's new length. Raises Conflict for an archived one."""
-        return await self._database.run(self._append(identity, project, new, turn))
+        return await self._database.run(self._append(identity, project, new, turn), ALONE)
 
     async def keep(self, identity: str, project: str, new: Sequence[New], turn: str) -> None:
         """Append a turn that may be kept already: its process died, or was taken for dead."""
@@ -251,32 +264,42 @@ class Sessions:
 
     def _append(self, identity: str, project: str, new: Sequence[New], turn: str) -> Steps[int]:
         now = round(self._clock.now() * _MICROS)
-        # Whoever has grown it keeps it from all others until the end of the transaction.
-        grown = yield _GROW, (len(new), now, identity, project)
-        if not grown:
-            raise _no_session(identity)
-        length, archived = grown[0]
-        if archived:
-            raise _archived(identity)
-        if length > MOST_ITEMS:
-            raise BadRequest(f"A session has at most {MOST_ITEMS:,} items. Begin another one.")
-        yield (
-            _ITEM,
-            [
-                (
-                    identity,
-                    at,
-                    new_id("item"),
-                    now,
-                    neutral.dumps(one.message),
-                    one.model,
-                    turn,
-                    None if one.answer is None else neutral.dumps(one.answer),
+        more = len(new)
+        grow = (more, now, identity, project, more, MOST_ITEMS)
+        rows = [
+            (
+                new_id("item"),
+                neutral.dumps(one.message),
+                one.model,
+                None if one.answer is None else neutral.dumps(one.answer),
+            )
+            for one in new
+        ]
+        if self._database.is_sqlite:
+            grown = yield _GROW, grow
+            for _, length in grown:
+                places = enumerate(rows, length - more)
+                yield (
+                    _ITEM,
+                    [
+                        (identity, at, item, now, message, model, turn, answer)
+                        for at, (item, message, model, answer) in places
+                    ],
                 )
-                for at, one in enumerate(new, length - len(new))
-            ],
-        )
-        return int(length)
+        else:
+            columns = zip(*rows, strict=True) if rows else ((), (), (), ())
+            grown = yield (
+                _GROW_BY.format(grow=_GROW),
+                (*grow, more + 1, now, turn, *map(list, columns)),
+            )
+        if not grown:
+            found = yield _HEAD, (identity, project)
+            if not found:
+                raise _no_session(identity)
+            if found[0][0]:
+                raise _archived(identity)
+            raise BadRequest(f"A session has at most {MOST_ITEMS:,} items. Begin another one.")
+        return int(grown[0][1])
 
     async def _head(
         self, connection: AsyncConnection, identity: str, project: str, *, lock: bool = False

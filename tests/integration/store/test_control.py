@@ -10,14 +10,15 @@ import stores
 
 from models.answerer import SystemClock
 from models.call import Call
-from models.errors import Conflict
+from models.errors import BadRequest, Conflict, NotFound
 from models.fake import FakeModel
 from models.messages import Request, assistant, user
 from serve.control.approvals import Approvals, Decision
 from serve.control.counters import Counters
 from serve.control.idempotency import Idempotent
 from serve.control.policy.engine import Ruling, Said
-from serve.control.policy.values import Add, Ceiling, Event, State, Verdict
+from serve.control.policy.values import Add, Ceiling, Count, Event, Hold, Put, State, Verdict
+from serve.control.sessions import store
 from serve.control.sessions.store import New, Sessions
 from serve.store.database import Database
 
@@ -48,6 +49,20 @@ async def test_no_count_is_lost_and_no_limit_passed(two: tuple[Database, Databas
     assert (await pools[0].read(["c"], 0.0)).value("c") == 10
 
 
+async def test_what_is_held_is_given_back_or_counted(two: tuple[Database, Database]) -> None:
+    pools = [Counters(database) for database in two]
+    event = Event("request", 0.0, Call(), Request("m", ()))
+    held = Ruling("allow", event, changes=(Put("d", 7), Hold("c", 5, 1e9), Hold("d", 2, 1e9)))
+    for holder in "xyz":
+        await pools[0].judged(["c", "d"], holder, 0.0, lambda _: held)
+    assert (await pools[1].read(["c", "d"], 0.0)).counts == {"c": Count(0, 15), "d": Count(7, 6)}
+    await pools[1].end("x", [Add("c", 3), Add("e", 1)], flushed=False)
+    await pools[0].release("y", settle=True)
+    await pools[0].release("z")
+    now = (await pools[1].read(["c", "d", "e"], 0.0)).counts
+    assert now == {"c": Count(8, 0), "d": Count(9, 0), "e": Count(1, 0)}
+
+
 async def test_an_approval_is_asked_once_decided_once_and_taken_once(
     two: tuple[Database, Database],
 ) -> None:
@@ -76,7 +91,9 @@ async def test_an_approval_is_asked_once_decided_once_and_taken_once(
     assert sum(row is not None for row in taken) == 1
 
 
-async def test_appends_and_keys_at_the_same_time(two: tuple[Database, Database]) -> None:
+async def test_appends_and_keys_at_the_same_time(
+    two: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = SystemClock()
     sessions = [Sessions(database, clock) for database in two]
     identity = (await sessions[0].create("default"))["id"]
@@ -88,6 +105,19 @@ async def test_appends_and_keys_at_the_same_time(two: tuple[Database, Database])
     fork = await sessions[1].fork(identity, "default", page[9]["id"])
     assert fork["length"] == 10
     assert len(await sessions[0].newest("default", before=fork["id"])) == 1
+
+    # An append that cannot be says why, and changes nothing; one of ten thousand items is one.
+    with monkeypatch.context() as few:
+        few.setattr(store, "MOST_ITEMS", 41)
+        with pytest.raises(BadRequest, match="at most 41 items"):
+            await sessions[0].append(identity, "default", pair)
+    with pytest.raises(NotFound):
+        await sessions[0].append(identity, "another", pair)
+    assert await sessions[0].append(identity, "default", pair * 5000) == 10_040
+    assert len((await sessions[1].history(identity, "default")).items) == 10_040
+    await sessions[1].change(identity, "default", archived=True)
+    with pytest.raises(Conflict, match="archived"):
+        await sessions[0].append(identity, "default", pair)
 
     model = FakeModel(first_token_s=0.1)
     sides = [Idempotent(model, database, clock) for database in two]
