@@ -112,9 +112,12 @@ def submit(
             found = _dry_run(remote, file, sample, deadline, ours)
             print_json(asdict(found)) if as_json else _show_estimate(found)
             return
+        if out_folder is not None:
+            out_folder.mkdir(parents=True, exist_ok=True)  # what cannot be is said before it costs
         card = remote.create(remote.upload_file(file), window=deadline, **ours)
         if out_folder is not None:
-            output.claim(out_folder, card["id"])
+            with written(out_folder, card["id"]):
+                output.claim(out_folder, card["id"])
         if not as_json:
             out.print(f"batch {card['id']}")
         if not detach:
@@ -250,17 +253,24 @@ def told() -> Iterator[None]:
         fail(escape(str(error)), 2 if error.status in (400, 404, 413) else 1)
 
 
+@contextmanager
+def written(folder: Path, batch: str) -> Iterator[None]:
+    """A folder that cannot be written ends with a sentence, and loses nothing."""
+    try:
+        yield
+    except OSError as error:
+        fail(
+            escape(f"The results cannot be written to {folder}: {error.strerror or error}. ")
+            + f"The server keeps them: fusion batch results {batch} --out FOLDER"
+        )
+
+
 def _write(remote: Remote, batch: str, folder: Path, form: Literal["jsonl", "parquet"]) -> None:
     from serve.jobs import output
 
-    try:
+    with written(folder, batch):
         output.claim(folder, batch)
         path = output.write(folder, remote.rows(batch), form)
-    except OSError as error:
-        fail(
-            f"The results cannot be written to {folder}: {error.strerror or error}. The server "
-            f"keeps them: fusion batch results {batch} --out FOLDER"
-        )
     err.print(f"results in {path}", markup=False)
 
 

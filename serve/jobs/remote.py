@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,15 +32,26 @@ Card = dict[str, Any]
 
 
 @dataclass(slots=True)
+class _Pieces:
+    """A file without its length. What is sent then ends where the file does, also where that is
+    not where it was at first."""
+
+    file: BinaryIO
+
+    def read(self, size: int = -1) -> bytes:
+        return self.file.read(size)
+
+
+@dataclass(slots=True)
 class Remote:
     """The batches of the server at `base`."""
 
     base: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def upload(self, name: str, content: BinaryIO | bytes) -> str:
+    def upload(self, name: str, content: BinaryIO | bytes | _Pieces) -> str:
         """A file for a batch; returns its id."""
-        file = (name, content, "application/jsonl")
+        file: Any = (name, content, "application/jsonl")
         with self._client() as client:
             card = self._ask(
                 client, "POST", "/v1/files", files={"file": file}, data={"purpose": "batch"}
@@ -50,10 +61,19 @@ class Remote:
     def upload_file(self, path: Path) -> str:
         """Raises RemoteError where the file changes meanwhile, OSError where it cannot be read."""
         before = _state(path)
-        with path.open("rb") as content:
-            file = self.upload(path.name, content)
+        changed = RemoteError(
+            f"{path} changed while it was read. Submit it again when it is done.", 400
+        )
+        try:
+            with path.open("rb") as content:
+                file = self.upload(path.name, _Pieces(content))
+        except RemoteError:
+            if _state(path) == before:
+                raise
+            raise changed from None
         if _state(path) != before:
-            raise RemoteError(f"{path} changed while it was read. Submit it again when it is done.")
+            self._delete(file)
+            raise changed
         return file
 
     def create(
@@ -64,7 +84,8 @@ class Remote:
         metadata: Mapping[str, str] | None = None,
         **ours: Any,
     ) -> Card:
-        """Begin a batch of this file. `ours` are the fields of `fusion` that are not None."""
+        """Begin a batch of this file, which is deleted where the server refuses that. `ours` are
+        the fields of `fusion` that are not None."""
         body = {
             "input_file_id": file,
             "endpoint": ENDPOINT,
@@ -72,7 +93,12 @@ class Remote:
             "metadata": dict(metadata or {}),
             "fusion": {name: value for name, value in ours.items() if value is not None},
         }
-        return self.post("/v1/batches", body)
+        try:
+            return self.post("/v1/batches", body)
+        except RemoteError as error:
+            if error.status is not None:
+                self._delete(file)
+            raise
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Card:
         with self._client() as client:
@@ -104,6 +130,11 @@ class Remote:
                 self._checked(response)
             for line in response.iter_lines():
                 yield json.loads(line)
+
+    def _delete(self, file: str) -> None:
+        """Nobody will ask for this file any more."""
+        with suppress(RemoteError), self._client() as client:
+            self._ask(client, "DELETE", f"/v1/files/{file}")
 
     def _client(self) -> httpx.Client:
         return httpx.Client(base_url=self.base, headers=dict(self.headers), timeout=_TIMEOUT)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,6 +128,7 @@ def _engine(url: URL) -> AsyncEngine:
     )
     sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    sa.event.listen(engine.sync_engine, "invalidate", _free_sqlite)
     return engine
 
 
@@ -161,6 +162,13 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _free_sqlite(connection: Any, _: object, __: object) -> None:
+    """Whoever is cancelled in the middle of a write has its connection closed. It would keep the
+    file locked for as long as anybody, be it the garbage collector, holds a statement of it."""
+    with suppress(SQLAlchemyError, sqlite3.Error):
+        connection.rollback()
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
@@ -11,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from models.errors import BadRequest, TooLarge
+from models.errors import BadRequest
 from serve.access.caller import caller
+from serve.gateway.body import pieces
 from serve.jobs.files import MAX_BYTES, PART, File, Files
 
 #: What a form says beside its file.
@@ -109,20 +109,12 @@ class FilesRoom:
 
 
 async def _form(request: Request) -> FormData:
-    """The form, its file in a temporary one. Raises TooLarge as soon as too much has come."""
-
-    async def pieces() -> AsyncGenerator[bytes, None]:
-        taken = 0
-        async for piece in request.stream():
-            taken += len(piece)
-            if taken > MAX_BYTES + _FORM_BYTES:
-                raise TooLarge(f"The file is larger than {MAX_BYTES} bytes.", param="file")
-            yield piece
-
+    """The form, its file in a temporary one. Raises what `pieces` raises."""
     if "multipart/form-data" not in request.headers.get("content-type", ""):
         raise BadRequest("Send the file as multipart/form-data.")
     try:
-        return await MultiPartParser(request.headers, pieces(), max_files=1).parse()
+        sent = pieces(request, MAX_BYTES + _FORM_BYTES)
+        return await MultiPartParser(request.headers, sent, max_files=1).parse()
     except (MultiPartException, KeyError) as error:
         raise BadRequest(f"The form cannot be read: {error}.") from None
 

@@ -172,6 +172,33 @@ async def test_steps_wait_for_no_one_who_only_writes_elsewhere(database: Databas
     assert await accounts(database) == ["a"]
 
 
+async def test_a_write_that_is_cancelled_locks_nobody_out(database: Database) -> None:
+    """Not even while somebody still holds what it wrote with."""
+    held, inserted = list[object](), asyncio.Event()
+    slow = "with recursive n(i) as (select 1 union all select i + 1 from n where i < {}) {}"
+
+    async def write() -> None:
+        async with database.write() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None
+            held.append(raw._connection)
+            await connection.execute(sa.insert(schema.accounts).values(name="a", settled=0))
+            inserted.set()
+            counted = slow.format(3_000_000, "select count(*) from n")
+            await connection.execute(sa.text(counted))
+
+    writing = asyncio.create_task(write())
+    await inserted.wait()
+    await asyncio.sleep(0.01)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    other = Database(f"sqlite:///{database.url.database}")
+    async with asyncio.timeout(3), other.write() as connection:
+        await connection.execute(sa.insert(schema.accounts).values(name="b", settled=0))
+    assert await accounts(database) == ["b"]
+    await other.close()
+
+
 async def test_steps_on_a_store_that_fails_are_unavailable(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

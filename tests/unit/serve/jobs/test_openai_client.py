@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import openai
 import pytest
+from batch_site import CATALOG, batch_site
 from starlette.requests import HTTPConnection
 
 from models.answerer import SystemClock
-from models.catalog import Catalog
 from models.fake import FakeModel
 from serve.access.caller import Caller
 from serve.editions.edition import Edition, Fixed
-from serve.gateway.rooms.batches import BatchesRoom
-from serve.gateway.rooms.files import FilesRoom
-from serve.gateway.site import site
 from serve.jobs import files as limits
 from serve.jobs.asking import Desk
 from serve.jobs.fake import FakeAsker
@@ -29,10 +26,6 @@ from serve.jobs.starter import Inline
 if TYPE_CHECKING:
     from conftest import House
     from openai.types import Batch
-
-CATALOG = Catalog.model_validate(
-    {"models": {"m": {"engine": "fake"}}, "aliases": {"a": "m"}, "roles": {"judge": "m"}}
-)
 
 
 def line(name: str, prompt: str = "hello", **body: Any) -> str:
@@ -52,16 +45,11 @@ class Face:
 
     @property
     def client(self) -> openai.AsyncOpenAI:
-        clock, fixed = SystemClock(), Fixed(Edition(CATALOG, FakeModel(), FakeModel()))
-        rooms = [
-            FilesRoom(self.house.files),
-            BatchesRoom(self.house.batches, self.house.files, self.jobs, fixed, clock),
-        ]
-
         async def guard(_: HTTPConnection) -> Caller:
             return self.who
 
-        transport = httpx.ASGITransport(app=site(rooms, guard))
+        app = batch_site(self.house.batches, self.house.files, self.jobs, guard)
+        transport = httpx.ASGITransport(app=app)
         return openai.AsyncOpenAI(
             base_url="http://face/v1",
             api_key="none",

@@ -9,8 +9,16 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 
-from models.errors import BadRequest, BudgetExceeded, ModelNotFound, NotFound, Unavailable
+from models.errors import (
+    BadRequest,
+    BudgetExceeded,
+    ModelNotFound,
+    NotFound,
+    StoreUnavailable,
+    Unavailable,
+)
 from serve.jobs import runner
 from serve.jobs.asking import Ask, Reply
 from serve.jobs.batches import NotOurs
@@ -208,6 +216,51 @@ async def test_long_rows_are_read_in_small_chunks(
     assert [row["answer"] for row in await house.rows(ended)] == [str(n) for n in range(6)]
 
 
+async def test_rows_of_ten_megabytes_are_rows_and_longer_ones_are_refused(house: House) -> None:
+    long = "x" * 10_000_000
+    batch = await house.create(
+        *[short(f"r{n}", f"{long} {n}") for n in range(3)], short("huge", long * 2), short("last")
+    )
+    ended = await house.run(batch)
+    assert (ended.state, ended.done, ended.failed) == ("completed", 4, 1)
+    rows = await house.rows(ended)
+    assert [row["answer"] for row in rows] == ["0", "1", "2", None, "hello"]
+    assert (rows[3]["line"], rows[3]["error_code"]) == (4, "invalid_request")
+    assert "16000000 is the most" in rows[3]["error"]
+
+
+async def test_a_full_disk_under_the_store_ends_it_and_it_goes_on_where_it_was(
+    house: House,
+) -> None:
+    """The database may take only so many pages; then it says what it says on a full disk."""
+    batch = await house.create(*[short(f"r{n}", f"say {'y' * 3000}{n}") for n in range(400)])
+    size = 0
+
+    def few(connection: Any, _: object = None) -> None:
+        connection.execute(f"pragma max_page_count = {size}")
+
+    engine = house.database._engine
+    sa.event.listen(engine.sync_engine, "connect", few)
+    async with house.database.read() as connection:
+        size = await connection.scalar(sa.text("pragma page_count")) + 100
+    await engine.dispose()
+    ours = house.runner()
+    ours.clock = _Passing()
+    with pytest.raises(StoreUnavailable, match="database or disk is full"):
+        await ours.run(batch.id)
+
+    size = 1_000_000  # somebody has made room
+    await engine.dispose()
+    stopped = await house.batches.get("default", batch.id)
+    assert 0 < stopped.done < 400
+    assert not stopped.has_ended
+    before = len(house.asker.asked)
+    ended = await house.run(stopped)
+    assert (ended.state, ended.done) == ("completed", 400)
+    assert [row["id"] for row in await house.rows(ended)] == [f"r{n}" for n in range(400)]
+    assert len(house.asker.asked) - before == 400 - stopped.done
+
+
 async def test_the_analysis_the_sources_and_the_cost_stand_in_a_row(house: House) -> None:
     row = (await house.rows(await house.run(await house.create(short("a")))))[0]
     assert json.loads(row["stages"])[0]["cost_usd"] == "0.00000001"
@@ -227,6 +280,14 @@ class _Hurry:
     async def sleep(self, seconds: float) -> None:
         # Heartbeats would spin.
         await asyncio.sleep(0.001)
+
+
+class _Passing(_Hurry):
+    """One on which the time that nobody waits for passes."""
+
+    async def sleep(self, seconds: float) -> None:
+        self._now += seconds
+        await super().sleep(seconds)
 
 
 class _Thief(FakeAsker):
