@@ -94,6 +94,8 @@ class Approvals:
                 found = await connection.execute(sa.select(approvals.c.id).where(same & pending))
                 if (known := found.scalar_one_or_none()) is not None:
                     return str(known), False
+                if (known := await self._going_on(connection, same, call)) is not None:
+                    return known, False
                 if await self._raised(connection, ruling):
                     return None
                 try:
@@ -205,6 +207,21 @@ class Approvals:
                 return
         async with self._database.write() as connection:
             await self._expire(connection, now, tell=tell)
+
+    async def _going_on(
+        self, connection: Any, same: sa.ColumnElement[bool], call: Call
+    ) -> str | None:
+        """The approval behind which this very request, told by its key, was allowed and has not
+        run yet. Its answer comes under the key, so nobody needs to be asked again."""
+        if call.idempotency_key is None:
+            return None
+        allowed = same & (approvals.c.state == "approved") & (approvals.c.run == "parked")
+        for row in await connection.execute(
+            sa.select(approvals.c.id, approvals.c.work).where(allowed)
+        ):
+            if row.work["call"].get("idempotency_key") == call.idempotency_key:
+                return str(row.id)
+        return None
 
     async def _raised(self, connection: Any, ruling: Ruling) -> bool:
         """Whether a ceiling is another one than this ruling rests on. Read after looking for what

@@ -202,6 +202,25 @@ async def test_of_two_decisions_at_once_one_counts(database: Database) -> None:
     assert sum(isinstance(one, Conflict) for one in said) == 2
 
 
+async def test_what_is_allowed_and_has_not_run_yet_is_not_asked_again(
+    database: Database,
+) -> None:
+    """A client that sends it once more, under its key, before anybody goes on with it."""
+    process = Guarded(database, FREEZE)
+    await process.entrance.complete(HELLO, IN_SESSION)
+    keyed = replace(IN_SESSION, idempotency_key="k")
+    asked: list[str] = []
+    for key in ("k", "k", "another"):
+        with pytest.raises(ApprovalNeeded) as caught:
+            await process.entrance.complete(HELLO, replace(keyed, idempotency_key=key))
+        asked.append(caught.value.approval)
+        if len(asked) == 1:
+            await decide(process, asked[0], ONCE)
+    assert asked[0] == asked[1] != asked[2]
+    assert await process.control.parking.run_one(process)
+    assert len(process.model.calls) == 2
+
+
 def raised_meanwhile(process: Guarded, identity: str) -> None:
     """Whatever `process` asks from now on is written only after `identity` was approved."""
     write = process.control.approvals.ask
