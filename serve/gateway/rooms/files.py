@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from models.errors import BadRequest
+from models.errors import BadRequest, StoreUnavailable
 from serve.access.caller import caller
 from serve.gateway.body import pieces
 from serve.jobs.files import MAX_BYTES, PART, File, Files
@@ -109,7 +109,8 @@ class FilesRoom:
 
 
 async def _form(request: Request) -> FormData:
-    """The form, its file in a temporary one. Raises what `pieces` raises."""
+    """The form, its file in a temporary one. Raises what `pieces` raises, and StoreUnavailable
+    where this machine's disk takes no more."""
     if "multipart/form-data" not in request.headers.get("content-type", ""):
         raise BadRequest("Send the file as multipart/form-data.")
     try:
@@ -117,6 +118,8 @@ async def _form(request: Request) -> FormData:
         return await MultiPartParser(request.headers, sent, max_files=1).parse()
     except (MultiPartException, KeyError) as error:
         raise BadRequest(f"The form cannot be read: {error}.") from None
+    except OSError as error:
+        raise StoreUnavailable(f"The server cannot take the file in: {error.strerror}.") from None
 
 
 def shown(file: File) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -132,6 +133,15 @@ def test_a_full_disk_loses_nothing(shell: Shell, form: str) -> None:
         rows = parquet.read_table(out / "results.parquet").to_pylist()
         assert [row["answer"] for row in rows] == ["a", "b", "c"]
     assert len(shell.asker.asked) == 3
+
+
+def test_a_server_whose_disk_takes_no_file_says_so(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(shell.folder / "gone"))
+    said = shell.refuses(1, "submit", shell.file(GOOD * 20_000), "--model", "m")
+    assert "The server cannot take the file in: No such file or directory." in said
+    assert shell.batches() == []
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_asked(shell: Shell) -> None:
