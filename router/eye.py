@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -126,9 +127,13 @@ class Kernel:
     sharpness: float
     heads: Floats
     _lengths: Floats = field(init=False, repr=False)
+    _beside: Floats = field(init=False, repr=False)
+    """The heads of all families side by side, (n, families x models)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_lengths", lengths(self.landmarks))
+        beside = np.ascontiguousarray(self.heads.transpose(1, 0, 2))
+        object.__setattr__(self, "_beside", beside.reshape(len(beside), -1))
 
     def see(self, inputs: Floats) -> Floats:
         """The numbers that it compares, (rows, k), none far out."""
@@ -143,8 +148,87 @@ class Kernel:
         return likeness
 
     def predict(self, inputs: Floats) -> Doubles:
-        """Deviation of each model's score from its mean, (families, rows, models)."""
-        return (self.near(inputs) @ self.heads).astype(np.float64)
+        """Deviation of each model's score from its mean, (rows, families, models)."""
+        families, _, models = self.heads.shape
+        said = (self.near(inputs) @ self._beside).astype(np.float64)
+        return said.reshape(len(inputs), families, models)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The numbers of all families side by side, so that one product serves them all.
+
+    quality, cost (families, models), sides (families, models, 2): as in `Family`, zeros where one
+    has fewer models. ways (families, models): what a gain of one adds to each model, a half up
+    or down. voices (families, learners). near, far, gain_mean, gain_spread (families,). shares
+    (2 x families, trees): what brings the words of all trees to each family's mean of scores and,
+    after those, of log dollars. places: of each model, the rows, family and column of each
+    family that it is of, the one with most rows last.
+    """
+
+    quality: Doubles
+    cost: Doubles
+    sides: Doubles
+    ways: Doubles
+    voices: Doubles
+    near: Doubles
+    far: Doubles
+    gain_mean: Doubles
+    gain_spread: Doubles
+    shares: Doubles
+    places: Mapping[str, Sequence[tuple[int, int, int]]]
+
+    @classmethod
+    def of(cls, families: Sequence[Family], trees: int) -> Beside:
+        """Of these families, whose forest has so many trees."""
+        width = max(len(family.models) for family in families)
+        quality, cost = np.zeros((2, len(families), width))
+        sides = np.zeros((len(families), width, 2))
+        shares = np.zeros((2 * len(families), trees))
+        places: dict[str, list[tuple[int, int, int]]] = {}
+        for index, family in enumerate(families):
+            quality[index, : len(family.models)] = family.quality
+            cost[index, : len(family.models)] = family.cost
+            sides[index, : len(family.models)] = family.sides
+            for row, (first, last) in (
+                (index, family.trees),
+                (len(families) + index, family.cost_trees),
+            ):
+                shares[row, first:last] = 1.0 / max(last - first, 1)
+            for column, name in enumerate(family.models):
+                places.setdefault(name, []).append((family.rows, index, column))
+
+        def each(figure: str) -> Doubles:
+            return np.array([getattr(family, figure) for family in families], np.float64)
+
+        return cls(
+            quality,
+            cost,
+            sides,
+            0.5 * np.sign(sides[:, :, 1] - sides[:, :, 0]),
+            each("voices"),
+            each("near"),
+            each("far"),
+            each("gain_mean"),
+            each("gain_spread"),
+            shares,
+            {name: sorted(found) for name, found in places.items()},
+        )
+
+    def place(self, name: str, home: int) -> tuple[int, int]:
+        """Family and column of a model, at home or else where most rows are; -1, -1 for an
+        unknown one."""
+        found = self.places.get(name, ())
+        there = [place for place in found if place[1] == home] or found
+        return there[-1][1:] if there else (-1, -1)
+
+    def home(self, names: Iterable[str]) -> int:
+        """The family that most of these models are of, where most rows are; -1 if there is none."""
+        counts: dict[tuple[int, int], int] = {}
+        for name in {*names}:
+            for rows, index, _ in self.places.get(name, ()):
+                counts[rows, index] = counts.get((rows, index), 0) + 1
+        return max((count, *where) for where, count in counts.items())[2] if counts else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +239,10 @@ class Eye:
     forest: Forest
     kernels: tuple[Kernel, ...]
     families: tuple[Family, ...]
+    beside: Beside = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "beside", Beside.of(self.families, len(self.forest.roots)))
 
     @property
     def id(self) -> str:

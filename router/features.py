@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
 from router.arrays import Floats
-from router.encoder import tokenize
-
-READ_CHARACTERS = 800
-"""Of a longer prompt, this many from its start and as many from its end are read."""
+from router.reading import VOCABULARY, Reading
 
 BUCKETS = 4_096
 """Hash buckets of word n-grams."""
@@ -30,8 +25,7 @@ _OPTION = re.compile(r"^[ \t]*\(?([A-Ja-j1-9])[).:][ \t]+(.*)$", re.MULTILINE)
 _INLINE_OPTION = re.compile(r"\(([A-Ja-j])\)[ \t]*([^(\n]*)")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _WORD = re.compile(r"[^\W\d_]+")
-_PIECE = re.compile(r"[^\W\d_]+|\d|[^\w\s]")
-_SENTENCE_END = re.compile(r"[.!?\n]+")
+_NUMERIC = bytes(c if c in b"0123456789.," else 32 for c in range(256))
 
 _GROUP_LINES = """
 negation: not no never except none neither nor without false incorrect least
@@ -73,33 +67,25 @@ for _row, _characters in enumerate(
 ):
     _CLASSES[_row, list(_characters)] = 1.0
 _CLASSES[7, 128:] = 1.0
-_LOG_RANK = [math.log(rank + 1.0) for rank in range(30_600)]
+_LOG_RANK = [math.log(rank + 1.0) for rank in range(VOCABULARY)]
 
 
-def readable(prompt: str) -> str:
-    """The part of a prompt that is read: all of it, or its start and its end."""
-    if len(prompt) <= 2 * READ_CHARACTERS:
-        return prompt
-    return prompt[:READ_CHARACTERS] + "\n" + prompt[-READ_CHARACTERS:]
-
-
-def surface(prompt: str) -> Floats:
+def surface(reading: Reading) -> Floats:
     """Counts and proportions of a prompt's form, (SURFACE,), in the order of `SURFACE_NAMES`."""
-    text = readable(prompt)
-    words = _WORD.findall(text.lower())
+    text, words = reading.text, reading.words
     counts = Counter(words)
     lines, inline = _OPTION.findall(text), _INLINE_OPTION.findall(text)
     options = [body.strip() for _, body in (lines if len(lines) >= 2 else inline)]
     stem = _OPTION.sub("", text) if lines else text
     stem = _INLINE_OPTION.sub("", stem) if inline else stem
-    numbers = _NUMBER.findall(text)
+    numbers = _numbers_in(text)
     size = len(words) + 1
     values = [
-        *_shape(prompt, text, stem, words, len(counts)),
+        *_shape(reading, stem, len(counts)),
         *_characters_of(text),
         *_numbers_of(numbers),
         *_options_of(options, stem),
-        *_rarity_of(text, size + len(numbers)),
+        *_rarity_of(reading.tokens, size + len(numbers)),
         math.log1p(sum(count for word, count in counts.items() if word.endswith("est"))),
     ]
     for name, group in _GROUPS.items():
@@ -109,14 +95,13 @@ def surface(prompt: str) -> Floats:
     return np.array(values, dtype=np.float32)
 
 
-def ngrams(prompt: str) -> Floats:
+def ngrams(reading: Reading) -> Floats:
     """Damped counts of hashed words and word pairs, (BUCKETS,), of unit length.
 
     Log of the term frequency as in TF-IDF; the inverse document frequency is the model's to
     apply. Digits stand alone, so that a number is its form and not its value.
     """
-    pieces = _PIECE.findall(readable(prompt).lower())
-    codes = np.array([_code(piece) for piece in pieces], np.int64)
+    codes = np.array(reading.codes, np.int64)
     # A pair's code mixes its words' codes, so that no pair is spelt out.
     codes = np.concatenate([codes, (31 * codes[:-1] + codes[1:]) % _PRIME])
     row = np.bincount(codes % BUCKETS, minlength=BUCKETS).astype(np.float32)
@@ -125,18 +110,13 @@ def ngrams(prompt: str) -> Floats:
     return row
 
 
-@lru_cache(maxsize=32_768)
-def _code(word: str) -> int:
-    return zlib.crc32(word.encode("utf-8", "replace"))
-
-
-def _shape(
-    prompt: str, text: str, stem: str, words: Sequence[str], distinct: int
-) -> tuple[float, ...]:
+def _shape(reading: Reading, stem: str, distinct: int) -> tuple[float, ...]:
+    text, words = reading.text, reading.words
     size = len(words) + 1
-    sentences = sum(1 for part in _SENTENCE_END.split(stem) if part.strip())
+    ends = stem.replace("!", ".").replace("?", ".").replace("\n", ".")
+    sentences = sum(1 for part in ends.split(".") if part.strip())
     return (
-        math.log(len(prompt) + 1),
+        math.log(reading.size + 1),
         math.log(size),
         sum(map(len, words)) / size,
         math.log1p(text.count("\n")),
@@ -155,6 +135,13 @@ def _characters_of(text: str) -> list[float]:
     share: list[float] = (counts / (len(octets) + 1)).tolist()
     share[5] = math.log1p(float(counts[5]))
     return share
+
+
+def _numbers_in(text: str) -> list[str]:
+    if text.isascii():
+        # All but digits and their marks is blanked first: much quicker than to search all of it.
+        text = " ".join(text.encode().translate(_NUMERIC).decode().split())
+    return _NUMBER.findall(text)
 
 
 def _numbers_of(numbers: Sequence[str]) -> tuple[float, float, float]:
@@ -190,9 +177,9 @@ def _options_of(options: Sequence[str], stem: str) -> tuple[float, ...]:
     )
 
 
-def _rarity_of(text: str, words: int) -> tuple[float, float, float, float]:
+def _rarity_of(tokens: Sequence[int], words: int) -> tuple[float, float, float, float]:
     """How rare the words are: WordPiece ids are ordered by how often the piece occurs."""
-    logs = sorted(_LOG_RANK[token] for token in tokenize(text)[1:-1])
+    logs = sorted(_LOG_RANK[token] for token in tokens[1:-1])
     if not logs:
         return 0.0, 0.0, 0.0, 0.0
     # Marks, digits and letters have the lowest ids and say nothing of rarity.

@@ -11,7 +11,7 @@ knows is placed between weak and strong by a prior strength.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,8 +19,9 @@ import numpy as np
 from router.arrays import Doubles, Floats
 from router.candidate import Candidate
 from router.encoder import Encoder
-from router.eye import Eye, Family
+from router.eye import Eye
 from router.features import BUCKETS, SURFACE, ngrams, surface
+from router.reading import read
 from router.sketch import Sketch, sketch
 from router.words import AXES, meaning
 
@@ -66,6 +67,11 @@ class GainModel:
     encoded: Eye | None = None
     seen: Sketch = field(default_factory=lambda: sketch(()))
     """Of the prompts that it was learned from."""
+    _spelt: Mapping[str, str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        names = [model for family in self.plain.families for model in family.models]
+        object.__setattr__(self, "_spelt", {_bare(name): name for name in reversed(names)})
 
     def predict(
         self,
@@ -76,12 +82,13 @@ class GainModel:
         """What each candidate would make of each prompt. Pure but for the encoder's arithmetic."""
         if not candidates:
             raise ValueError("no candidates to choose from")
-        form = np.array([surface(prompt) for prompt in prompts], np.float32).reshape(-1, SURFACE)
+        readings = [read(prompt) for prompt in prompts]
+        form = np.array([surface(one) for one in readings], np.float32).reshape(-1, SURFACE)
         eye = self.eye(encoder)
         if encoder is not None and eye is self.encoded:
-            about = encoder.encode(prompts)
+            about = encoder.encode(readings)
         else:
-            told = [np.concatenate([ngrams(prompt), meaning(prompt)]) for prompt in prompts]
+            told = [np.concatenate([ngrams(one), meaning(one)]) for one in readings]
             about = np.array(told, np.float32).reshape(-1, BUCKETS + AXES)
         return self.judge(eye, eye.sight.look(form, about), candidates)
 
@@ -92,28 +99,36 @@ class GainModel:
     def judge(self, eye: Eye, inputs: Floats, candidates: Sequence[Candidate]) -> Prediction:
         """`predict` for prompts already seen by an eye, (prompts, features)."""
         distances = eye.sight.distances(inputs)
-        views, weight = hear(eye, inputs, distances), nearness(distances)
-        home = _home(candidates, views)
-        blended = _blend(views, weight, distances, home) if home >= 0 else None
-        # Scores of different families are of different prompts and cannot be compared: who is
-        # not of the home that most candidates share is placed in it by strength.
-        near = views if home < 0 else [views[home]]
-        weights = weight.T if home < 0 else np.ones((1, len(inputs)))
-        dollars = [view.dollars() for view in views]
-        dearness = _dearness(views, dollars)
+        heard, weight = hear(eye, inputs, distances), nearness(distances)
+        names = [candidate.known_as or candidate.name for candidate in candidates]
+        home = eye.beside.home(names)
+        if home >= 0:
+            known, doubt = _blend(heard, weight, distances, home)
+            # Scores of different families are of different prompts and cannot be compared: who
+            # is not of the home that most candidates share is placed in it by strength.
+            weak, gain = heard.weak[:, home], heard.gain[:, home]
+        else:
+            weak, gain = _mean(heard.weak, weight), _mean(heard.gain, weight)
+        dollars = heard.dollars()
+        dearness = _dearness(eye, dollars, len(inputs))
         guessed = []
         shape = (len(inputs), len(candidates))
         quality, spread, cost = np.empty(shape), np.empty(shape), np.empty(shape)
-        for index, candidate in enumerate(candidates):
-            own, column = _place(candidate, views, home)
-            if blended is None or own != home:
-                expected = [view.weak + candidate.strength * view.gain for view in near]
-                quality[:, index], spread[:, index] = _mean(expected, weights), FAR_SPREAD
+        for index, (name, candidate) in enumerate(zip(names, candidates, strict=True)):
+            own, column = eye.beside.place(name, home)
+            guessed.append(home < 0 or own != home)
+            if guessed[-1]:
+                quality[:, index], spread[:, index] = weak + candidate.strength * gain, FAR_SPREAD
             else:
-                quality[:, index] = blended[0][:, column]
-                spread[:, index] = blended[1][:, column]
-            guessed.append(blended is None or own != home)
-            cost[:, index] = _cost(candidate, views, dollars, dearness, own, column)
+                quality[:, index], spread[:, index] = known[:, column], doubt[:, column]
+            typical = candidate.cost
+            if own in dollars:
+                # The family's word; it tells how dear the prompt is, a known price how dear all.
+                usual = max(float(eye.beside.cost[own, column]), 1e-12)
+                scale = 1.0 if typical is None else typical / usual
+                cost[:, index] = dollars[own][:, column] * scale
+            else:
+                cost[:, index] = math.nan if typical is None else typical * dearness
         return Prediction(
             np.clip(quality, 0.0, 1.0),
             spread,
@@ -125,14 +140,12 @@ class GainModel:
 
     def knows(self, name: str) -> bool:
         """Whether a model of this name is in the training data."""
-        return any(name in family.models for family in self.plain.families)
+        return name in self.plain.beside.places
 
     def recognise(self, name: str) -> str | None:
         """What the training data call a model of this name, if they have it: in any case of
         letters, with or without its maker's name before a slash."""
-        wanted = _bare(name)
-        names = (model for family in self.plain.families for model in family.models)
-        return next((model for model in names if _bare(model) == wanted), None)
+        return self._spelt.get(_bare(name))
 
     def mean_cost(self, name: str) -> float | None:
         """Mean dollars of a model's answers in the training data, None where unknown."""
@@ -144,33 +157,54 @@ class GainModel:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """One family's word on each prompt: deviation (rows, models); weak, gain and lift (rows,),
-    the gain of its stronger half and how unusual that gain is. heard: what each tree says of
-    scores and of dollars, (rows, trees, models); what is made of it costs time, so it is made
-    only where it is asked for.
+class Heard:
+    """The families' word on each prompt: deviation (rows, families, models); weak, gain and lift
+    (rows, families), the gain of a family's stronger half and how unusual that gain is. logs
+    (rows, families, models): of dollars, where a family knows them. trees (rows, trees, models):
+    what each tree says.
     """
 
-    family: Family
+    eye: Eye
     deviation: Doubles
     weak: Doubles
     gain: Doubles
     lift: Doubles
-    heard: tuple[Doubles, Doubles]
+    logs: Doubles
+    trees: Doubles
 
-    def spread(self) -> Doubles:
-        """Standard deviation of the expected scores, (rows, models)."""
+    def spread(self, family: int) -> Doubles:
+        """Standard deviation of a family's expected scores, (rows, models)."""
+        first, last = self.eye.families[family].trees
         # Trees of one forest share their rows, so their mean varies more than independent ones'.
-        spread: Doubles = np.sqrt(self.heard[0].var(axis=1) / 3.0 + 0.0004)
+        spread: Doubles = np.sqrt(self.trees[:, first:last].var(axis=1) / 3.0 + 0.0004)
         return spread
 
-    def dollars(self) -> Doubles | None:
-        """Dollars of an answer, (rows, models); None where none were seen."""
-        costs = self.heard[1]
-        if not costs.shape[1]:
-            return None
-        dollars: Doubles = np.exp(costs.mean(axis=1)) * self.family.cost_scale
-        return dollars
+    def dollars(self) -> dict[int, Doubles]:
+        """Dollars of an answer, (rows, models), for each family in which any were seen."""
+        return {
+            index: np.exp(self.logs[:, index, : len(family.models)]) * family.cost_scale
+            for index, family in enumerate(self.eye.families)
+            if family.cost_trees[0] < family.cost_trees[1]
+        }
+
+
+def hear(eye: Eye, inputs: Floats, distances: Doubles) -> Heard:
+    """Every family's word on prompts already seen by an eye, (prompts, features)."""
+    beside, families = eye.beside, len(eye.families)
+    width = beside.quality.shape[1]
+    trees = eye.forest.values[eye.forest.leaves(inputs), :width].astype(np.float64)
+    means = beside.shares @ trees
+    said = [means[:, :families] - beside.quality, *(k.predict(inputs) for k in eye.kernels)]
+    loud = beside.voices[:, :, None]
+    both = sum(loud[:, index] * word for index, word in enumerate(said))
+    # Trusted where the like was seen, less and less beyond.
+    beyond = np.minimum(np.maximum(distances - _FAMILIAR, 0.0) / (1.0 - _FAMILIAR), 1.0)
+    trust = (beside.near + (beside.far - beside.near) * beyond) / np.maximum(distances, 1.0)
+    deviation: Doubles = trust[:, :, None] * both
+    halves = (beside.quality + deviation)[:, :, None, :] @ beside.sides
+    weak, gain = halves[:, :, 0, 0], halves[:, :, 0, 1] - halves[:, :, 0, 0]
+    lift = (gain - beside.gain_mean) / np.maximum(beside.gain_spread, 1e-6)
+    return Heard(eye, deviation, weak, gain, lift, means[:, families:], trees)
 
 
 def nearness(distances: Doubles) -> Doubles:
@@ -179,114 +213,50 @@ def nearness(distances: Doubles) -> Doubles:
     return weight
 
 
-def foreign_gain(views: list[View], weight: Doubles, own: int) -> Doubles:
+def foreign_gain(heard: Heard, weight: Doubles, own: int) -> Doubles:
     """What the other families say of the gain of a family's stronger half over its weaker one,
     (rows,), less its mean and in that family's measure.
     """
-    others = [index for index in range(len(views)) if index != own]
-    lift = _mean([views[index].lift for index in others], weight.T[others])
-    return lift * views[own].family.gain_spread
+    others = weight.copy()
+    others[:, own] = 0.0
+    lift = _mean(heard.lift, others)
+    return lift * heard.eye.families[own].gain_spread
 
 
-def hear(eye: Eye, inputs: Floats, distances: Doubles) -> list[View]:
-    """Every family's word on prompts already seen by an eye, (prompts, features)."""
-    found = eye.forest.values[eye.forest.leaves(inputs)].astype(np.float64)
-    smooth = [kernel.predict(inputs) for kernel in eye.kernels]
-    views = []
-    for index, family in enumerate(eye.families):
-        width = len(family.models)
-        scores, costs = (
-            found[:, first:last, :width] for first, last in (family.trees, family.cost_trees)
-        )
-        quality = np.array(family.quality)
-        said = [scores.mean(axis=1) - quality, *(word[index][:, :width] for word in smooth)]
-        both = sum(loud * word for loud, word in zip(family.voices, said, strict=True))
-        # Trusted where the like was seen, less and less beyond.
-        away = distances[:, index]
-        beyond = np.clip((away - _FAMILIAR) / (1.0 - _FAMILIAR), 0.0, 1.0)
-        trust = (family.near + (family.far - family.near) * beyond) / np.maximum(away, 1.0)
-        deviation: Doubles = trust[:, None] * both
-        weak, strong = ((quality + deviation) @ family.sides).T
-        lift = (strong - weak - family.gain_mean) / max(family.gain_spread, 1e-6)
-        views.append(View(family, deviation, weak, strong - weak, lift, (scores, costs)))
-    return views
+def _blend(heard: Heard, weight: Doubles, distances: Doubles, own: int) -> tuple[Doubles, Doubles]:
+    """Quality and spread of a family's models, (rows, models), the other families heard too."""
+    beside, family = heard.eye.beside, heard.eye.families[own]
+    deviation = heard.deviation[:, own]
+    if len(heard.eye.families) > 1:
+        elsewhere = distances.copy()
+        elsewhere[:, own] = np.inf
+        # A half where home is as near as another family, all where home is far off.
+        share = 0.5 + 4.0 * (distances[:, own] - elsewhere.min(axis=1))
+        share = np.minimum(np.maximum(share, 0.0), 1.0)
+        foreign = family.foreign * foreign_gain(heard, weight, own)
+        deviation = (1.0 - share)[:, None] * deviation
+        deviation += (share * foreign)[:, None] * beside.ways[own]
+    unsure = 0.1 * np.minimum(distances[:, own], 2.0)
+    return deviation + beside.quality[own], np.hypot(heard.spread(own), unsure[:, None])
+
+
+def _mean(values: Doubles, weight: Doubles) -> Doubles:
+    """Over families, (rows, families) to (rows,)."""
+    mean: Doubles = (values * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-12)
+    return mean
+
+
+def _dearness(eye: Eye, dollars: Mapping[int, Doubles], rows: int) -> Doubles:
+    """How dear each prompt is beside a typical one, (rows,), by the families that know costs."""
+    if not dollars:
+        return np.ones(rows)
+    usual = np.maximum(eye.beside.cost, 1e-12)
+    relative = sum(
+        (each / usual[index, : each.shape[1]]).mean(axis=1) for index, each in dollars.items()
+    )
+    mean: Doubles = relative / len(dollars)
+    return mean
 
 
 def _bare(name: str) -> str:
     return name.rpartition("/")[2].lower()
-
-
-def _place(candidate: Candidate, views: list[View], home: int) -> tuple[int, int]:
-    """Family and column of a candidate, at home or else where most rows are; -1, -1 for an
-    unknown one."""
-    name = candidate.known_as or candidate.name
-    found = [
-        (index == home, view.family.rows, index, view.family.models.index(name))
-        for index, view in enumerate(views)
-        if name in view.family.models
-    ]
-    return max(found)[2:] if found else (-1, -1)
-
-
-def _home(candidates: Sequence[Candidate], views: list[View]) -> int:
-    """The family that most candidates are of, where most rows are; -1 if there is none."""
-    names = {candidate.known_as or candidate.name for candidate in candidates}
-    found = [
-        (len(names & {*view.family.models}), view.family.rows, index)
-        for index, view in enumerate(views)
-    ]
-    count, _, index = max(found)
-    return index if count else -1
-
-
-def _blend(
-    views: list[View], weight: Doubles, distances: Doubles, own: int
-) -> tuple[Doubles, Doubles]:
-    """Quality and spread of a family's models, (rows, models), the other families heard too."""
-    view = views[own]
-    deviation = view.deviation
-    if len(views) > 1:
-        elsewhere = distances.copy()
-        elsewhere[:, own] = np.inf
-        # A half where home is as near as another family, all where home is far off.
-        share = np.clip(0.5 + 4.0 * (distances[:, own] - elsewhere.min(axis=1)), 0.0, 1.0)
-        foreign = view.family.foreign * foreign_gain(views, weight, own)
-        ways = 0.5 * np.sign(view.family.sides @ [-1.0, 1.0])
-        deviation = (1.0 - share)[:, None] * deviation + (share * foreign)[:, None] * ways
-    unsure = 0.1 * np.minimum(distances[:, own], 2.0)
-    return deviation + view.family.quality, np.hypot(view.spread(), unsure[:, None])
-
-
-def _mean(values: Sequence[Doubles], weights: Sequence[Doubles] | Doubles) -> Doubles:
-    total = sum(weights)
-    mean: Doubles = sum(
-        value * weight for value, weight in zip(values, weights, strict=True)
-    ) / np.maximum(total, 1e-12)
-    return mean
-
-
-def _dearness(views: list[View], dollars: list[Doubles | None]) -> Doubles:
-    """How dear each prompt is beside a typical one, (rows,), by the families that know costs."""
-    relative = [
-        (each / np.maximum(view.family.cost, 1e-12)).mean(axis=1)
-        for view, each in zip(views, dollars, strict=True)
-        if each is not None
-    ]
-    return np.mean(relative, axis=0) if relative else np.ones(len(views[0].weak))
-
-
-def _cost(
-    candidate: Candidate,
-    views: list[View],
-    dollars: list[Doubles | None],
-    dearness: Doubles,
-    own: int,
-    column: int,
-) -> Doubles:
-    """Dollars a prompt: the family's word, else the typical cost times the prompt's dearness."""
-    typical = candidate.cost
-    told = dollars[own] if own >= 0 else None
-    if told is not None:
-        scale = 1.0 if typical is None else typical / max(views[own].family.cost[column], 1e-12)
-        return told[:, column] * scale
-    return np.full(len(dearness), np.nan) if typical is None else typical * dearness

@@ -120,7 +120,7 @@ class Learner:
             return quality, spread
         mean, covariance = arm.belief()
         rows = np.hstack([np.ones((len(contexts), 1)), contexts.astype(np.float64)])
-        unsure = np.sqrt(np.maximum(np.einsum("nd,de,ne->n", rows, covariance, rows), 0.0))
+        unsure = np.sqrt(np.maximum(((rows @ covariance) * rows).sum(axis=1), 0.0))
         # The weights' own doubt fades as lessons come.
         prior = PRIOR_ROWS if arm.known else GUESS_ROWS
         fading = np.sqrt(prior / (prior + arm.lessons))

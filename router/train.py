@@ -16,6 +16,7 @@ from router.eye import Eye, Family, Kernel, Sight, split_models
 from router.features import ngrams, surface
 from router.forest import Forest, Growth, grow, join
 from router.gain import GainModel, foreign_gain, hear, nearness
+from router.reading import read
 from router.sketch import sketch
 from router.words import meaning
 
@@ -56,11 +57,12 @@ class Seen:
 
 def see(prompts: Sequence[str], encoder: Encoder | None) -> Seen:
     """Raw numbers of prompts, the slow part of training."""
+    readings = [read(prompt) for prompt in prompts]
     return Seen(
-        np.array([surface(prompt) for prompt in prompts], np.float32),
-        np.array([ngrams(prompt) for prompt in prompts], np.float32),
-        np.array([meaning(prompt) for prompt in prompts], np.float32),
-        None if encoder is None else encoder.encode(prompts),
+        np.array([surface(reading) for reading in readings], np.float32),
+        np.array([ngrams(reading) for reading in readings], np.float32),
+        np.array([meaning(reading) for reading in readings], np.float32),
+        None if encoder is None else encoder.encode(readings),
     )
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.arrays import Doubles, Floats, read_arrays
-from router.encoder import TAIL, VOCABULARY, WIDTH, Encoder, load_encoder, tokenize
+from router.encoder import TAIL, WIDTH, Encoder, load_encoder
+from router.reading import VOCABULARY, Reading, read
 
 AXES = 32
 """Numbers of a piece, and of a prompt."""
@@ -29,12 +30,12 @@ _MARKS, _WORDS = 1_000, 1_998
 _BATCH = 256
 
 
-def meaning(prompt: str) -> Floats:
+def meaning(reading: Reading) -> Floats:
     """The mean of a prompt's last `TAIL` pieces, of unit length, (AXES,); zeros of an empty one.
 
     As with the encoder, the end told more than the whole did.
     """
-    found: Floats = _table()[tokenize(prompt)[1:-1][-TAIL:]].sum(axis=0)
+    found: Floats = _table()[reading.tokens[1:-1][-TAIL:]].sum(axis=0)
     return found / max(float(np.linalg.norm(found)), 1e-9)
 
 
@@ -53,7 +54,7 @@ def distil(encoder: Encoder) -> Floats:
 
 def _alone(encoder: Encoder, pieces: Sequence[int] | NDArray[np.intp]) -> Floats:
     """What the encoder says of pieces by themselves, (len(pieces), WIDTH), of unit length."""
-    first, last = tokenize("")
+    first, last = read("").tokens
     mean = encoder.states([[first, int(piece), last] for piece in pieces]).mean(axis=1)
     unit: Floats = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9)
     return unit.reshape(-1, WIDTH)

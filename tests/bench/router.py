@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # This folder goes first of all: in it this very file would be `router`.
@@ -25,17 +26,20 @@ from router.candidate import Candidate
 from router.data import Row, read_rows
 from router.encoder import Encoder, load_encoder
 from router.forest import Growth
-from router.objective import Menu, Objective, Verifier, decide
+from router.learner import Lesson
+from router.live import Judged, LiveRouter, Question
+from router.objective import Menu, Verifier
+from router.reading import Reading
 from router.report import evaluate
 from router.store import shipped_model
 from router.train import see, train
 
-CANDIDATES = [
+CANDIDATES = (
     Candidate("mixtral-8x7b", cost=0.0002),
     Candidate("gpt-4-1106", cost=0.01),
     Candidate("google/gemini-2.5-pro"),
     Candidate("a new one", strength=0.7, cost=0.002),
-]
+)
 MENU = Menu(frozenset({"gpt-4-1106", "google/gemini-2.5-pro"}), Verifier())
 TEXT = "a train leaves the station and how many of its 12 cars are full after 3.5 hours"
 
@@ -46,11 +50,11 @@ class Remembering(Encoder):
     def __init__(self, encoder: Encoder) -> None:
         self._encoder, self._known = encoder, {}  # type: ignore[var-annotated]
 
-    def encode(self, prompts: Sequence[str]) -> np.ndarray:  # type: ignore[type-arg]
-        for prompt in prompts:
-            if prompt not in self._known:
-                self._known[prompt] = self._encoder.encode([prompt])[0]
-        return np.array([self._known[prompt] for prompt in prompts])
+    def encode(self, readings: Sequence[Reading]) -> np.ndarray:  # type: ignore[type-arg]
+        for one in readings:
+            if one.text not in self._known:
+                self._known[one.text] = self._encoder.encode([one])[0]
+        return np.array([self._known[one.text] for one in readings])
 
 
 def prompts(count: int) -> list[str]:
@@ -71,20 +75,35 @@ def clocked(act: Callable[[str], object], texts: Sequence[str]) -> tuple[list[fl
     return walls, works
 
 
+def taught(encoder: Encoder | None) -> LiveRouter:
+    """The shipped weights, with lessons about every candidate."""
+    live = LiveRouter(shipped_model(), encoder)
+    for number, text in enumerate(prompts(20)):
+        plan = live.decide(Question(text, CANDIDATES, menu=MENU), 0.0, 0.99)
+        for name, expected in plan.expected.items():
+            lesson = Lesson(name, plan.context, plan.eye, expected, float(number % 2))
+            live.fold(Judged(lesson, plan.predicted[name]))
+    return live
+
+
 def time_decisions(encoder: Encoder | None, count: int) -> None:
-    model = shipped_model()
+    live = taught(encoder)
 
     def act(text: str) -> None:
-        found = model.predict([text], CANDIDATES, encoder)
-        decide(found, 0, CANDIDATES, Objective(), MENU)
+        live.decide(Question(text, CANDIDATES, menu=MENU), 0.0, 0.99)
 
-    clocked(act, prompts(20))
-    walls, works = clocked(act, prompts(count))
     name = "with the encoder" if encoder else "without the encoder"
-    for clock, times in (("wall", walls), ("cpu", works)):
+    texts = prompts(count)
+    clocked(act, [f"{text}!" for text in texts[:20]])
+    for clock, times in zip(("wall", "cpu"), clocked(act, texts), strict=True):
         p50, p95 = np.percentile(times, [50, 95])
-        rate = 1e3 / np.mean(times)
-        print(f"{name:20} {clock:4}  p50 {p50:7.3f} ms  p95 {p95:7.3f} ms  {rate:7.0f} a second")
+        print(f"{name:20} {clock:4}  p50 {p50:7.3f} ms  p95 {p95:7.3f} ms")
+    # Other prompts than before: the encoder remembers those.
+    others, began = [f"So {text}" for text in texts], time.perf_counter()
+    with ThreadPoolExecutor(2) as two:
+        deque(two.map(act, others), 0)
+    rate = count / (time.perf_counter() - began)
+    print(f"{name:20} {rate:7.0f} a second from two threads")
 
 
 def folds(rows: Sequence[Row], by_task: bool, count: int) -> Iterator[list[int]]:

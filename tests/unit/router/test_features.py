@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.encoder import TOKENS, tokenize
 from router.features import SURFACE, SURFACE_NAMES, surface
+from router.reading import TOKENS, read
 from router.words import AXES, meaning
 
 ODD = [
@@ -24,24 +24,33 @@ ODD = [
 
 
 def value(prompt: str, name: str) -> float:
-    return float(surface(prompt)[SURFACE_NAMES.index(name)])
+    return float(surface(read(prompt))[SURFACE_NAMES.index(name)])
 
 
 @pytest.mark.parametrize("prompt", ODD, ids=range(len(ODD)))
 def test_odd_prompts_have_features(prompt: str) -> None:
-    assert surface(prompt).shape == (SURFACE,)
-    assert np.isfinite(surface(prompt)).all()
-    assert np.isfinite(meaning(prompt)).all()
-    assert 2 <= len(tokenize(prompt)) <= TOKENS
+    assert surface(read(prompt)).shape == (SURFACE,)
+    assert np.isfinite(surface(read(prompt))).all()
+    assert np.isfinite(meaning(read(prompt))).all()
+    assert 2 <= len(read(prompt).tokens) <= TOKENS
 
 
 @settings(deadline=None)  # the first text loads the vocabulary
 @given(st.text())
 def test_any_text_has_finite_features(prompt: str) -> None:
-    assert np.isfinite(surface(prompt)).all()
-    row = meaning(prompt)
+    assert np.isfinite(surface(read(prompt))).all()
+    row = meaning(read(prompt))
     assert row.shape == (AXES,)
     assert np.linalg.norm(row) == pytest.approx(1.0, abs=1e-5) or not row.any()
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec="ascii"), max_size=80))
+def test_a_foreign_word_beside_plain_ones_leaves_them_as_they_are(plain: str) -> None:
+    alone, beside = read(plain), read(f"{plain} ñ")
+    assert beside.words == [*alone.words, "ñ"]
+    assert beside.codes[:-1] == alone.codes
+    assert beside.tokens == [*alone.tokens[:-1], *read("n").tokens[1:]]
 
 
 def test_form_is_seen() -> None:
@@ -57,17 +66,17 @@ def test_form_is_seen() -> None:
 def test_the_end_of_a_long_prompt_counts() -> None:
     body = "lorem ipsum " * 1_000
     assert value(body + "how many?", "questions") > value(body, "questions")
-    assert tokenize(body + "how many?")[-3:-1] == tokenize("many?")[1:-1]
+    assert read(body + "how many?").tokens[-3:-1] == read("many?").tokens[1:-1]
 
 
 def test_words_that_mean_alike_are_near() -> None:
-    cat, dog, tax = (meaning(f"about a {word}") for word in ("kitten", "puppy", "mortgage"))
+    cat, dog, tax = (meaning(read(f"about a {word}")) for word in ("kitten", "puppy", "mortgage"))
     assert cat @ dog > cat @ tax + 0.1
 
 
 def test_known_pieces() -> None:
     # [CLS] the router ##s [SEP]: ids of the uncased BERT vocabulary.
-    assert tokenize("The") == [101, 1996, 102]
-    assert tokenize("THÉ") == tokenize("the")
-    assert tokenize("5+3") == [101, 1019, 1009, 1017, 102]
-    assert len(tokenize("日本")) == 4
+    assert read("The").tokens == [101, 1996, 102]
+    assert read("THÉ").tokens == read("the").tokens
+    assert read("5+3").tokens == [101, 1019, 1009, 1017, 102]
+    assert len(read("日本").tokens) == 4
