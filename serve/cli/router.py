@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -173,10 +173,7 @@ def import_state(
 ) -> None:
     """Let every replica go on from what a file says was learned."""
     with plainly():
-        try:
-            state = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError):
-            raise ValueError(f"{file} is not what `fusion router export` wrote: no JSON") from None
+        state = _exported(file)
     ask(server_url(url, port), "PUT", "/v1/router/state", state)
     out.print("Imported.")
 
@@ -192,6 +189,17 @@ def reset(
         typer.confirm("Forget everything that the router learned on line?", abort=True)
     ask(server_url(url, port), "DELETE", "/v1/router/state")
     out.print("Forgotten.")
+
+
+def _exported(file: Path) -> dict[str, Any]:
+    """What a file says was learned; the server looks closer. Raises ValueError."""
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        state = None
+    if not isinstance(state, dict) or "learner" not in state:
+        raise ValueError(f"{file} is not what `fusion router export` wrote")
+    return state
 
 
 def _mapping(pairs: list[str]) -> dict[str, str]:
