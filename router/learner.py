@@ -9,7 +9,7 @@ of two replicas' lessons does not matter but for the discount.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,21 +112,24 @@ class Learner:
         return {name: arm.lessons for name, arm in self._arms.items()}
 
     def corrected(
-        self, model: str, contexts: Floats, quality: Doubles, spread: Doubles
+        self, models: Sequence[str], contexts: Floats, quality: Doubles, spread: Doubles
     ) -> tuple[Doubles, Doubles]:
-        """The weights' quality and spread of one model, (prompts,), with what was learned."""
-        arm = self._arms.get(model)
-        if arm is None:
-            return quality, spread
-        mean, covariance = arm.belief()
+        """The weights' quality and spread, (prompts, models), with what was learned."""
         rows = np.hstack([np.ones((len(contexts), 1)), contexts.astype(np.float64)])
-        unsure = np.sqrt(np.maximum(((rows @ covariance) * rows).sum(axis=1), 0.0))
-        # The weights' own doubt fades as lessons come.
-        prior = PRIOR_ROWS if arm.known else GUESS_ROWS
-        fading = np.sqrt(prior / (prior + arm.lessons))
-        return np.clip(quality + rows @ mean, 0.0, 1.0), np.minimum(
-            spread, np.hypot(unsure, spread * fading)
-        )
+        surprise, unsure = np.zeros_like(quality), np.full_like(spread, np.inf)
+        fading = np.ones(len(models))
+        for index, name in enumerate(models):
+            arm = self._arms.get(name)
+            if arm is None:
+                continue
+            mean, covariance = arm.belief()
+            surprise[:, index] = rows @ mean
+            unsure[:, index] = np.maximum(((rows @ covariance) * rows).sum(axis=1), 0.0)
+            # The weights' own doubt fades as lessons come.
+            prior = PRIOR_ROWS if arm.known else GUESS_ROWS
+            fading[index] = prior / (prior + arm.lessons)
+        doubt = np.sqrt(unsure + spread**2 * fading)
+        return np.clip(quality + surprise, 0.0, 1.0), np.minimum(spread, doubt)
 
     def to_json(self) -> dict[str, Any]:
         """For a checkpoint or an export. See `from_json`."""

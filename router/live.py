@@ -148,12 +148,16 @@ class LiveRouter:
         """
         found = found or self.look(question)
         context = np.concatenate([found.context[0], _kind(question.kind)])
-        corrected = self._corrected(found, question.candidates, context)
+        names = [candidate.name for candidate in question.candidates]
+        quality, spread = self.learner.corrected(
+            names, context[None, :], found.quality, found.spread
+        )
+        # How far a prompt is stays as it is: lessons tell of the models, not of what was seen.
+        corrected = replace(found, quality=quality, spread=spread)
         menu = question.menu
         if question.looks:
             menu = replace(menu, verifier=self.signs.verifier(question.looks, question.samples))
         decision = decide(corrected, 0, question.candidates, question.objective, menu, self.window)
-        names = [candidate.name for candidate in question.candidates]
         plan = Plan(
             decision=decision,
             eye=self.learner.eye,
@@ -164,17 +168,6 @@ class LiveRouter:
             signs=self.signs,
         )
         return self._explored(plan, question, now, chance)
-
-    def _corrected(
-        self, found: Prediction, candidates: tuple[Candidate, ...], context: Floats
-    ) -> Prediction:
-        quality, spread = found.quality.copy(), found.spread.copy()
-        for index, candidate in enumerate(candidates):
-            quality[:, index], spread[:, index] = self.learner.corrected(
-                candidate.name, context[None, :], quality[:, index], spread[:, index]
-            )
-        # Where enough was learned here, a prompt is no longer far from anything seen.
-        return replace(found, quality=quality, spread=spread)
 
     def _explored(self, plan: Plan, question: Question, now: float, chance: float) -> Plan:
         """Now and then another model than the best, where the day's budget still bears it."""

@@ -237,17 +237,18 @@ def decide(
 def _singles(
     prediction: Prediction, row: int, candidates: Sequence[Candidate]
 ) -> dict[str, Option]:
-    costs = prediction.cost[row]
-    known = costs[np.isfinite(costs)]
-    dearest = float(known.max()) if len(known) else UNPRICED
+    qualities, spreads, costs = (
+        numbers[row].tolist()
+        for numbers in (prediction.quality, prediction.spread, prediction.cost)
+    )
+    dearest = max(filter(math.isfinite, costs), default=UNPRICED)
     singles = {}
-    for index, candidate in enumerate(candidates):
-        priced = bool(np.isfinite(costs[index]))
-        cost = float(costs[index]) if priced else dearest
-        quality, spread = prediction.quality[row, index], prediction.spread[row, index]
+    for candidate, quality, spread, told in zip(candidates, qualities, spreads, costs, strict=True):
+        priced = math.isfinite(told)
+        cost = told if priced else dearest
         most = cost if candidate.most is None else max(cost, candidate.most)
         singles[candidate.name] = Option(
-            "one", (candidate.name,), float(quality), float(spread), cost, most, priced
+            "one", (candidate.name,), quality, spread, cost, most, priced
         )
     return singles
 

@@ -68,11 +68,8 @@ def online(
                 score = live[index].outcomes[one.name].score
                 learner.learn(Lesson(one.name, seen.context[index], eye.id, expected, score))
         taught = step
-        quality = asked.quality.copy()
-        for column, one in enumerate(CANDIDATES):
-            quality[:, column], _ = learner.corrected(
-                one.name, asked.context, quality[:, column], asked.spread[:, column]
-            )
+        names = [one.name for one in CANDIDATES]
+        quality, _ = learner.corrected(names, asked.context, asked.quality, asked.spread)
         told.append(figures(quality, kept))
     return told
 

@@ -104,8 +104,11 @@ def test_another_eye_keeps_the_means_alone() -> None:
         learner.learn(Lesson("m", np.ones(3, np.float32), "mine", 0.2, 1.0))
     other = Learner.from_json(learner.to_json(), "other", 7)
     flat = np.zeros((1, 7), np.float32)
-    quality, _ = other.corrected("m", flat, np.array([0.2]), np.array([0.1]))
-    assert quality[0] > 0.6
+    quality, spread = other.corrected(
+        ["m", "unheard of"], flat, np.array([[0.2, 0.2]]), np.array([[0.1, 0.1]])
+    )
+    assert quality[0, 0] > 0.6
+    assert (quality[0, 1], spread[0, 1]) == (0.2, 0.1)
 
 
 def test_the_window_holds_the_share_of_flagship_tokens(live: LiveRouter) -> None:
