@@ -1,0 +1,39 @@
+"""The sentence encoder: like texts are near, and the same text is looked at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from router.encoder import WIDTH, Encoder, load_encoder
+from router.reading import read
+
+TEXTS = ["What is 31 times 44?", "How much is 17 times 23?", "Name a bird that cannot fly."]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    found = load_encoder()
+    if found is None:
+        pytest.skip("the encoder's packages are not installed")
+    return found
+
+
+def test_like_texts_are_near(encoder: Encoder) -> None:
+    sums, other, bird = encoder.encode([read(text) for text in TEXTS])
+    assert sums.shape == (WIDTH,)
+    assert [*map(np.linalg.norm, (sums, other, bird))] == pytest.approx([1, 1, 1], abs=1e-5)
+    assert sums @ other > sums @ bird + 0.1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\x00", "\ud800", "x " * 500_000, "这是一个没有空格的句子吗？"]
+)
+def test_any_text_has_an_embedding(encoder: Encoder, text: str) -> None:
+    assert np.isfinite(encoder.encode([read(text)])).all()
+
+
+def test_the_same_text_is_looked_at_once(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = encoder.encode([read("Have I been here before?")])
+    monkeypatch.setattr(Encoder, "states", lambda *_: pytest.fail("looked at again"))
+    assert (encoder.encode([read("Have I been here before?")]) == first).all()
