@@ -43,8 +43,8 @@ CATALOG = Catalog.model_validate(
 class _Server:
     """Everything of it lives in one loop of a thread of its own."""
 
-    def __init__(self, folder: Path, asker: FakeAsker) -> None:
-        self.port = free_port()
+    def __init__(self, folder: Path, asker: FakeAsker, port: int | None = None) -> None:
+        self.port = port or free_port()
         self.http = uvicorn.Server(
             uvicorn.Config(
                 self._answer,
@@ -93,6 +93,11 @@ def serving(folder: Path, asker: FakeAsker) -> Iterator[str]:
     finally:
         server.http.should_exit = True
         thread.join()
+
+
+def serve(folder: Path, asker: FakeAsker, port: int) -> None:
+    """Until this process is killed."""
+    _Server(folder, asker, port).run()
 
 
 async def _everybody(_: HTTPConnection) -> Caller:

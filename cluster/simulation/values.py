@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cluster.cost import MICRO
@@ -111,9 +111,15 @@ class Result:
         return float(self.microdollars / MICRO)
 
     def as_object(self) -> dict[str, object]:
-        """The object that `fusion simulate --json` prints."""
-        made = asdict(self)
-        del made["timeline"], made["microdollars"]
-        if not made["settings"]:
-            del made["settings"]
-        return {"policy": made.pop("policy"), "dollars": round(self.dollars, 6), **made}
+        """The object that `fusion simulate --json` prints: these keys and no others."""
+        return {
+            "policy": self.policy,
+            "dollars": round(self.dollars, 6),
+            "ttft_attainment": self.ttft_attainment,
+            "ttft_p50_s": self.ttft_p50_s,
+            "ttft_p99_s": self.ttft_p99_s,
+            "replica_hours": self.replica_hours,
+            "requests": self.requests,
+            "shed": self.shed,
+            "spilled": self.spilled,
+        }

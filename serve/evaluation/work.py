@@ -17,6 +17,8 @@ from serve.jobs.remote import Card, Remote
 
 #: What says which step a batch is.
 _STEP = "fusion_step"
+#: How often a batch that nobody works on any more is begun again before that is told.
+_TRIES = 3
 Row = dict[str, Any]
 
 
@@ -45,8 +47,11 @@ class Work:
         left = None if self.budget is None else self.budget - self.spent
         if left is not None and left <= 0:
             raise Stopped(f"The budget of ${self.budget} is spent before '{step}'.")
-        card = self._begin(step, mark, content, left)
-        card = self.remote.wait(card["id"], lambda seen: self.report(step, seen))
+        for _ in range(_TRIES):
+            card = self._begin(step, mark, content, left)
+            card = self.remote.wait(card["id"], lambda seen: self.report(step, seen))
+            if not card["fusion"]["interrupted"]:
+                break
         cost = Decimal(card["fusion"]["spent_usd"])
         self.spent += cost
         self.by_step[step] = self.by_step.get(step, Decimal(0)) + cost

@@ -52,7 +52,6 @@ def test_a_static_fleet_is_billed_by_the_second(setting: Setting) -> None:
         "policy": "static:6",
         "dollars": result.microdollars / 1e6,
         "ttft_attainment": result.ttft_attainment,
-        "tpot_attainment": result.tpot_attainment,
         "ttft_p50_s": result.ttft_p50_s,
         "ttft_p99_s": result.ttft_p99_s,
         "replica_hours": result.replica_hours,
