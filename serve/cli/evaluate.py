@@ -176,6 +176,10 @@ def show(lines: Sequence[Figures], score: str, *, percent: bool) -> None:
             f"{one.seconds.value:.2f}",
         )
     out.print(table)
+    for one in lines:
+        if one.failed:
+            why = one.why or "it answered nothing"
+            out.print(f"{one.system}: {one.failed} of {one.tasks} failed: {why}", markup=False)
     out.print(
         f"{lines[0].tasks} tasks each; the first is {escape(lines[0].system)}; "
         "* nothing else is as good for less, or better for as much"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +21,8 @@ class Outcome:
     usd: Decimal | None
     seconds: float
     failed: bool = False
+    #: What a failure said.
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Figures:
     usd: float | None
     seconds: Interval
     on_front: bool = False
+    #: What most of its failures said.
+    why: str | None = None
 
 
 def figures(
@@ -61,16 +66,18 @@ def figures(
                 failed=sum(one.failed for one in found),
                 usd=float(sum(costs)) / len(found) if len(costs) == len(found) else None,
                 seconds=bootstrap([one.seconds for one in found]),
+                why=_most([one.why for one in found if one.why]),
             )
         )
-    best = front([(line.usd, line.score.value) for line in lines])
-    return [
-        Figures(**{name: getattr(line, name) for name in _FIELDS} | {"on_front": place in best})
-        for place, line in enumerate(lines)
-    ]
+    # What answers nothing costs nothing, and is no bargain.
+    best = front(
+        [(None if line.failed == line.tasks else line.usd, line.score.value) for line in lines]
+    )
+    return [replace(line, on_front=place in best) for place, line in enumerate(lines)]
 
 
-_FIELDS = tuple(Figures.__dataclass_fields__)
+def _most(said: Sequence[str]) -> str | None:
+    return Counter(said).most_common(1)[0][0] if said else None
 
 
 def front(points: Sequence[tuple[float | None, float]]) -> set[int]:
@@ -92,7 +99,8 @@ def of_row(row: Mapping[str, Any], score: float) -> Outcome:
     """One row of a batch's results, scored."""
     failed = row["status"] != "done"
     cost = Decimal(0) if failed else None if row["cost_usd"] is None else Decimal(row["cost_usd"])
-    return Outcome(0.0 if failed else score, cost, row["seconds"] or 0.0, failed)
+    why = row.get("error") if failed else None
+    return Outcome(0.0 if failed else score, cost, row["seconds"] or 0.0, failed, why)
 
 
 def together(rows: Sequence[Mapping[str, Any]], score: float) -> Outcome:
@@ -105,6 +113,7 @@ def together(rows: Sequence[Mapping[str, Any]], score: float) -> Outcome:
         sum(known, Decimal(0)) if len(known) == len(parts) else None,
         max(part.seconds for part in parts),
         failed,
+        _most([part.why for part in parts if part.why]) if failed else None,
     )
 
 

@@ -155,6 +155,7 @@ def test_a_system_that_fails_every_question_has_nothing_right(
     assert done.exit_code == 0, done.output
     mute, one = json.loads(done.stdout)["systems"]
     assert (mute["score"]["value"], mute["failed"], mute["usd"]) == (0, 10, 0)
+    assert (mute["why"], mute["on_front"]) == ("no", False)
     assert (one["score"]["value"], one["failed"]) == (0.1, 0)
 
 
@@ -172,7 +173,7 @@ def test_a_table_is_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(evaluate, "out", narrow)
     evaluate.show(FIGURES, "accuracy", percent=True)
     text = re.sub(r"\x1b\[[0-9;]*m", "", written.getvalue())
-    *table, _ = text.splitlines()
+    *table, _, _ = text.splitlines()
     assert max(map(len, table)) <= 80
     assert "…" not in text
     for words in ("accuracy", "above the", "failed", "a task", "seconds", "self-fused"):
@@ -183,7 +184,8 @@ def test_a_table_is_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_table_in_a_pipe_has_a_line_a_system(capsys: pytest.CaptureFixture[str]) -> None:
     evaluate.show(FIGURES, "accuracy", percent=True)
-    header, line, _ = capsys.readouterr().out.splitlines()
+    header, line, failures, _ = capsys.readouterr().out.splitlines()
+    assert failures.endswith("100 of 100 failed: it answered nothing")
     assert "accuracy (95%)" in header
     assert "above the first (95%)" in header
     assert "a-system-whose-name-is-rather-long self-fused 40.0% (31.2..55.1)" in line
