@@ -253,6 +253,13 @@ class Catalog(Record):
             spec.synthesis or spec.judge or self.roles.synthesis or self.roles.judge
         )
 
+    def window_of(self, panel: str) -> int:
+        """Tokens of the smallest window among a panel's members, its judge and its writer."""
+        spec = self.panels[panel]
+        members = (self.model_behind(m.model) for m in (*spec.places, *spec.candidates))
+        names = (*members, self.judge_of(panel), self.writer_of(panel))
+        return min(self.models[name].context for name in names)
+
     def reducer(self) -> str:
         """The concrete model that shortens what is too long for its reader."""
         if self.roles.reduce is not None:

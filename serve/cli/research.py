@@ -13,7 +13,6 @@ from serve.cli.evaluate import Budget, working
 
 if TYPE_CHECKING:
     from serve.evaluation.research import Stored
-    from serve.jobs.remote import Remote
 
 _BRAIN = "brain"
 
@@ -48,14 +47,16 @@ def research(
 
     with told(), working(address, port, budget) as work:
         tools = read_catalog(catalog).tools if sources == "web" else None
-        planner = planner or _planner(work.remote, model)
+        known = {one["id"]: one for one in work.remote.get("/v1/models")["data"]}
+        # A few search words need no whole panel, where the server has a name for its best model.
+        planner = planner or (_BRAIN if _BRAIN in known else model)
         plan = work.ask("plan", [reports.plan_request(question, planner)])["plan"]
         queries = reports.read_plan(plan["answer"], question)
         if tools is not None:
             found = library.search_web(tools, queries)
         else:
             found = library.search_folder(Path(sources).expanduser(), queries)
-        shown = reports.chosen(found)
+        shown = reports.chosen(found, reports.room(known.get(model, {}).get("context")))
         report = work.ask("report", [reports.report_request(question, shown, model)])["report"]
         if report["status"] != "done":
             fail(f"The report could not be written: {report['error']}")
@@ -67,12 +68,6 @@ def research(
             err.print(f"report in {out_file}", markup=False)
     if out_file is None:
         typer.echo(text)
-
-
-def _planner(remote: Remote, model: str) -> str:
-    """A few search words need no whole panel, where the server has a name for its best model."""
-    names = {one["id"] for one in remote.get("/v1/models")["data"]}
-    return _BRAIN if _BRAIN in names else model
 
 
 def _store(report: Path, sources: list[Stored]) -> None:

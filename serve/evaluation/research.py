@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 SEARCHES = 5
-#: Characters of all sources together that are shown to the models.
+#: Characters of all sources together that are shown to the models, and those that a token of the
+#: smallest window among them stands for: a quarter of it, and three characters a token. The judge
+#: and the writer read the sources beside all answers.
 MOST_CHARS = 24_000
+_CHARS_A_TOKEN = 3 / 4
 _CITATION = re.compile(
     r"\s?(?<![\w\]])\[(?P<number>\d{1,3})"
     # Its words, between quotation marks or without; or more numbers and no words at all.
@@ -92,6 +95,11 @@ def read_plan(text: str | None, question: str) -> list[str]:
     except (ValueError, KeyError, TypeError):
         found = []
     return list(dict.fromkeys([question, *(one for one in found if one)]))[: SEARCHES + 1]
+
+
+def room(context: int | None) -> int:
+    """Characters of sources for models whose smallest window has so many tokens; None: unknown."""
+    return MOST_CHARS if context is None else min(MOST_CHARS, int(context * _CHARS_A_TOKEN))
 
 
 def chosen(found: Sequence[Stored], most_chars: int = MOST_CHARS) -> list[Stored]:

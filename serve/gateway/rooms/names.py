@@ -56,6 +56,8 @@ def _card(catalog: Catalog, name: str, kind: str) -> dict[str, Any]:
         }
     elif target is not None and name in catalog.aliases:
         card |= {"kind": "alias", "model": catalog.aliases[name]}
+    if target is not None and target.kind == "panel":
+        card |= {"context": catalog.window_of(target.name)}
     return card
 
 

@@ -270,3 +270,16 @@ def test_an_hour_of_a_replica_costs_what_its_node_does() -> None:
     assert own.hour == Decimal("0.8")
     assert model(engine="fake", scaling=SCALING, usd_per_hour=3).hour == 3
     assert model(engine="fake").hour is None
+
+
+def test_a_panels_window_is_the_smallest_of_all_who_read() -> None:
+    sizes = {"wide": 32_000, "narrow": 8000, "judge": 4000, "writer": 2000}
+    models = {n: {"engine": "fake", "context": c, "max_output": 100} for n, c in sizes.items()}
+    panels = {
+        "a": {"members": ["wide", "narrow"], "judge": "wide", "synthesis": "wide"},
+        "b": {"members": ["wide"], "judge": "judge", "synthesis": "wide"},
+        "c": {"members": ["wide"], "judge": "wide", "synthesis": "writer"},
+        "d": {"members": ["wide"], "candidates": ["narrow"], "judge": "wide"},
+    }
+    known = catalog(models=models, panels=panels, roles={"judge": "wide"})
+    assert [known.window_of(name) for name in panels] == [8000, 4000, 2000, 8000]

@@ -11,7 +11,15 @@ from typer.testing import CliRunner
 
 from models.messages import Completion, Stage, Usage, assistant
 from serve.cli import app
-from serve.evaluation.research import SEARCHES, Stored, check, chosen, read_plan
+from serve.evaluation.research import (
+    MOST_CHARS,
+    SEARCHES,
+    Stored,
+    check,
+    chosen,
+    read_plan,
+    room,
+)
 from serve.jobs.asking import Ask, Reply
 from serve.jobs.fake import FakeAsker
 
@@ -74,6 +82,11 @@ def test_sources_are_joined_by_document_and_have_an_end() -> None:
     assert [(one.url, "More." in one.text) for one in found] == [("a.md", True), ("b.md", False)]
     assert found[0].text.count("ultraviolet") == 1
     assert sum(len(one.text) for one in chosen(SOURCES, most_chars=30)) == 30
+
+
+def test_small_windows_are_shown_less() -> None:
+    assert room(8192) == 6144
+    assert room(1_000_000) == room(None) == MOST_CHARS
 
 
 def test_the_command_writes_a_report_with_its_evidence(
