@@ -212,6 +212,7 @@ def _as_json(
             asdict(line)
             | {
                 "pass_rate": _pass_rate(results[line.system]),
+                "spread": _spread(results[line.system]),
                 "dropped_verdicts": _dropped(results[line.system]),
                 "unjudged": len(results[line.system].verdicts) - len(results[line.system].scores),
                 "by_section": bench.by_section(results[line.system]),
@@ -228,6 +229,13 @@ def _as_json(
 def _pass_rate(result: Result) -> float | None:
     rates = [score.pass_rate for score in result.scores.values()]
     return sum(rates) / len(rates) if rates else None
+
+
+def _spread(result: Result) -> float:
+    """Population standard deviation of the tasks' scores; a task that failed is 0."""
+    from serve.statistics import spread
+
+    return spread([one.score for one in result.outcomes.values()])
 
 
 def _dropped(result: Result) -> int:
@@ -281,7 +289,8 @@ def _show(
         said = "?" if rate is None else f"{rate:.1%}"
         unjudged = len(result.verdicts) - len(result.scores)
         out.print(
-            f"{escape(line.system)}: pass rate {said}, {dropped} verdicts dropped, "
+            f"{escape(line.system)}: pass rate {said}, spread of the tasks' scores "
+            f"{_spread(result):.1f}, {dropped} verdicts dropped, "
             f"{line.failed} failed (scored 0), {unjudged} not judged (scored 0)"
         )
     _show_judge(bench.judge, results, agreement)
