@@ -157,11 +157,11 @@ async def test_a_cap_bounds_all_calls_of_a_request_together(made: Made) -> None:
 
 async def test_idle_budget_goes_back_by_itself(made: Made, bank: Bank, monkeypatch) -> None:
     monkeypatch.setattr(till_module, "FLUSH_S", 0.01)
-    monkeypatch.setattr(till_module, "IDLE_S", 0.05)
     till = made()
     await till.open()
     held = await till.reserve(entry("led_1"), CENT)
     assert (await balance(bank)).held == 16 * CENT
+    monkeypatch.setattr(till_module, "IDLE_S", 0.05)
     await until(lambda: holds(bank, CENT))  # what this call holds stays
     till.settle(held, entry("led_1", 5))
     await until(lambda: holds(bank, 0))
