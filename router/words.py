@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.arrays import Doubles, Floats, read_arrays
-from router.encoder import TAIL, WIDTH, Encoder, load_encoder
+from router.encoder import ALL_LAYERS, TAIL, WIDTH, Encoder, load_encoder
 from router.reading import VOCABULARY, Reading, read
 
 AXES = 32
@@ -85,7 +85,7 @@ def _table() -> Floats:
 
 def main() -> None:
     """Make the table of the installed encoder."""
-    encoder = load_encoder()
+    encoder = load_encoder(ALL_LAYERS)
     if encoder is None:
         raise SystemExit("the sentence encoder is not installed")
     save(distil(encoder), TABLE)

@@ -1,11 +1,13 @@
-"""The sentence encoder: like texts are near, and the same text is looked at once."""
+"""The sentence encoder: like texts are near, the same text is looked at once, layers can be left
+out."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from router.encoder import WIDTH, Encoder, load_encoder
+from router.encoder import ALL_LAYERS, LAYERS, WIDTH, Encoder, load_encoder
+from router.onnx_file import ending_at
 from router.reading import read
 
 TEXTS = ["What is 31 times 44?", "How much is 17 times 23?", "Name a bird that cannot fly."]
@@ -37,3 +39,24 @@ def test_the_same_text_is_looked_at_once(encoder: Encoder, monkeypatch: pytest.M
     first = encoder.encode([read("Have I been here before?")])
     monkeypatch.setattr(Encoder, "states", lambda *_: pytest.fail("looked at again"))
     assert (encoder.encode([read("Have I been here before?")]) == first).all()
+
+
+def test_fewer_layers_are_another_encoder(encoder: Encoder) -> None:
+    whole = load_encoder(ALL_LAYERS)
+    assert whole is not None and LAYERS < ALL_LAYERS
+    tokens = [read(TEXTS[0]).tokens]
+    assert whole.states(tokens).shape == encoder.states(tokens).shape
+    assert not np.allclose(whole.states(tokens), encoder.states(tokens), atol=0.1)
+
+
+def test_a_file_without_that_state_is_refused() -> None:
+    node = bytes([0x12, 1, ord("a")])  # its output is called a
+    graph = bytes([0x0A, len(node), *node])
+    model = bytes([0x08, 8, 0x3A, len(graph), *graph])
+    assert (
+        ending_at(model, "a") == model[:3] + bytes([len(graph) + 5]) + graph + b"\x62\x03\x0a\x01a"
+    )
+    with pytest.raises(ValueError, match="nothing in the ONNX file makes b"):
+        ending_at(model, "b")
+    with pytest.raises(ValueError, match="not an ONNX file"):
+        ending_at(b"\x07", "a")
