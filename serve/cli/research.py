@@ -62,6 +62,8 @@ def research(
             fail(f"The report could not be written: {report['error']}")
         checked = reports.check(report["answer"], shown)
         text = reports.markdown(question, checked, shown, report, plan)
+        if not checked.kept:
+            err.print(f"[yellow]warning:[/] {reports.UNPROVEN} A stronger model may quote.")
         if out_file is not None:
             out_file.write_text(text, encoding="utf-8")
             _store(out_file, shown)

@@ -19,6 +19,7 @@ SEARCHES = 5
 #: and the writer read the sources beside all answers.
 MOST_CHARS = 24_000
 _CHARS_A_TOKEN = 3 / 4
+UNPROVEN = "So nothing in this report is shown to stand in a source."
 _CITATION = re.compile(
     r"\s?(?<![\w\]])\[(?P<number>\d{1,3})"
     # Its words, between quotation marks or without; or more numbers and no words at all.
@@ -127,6 +128,7 @@ def report_request(question: str, sources: Sequence[Stored], model: str) -> dict
     return {
         "id": "report",
         "model": model,
+        "temperature": 0.2,
         "prompt": f"{question}\n\n---\n<sources-{mark}>\n{shown}\n</sources-{mark}>\n\n"
         "Write a report in Markdown that answers the question above from these sources. Behind "
         'every statement that rests on one stands a citation: [2: "words"], its number and words '
@@ -183,7 +185,9 @@ def markdown(
         for number, one in enumerate(sources, 1)
     ] or ["None were found."]
     parts += ["## Dissent", *(_dissent(analysis) or ["None was found."])]
-    parts += [f"## Citations\n\n{len(checked.kept)} quote their source verbatim."]
+    parts += ["## Citations", f"{len(checked.kept)} quote their source verbatim."]
+    if not checked.kept:
+        parts += [UNPROVEN]
     if checked.removed:
         parts += ["Removed:"]
         parts += [f'- [{one.number}] "{one.quote}": {one.problem}' for one in checked.removed]

@@ -14,9 +14,11 @@ from serve.cli import app
 from serve.evaluation.research import (
     MOST_CHARS,
     SEARCHES,
+    UNPROVEN,
     Stored,
     check,
     chosen,
+    markdown,
     read_plan,
     room,
 )
@@ -87,6 +89,13 @@ def test_sources_are_joined_by_document_and_have_an_end() -> None:
 def test_small_windows_are_shown_less() -> None:
     assert room(8192) == 6144
     assert room(1_000_000) == room(None) == MOST_CHARS
+
+
+def test_a_report_that_cites_nothing_says_so() -> None:
+    row = {"id": "report", "analysis": None, "stages": None}
+    cited = check('They do [1: "They cannot see red."].', SOURCES)
+    assert UNPROVEN not in markdown("Who?", cited, SOURCES, row, row)
+    assert UNPROVEN in markdown("Who?", check("Bees.", SOURCES), SOURCES, row, row)
 
 
 def test_the_command_writes_a_report_with_its_evidence(
