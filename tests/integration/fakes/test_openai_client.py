@@ -3,10 +3,12 @@ cluster is in tests/unit/serve/gateway."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import anthropic
 import httpx
@@ -216,6 +218,37 @@ def _judgements(server: Server) -> int:
             return int(response.json()["judgements"])
         time.sleep(0.5)
     return 0
+
+
+def test_what_the_router_learned_goes_out_away_and_back(server: Server, tmp_path: Path) -> None:
+    """By the commands of the shell, as a user would."""
+    client, file = server.client(), tmp_path / "learned.json"
+    answer = client.chat.completions.create(
+        model="fusion/auto", messages=HELLO, extra_body={"fusion": {"quality": 0.0}}
+    )
+    said = {"id": answer.id, "thumb": "down"}
+    assert httpx.post(f"{server.url}/v1/feedback", json=said, timeout=30).status_code == 200
+    assert _judgements(server) >= 1
+    assert "90% interval" in _ran(server, "route", "hello there", "--quality", "0.3")
+    _ran(server, "router", "export", str(file))
+    learned = json.loads(file.read_text())["health"]["judgements"]
+    assert learned >= 1
+    _ran(server, "router", "reset", "--yes")
+    assert httpx.get(f"{server.url}/v1/router", timeout=30).json()["judgements"] == 0
+    _ran(server, "router", "import", str(file))
+    status = json.loads(_ran(server, "router", "status", "--json"))
+    assert status["judgements"] == learned
+    file.write_text('{"format": 9, "learner": {}}')
+    refused = _ran(server, "router", "import", str(file), status=2)
+    assert "This cannot be imported: format 9 is not this version's." in refused
+
+
+def _ran(server: Server, *arguments: str, status: int = 0) -> str:
+    """What a command says that ends with this status: on its output, or what was wrong."""
+    command = fusion(*arguments, "--port", str(server.port))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status, done.stderr
+    return done.stderr if status else done.stdout
 
 
 def test_a_fusion_reads_as_an_ordinary_completion(server: Server) -> None:
