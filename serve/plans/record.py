@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from models.answerer import Clock
 from models.errors import Conflict, NotFound
 from serve.plans.graph import Graph
 from serve.store import schema
 from serve.store.database import Database
+from serve.store.steps import Steps, Values
 
 #: `interrupted`: it runs, by what the store says, and whoever ran it has not been heard of.
 Status = Literal["running", "done", "failed", "cancelled", "paused", "interrupted"]
 #: How long whoever runs a plan holds it without saying that it is still at it.
 HELD_S = 15.0
+_KEEP = """
+    insert into plan_steps (plan, subtask, at, text, told) values (?, ?, ?, ?, ?)
+    on conflict (plan, subtask)
+    do update set at = excluded.at, text = excluded.text, told = excluded.told
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,27 +161,14 @@ class PlanBook:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
-                async with self._database.write() as connection:
-                    await connection.execute(self._upsert(), [self._step(*one) for one in batch])
+                await self._database.run(_keep([self._step(*one) for one in batch]))
             except Exception as error:
                 _answer(batch, error)
             else:
                 _answer(batch, None)
 
-    def _upsert(self) -> Any:
-        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
-        made = insert(schema.plan_steps)
-        new = {name: made.excluded[name] for name in ("at", "text", "told")}
-        return made.on_conflict_do_update(index_elements=["plan", "subtask"], set_=new)
-
-    def _step(self, plan: str, done: Done, _: object) -> dict[str, Any]:
-        return {
-            "plan": plan,
-            "subtask": done.subtask,
-            "at": self._now(),
-            "text": done.text,
-            "told": dict(done.told),
-        }
+    def _step(self, plan: str, done: Done, _: object) -> Values:
+        return plan, done.subtask, self._now(), done.text, json.dumps(dict(done.told))
 
     async def end(self, plan: str, holder: str, status: Status, told: Mapping[str, Any]) -> None:
         """This run of it has ended so. Nothing, where another run has taken it."""
@@ -230,6 +223,10 @@ class PlanBook:
 
     def _now(self) -> int:
         return int(self._clock.now() * 1e6)
+
+
+def _keep(rows: list[Values]) -> Steps[None]:
+    yield _KEEP, rows
 
 
 def _answer(

@@ -267,10 +267,11 @@ class Run:
         actions: list[Action] = []
         self._skip()
         running = self._running()
+        unsettled = {name for name, step in self.steps.items() if not step.settled}
         for step in self.steps.values():
             if self.broke or self._held or running >= self.parallel:
                 break
-            if step.status == "waiting" and self._is_ready(step):
+            if step.status == "waiting" and self._is_ready(step, unsettled):
                 name = self.ladder(step.subtask, step.attempts)
                 assert name is not None, "a step that waits has another try"
                 step.status = "running"
@@ -300,20 +301,18 @@ class Run:
                     step.status, step.error = "skipped", "what it needs did not come about"
                     changed = True
 
-    def _is_ready(self, step: Step) -> bool:
+    def _is_ready(self, step: Step, unsettled: set[str]) -> bool:
         if step.subtask.each is not None:
             return False  # it waits for its list, which takes it apart
-        if not all(self.steps[need].settled for need in step.subtask.needs):
+        if not unsettled.isdisjoint(step.subtask.needs):
             return False
         if step.subtask.kind == "check":
             return True
         # What is being checked is not built upon before its checks have spoken.
         return all(
-            step.subtask.id in ancestors(self.graph.by_id(), other.subtask.id)
-            for other in self.steps.values()
-            if other.subtask.kind == "check"
-            and not other.settled
-            and not set(other.subtask.needs).isdisjoint(step.subtask.needs)
+            step.subtask.id in ancestors(self.graph.by_id(), check.id)
+            for check in (self.steps[name].subtask for name in unsettled)
+            if check.kind == "check" and not set(check.needs).isdisjoint(step.subtask.needs)
         )
 
     def _end(self) -> Action:
