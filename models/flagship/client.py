@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 import urllib.request
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import aiohttp
@@ -33,7 +35,7 @@ def new_connections() -> httpx.AsyncBaseTransport:
 
     Proxies come from the environment. It belongs to the event loop of its first request.
     """
-    context = httpx.create_ssl_context()
+    context = _trust()
 
     def session() -> aiohttp.ClientSession:
         # Permits bound the calls in flight, so the pool must not; and what one project's call
@@ -48,6 +50,12 @@ def new_connections() -> httpx.AsyncBaseTransport:
         if (address := named.get(scheme) or named.get("all"))
     }
     return _Routes(AiohttpTransport(verify=context, client=session), proxies)
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """Whom to believe. Reading all the certificates takes a hundredth of a second and more."""
+    return httpx.create_ssl_context()
 
 
 class _Routes(httpx.AsyncBaseTransport):

@@ -22,8 +22,10 @@ INSERT = "insert into accounts (name, settled) values (?, ?)"
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with stores.empty(f"sqlite:///{tmp_path}/folder with a space/fusion.db") as made:
-        yield made
+    made = Database(f"sqlite:///{tmp_path}/folder with a space/fusion.db")
+    await migrate.upgrade(made)
+    yield made
+    await made.close()
 
 
 async def test_migrations_make_what_the_schema_says(database: Database) -> None:
