@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -29,7 +30,7 @@ async def empty(url: str) -> AsyncIterator[Database]:
     """A store of the newest schema with nothing in it."""
     if url.startswith("sqlite:///"):
         await _migrate_once()
-        shutil.copy(_MIGRATED, url.removeprefix("sqlite:///"))
+        _copied(Path(url.removeprefix("sqlite:///")))
     made = Database(url)
     if not made.is_sqlite:  # one server serves many tests
         async with made.write() as connection:
@@ -49,6 +50,11 @@ async def _migrate_once() -> None:
         await migrate.upgrade(made)
         await made.close()
         _done.append(True)
+
+
+def _copied(to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(_MIGRATED, to)
 
 
 async def differences(database: Database) -> list[object]:
