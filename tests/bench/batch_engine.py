@@ -38,9 +38,10 @@ _THINGS = ("apples", "books", "coins", "marbles", "pencils", "stamps", "tickets"
 _OFFLINE = """
 import json, sys, time
 from vllm import LLM, SamplingParams
+from models.workforce.vllm import cpu_dtype, cpu_flags
 model, tokens = sys.argv[1], int(sys.argv[2])
 chats = [[{"role": "user", "content": one}] for one in json.load(sys.stdin)]
-llm = LLM(model=model, dtype="bfloat16", max_model_len=8192, enforce_eager=True)
+llm = LLM(model=model, dtype=cpu_dtype(cpu_flags()), max_model_len=8192, enforce_eager=True)
 how = SamplingParams(temperature=0, max_tokens=tokens)
 llm.chat(chats[:4], how, use_tqdm=False)
 began = time.perf_counter()

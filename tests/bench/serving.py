@@ -32,6 +32,7 @@ from support import blankless_python, free_port, print_at_once, serving
 
 from cluster import guardian
 from models import weights
+from models.workforce.vllm import cpu_dtype, cpu_flags
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "Write a long story about a river and the people who live beside it."
@@ -80,7 +81,7 @@ def vllm_server() -> Iterator[str]:
     arguments = {
         "model": weights.locate("package:smollm2"),
         "served-model-name": "smollm2",
-        "dtype": "bfloat16",
+        "dtype": cpu_dtype(cpu_flags()),
         "max-model-len": "8192",
         "host": "127.0.0.1",
         "port": str(port),

@@ -25,6 +25,7 @@ from models.flagship.client import new_connections
 from models.messages import Completion, Done, Message, Request, Sampling, Text, ToolCall, user
 from models.probe import ADD
 from models.spec import ModelSpec
+from models.workforce.vllm import cpu_dtype, cpu_flags
 from serve.cli import app
 
 pytestmark = pytest.mark.engine
@@ -43,7 +44,14 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     place = tmp_path_factory.mktemp("vllm")
     port, log = free_port(), place / "vllm.log"
     command = [blankless_python(place), "-P", "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", str(folder), "--served-model-name", "smol", "--dtype", "bfloat16"]
+    command += [
+        "--model",
+        str(folder),
+        "--served-model-name",
+        "smol",
+        "--dtype",
+        cpu_dtype(cpu_flags()),
+    ]
     command += ["--max-model-len", "2048", "--enforce-eager", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--api-key", KEY]
     command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]

@@ -11,7 +11,14 @@ import pytest
 from models.errors import BadRequest, Unavailable, UpstreamError
 from models.spec import VllmModel
 from models.workforce.totals import Totals
-from models.workforce.vllm import VllmReplica, bundles, environment, root_cause
+from models.workforce.vllm import (
+    VllmReplica,
+    bundles,
+    cpu_dtype,
+    cpu_flags,
+    environment,
+    root_cause,
+)
 
 WINDOW = 100
 
@@ -144,3 +151,9 @@ async def test_the_engine_counts_what_it_would_read_and_nothing_else() -> None:
     assert engine.asked == [{"model": "m", "messages": [{}, {}]}]
     with pytest.raises(BadRequest, match="nothing to count"):
         await replica(engine).count({"messages": []})
+
+
+def test_a_cpu_that_would_imitate_bfloat16_gets_float32() -> None:
+    assert cpu_dtype({"avx2", "f16c"}) == "float32"
+    assert cpu_dtype({"avx2", "avx512f"}) == "bfloat16"
+    assert cpu_flags()
