@@ -22,6 +22,7 @@ sys.path[:1] = [str(Path(__file__).parents[2])]
 
 import numpy as np
 
+from router.arrays import Floats
 from router.candidate import Candidate
 from router.data import Row, read_rows
 from router.encoder import Encoder, load_encoder
@@ -48,9 +49,10 @@ class Remembering(Encoder):
     """An encoder that meets each prompt once."""
 
     def __init__(self, encoder: Encoder) -> None:
-        self._encoder, self._known = encoder, {}  # type: ignore[var-annotated]
+        self._encoder = encoder
+        self._known: dict[str, Floats] = {}
 
-    def encode(self, readings: Sequence[Reading]) -> np.ndarray:  # type: ignore[type-arg]
+    def encode(self, readings: Sequence[Reading]) -> Floats:
         for one in readings:
             if one.text not in self._known:
                 self._known[one.text] = self._encoder.encode([one])[0]

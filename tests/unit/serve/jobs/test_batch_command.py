@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stores
@@ -214,8 +215,8 @@ def test_one_that_changes_without_growing_too(
 
     sent, path = Remote.upload, shell.file()
 
-    def upload(remote: Remote, name: str, content: object) -> str:
-        file = sent(remote, name, content)  # type: ignore[arg-type]
+    def upload(remote: Remote, name: str, content: Any) -> str:
+        file = sent(remote, name, content)
         path.write_text(GOOD.replace("say", "sag"))
         return file
 
