@@ -22,7 +22,6 @@ from serve.store.database import Database
 _folder = tempfile.TemporaryDirectory()
 #: An empty store of this process, to be copied.
 _MIGRATED = f"{_folder.name}/empty.db"
-_done: list[bool] = []
 
 
 @asynccontextmanager
@@ -45,11 +44,14 @@ async def empty(url: str) -> AsyncIterator[Database]:
 
 async def _migrate_once() -> None:
     """All migrations take a tenth of a second, which is most of what many a test would take."""
-    if not _done:
+    if not _is_migrated():
         made = Database(f"sqlite:///{_MIGRATED}")
         await migrate.upgrade(made)
         await made.close()
-        _done.append(True)
+
+
+def _is_migrated() -> bool:
+    return Path(_MIGRATED).exists()
 
 
 def _copied(to: Path) -> None:
