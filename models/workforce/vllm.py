@@ -46,6 +46,7 @@ class VllmReplica:
 
     # Serve awaits a coroutine constructor; the type system does not know such a thing.
     async def __init__(self, name: str, spec: dict[str, Any]) -> None:  # type: ignore[misc]
+        from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
         from ray.serve.llm.deployment import LLMServer
         from ray.serve.llm.openai_api_models import ChatCompletionRequest
         from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest
@@ -60,11 +61,22 @@ class VllmReplica:
                 state = self.engine._app_state
                 self.engine._oai_serving_tokenization = state.serving_tokenization
 
+        checked = VllmModel.model_validate(spec)
+        executor = executor_of(checked, cores())
+
+        class Engine(VLLMEngine):  # type: ignore[misc]  # Ray is untyped
+            """Ray sets the executor itself and has no setting for it."""
+
+            def _prepare_engine_config(self, context: Any) -> Any:
+                arguments, frontend, config = super()._prepare_engine_config(context)
+                if executor is not None:
+                    config.parallel_config.distributed_executor_backend = executor
+                return arguments, frontend, config
+
         self._request = ChatCompletionRequest
         self._counted = TokenizeChatRequest
-        checked = VllmModel.model_validate(spec)
         self._totals = Totals(checked.scaling.targets.ttft_s if checked.scaling else math.inf)
-        self._server = Server.sync_init(llm_config(name, checked))
+        self._server = Server.sync_init(llm_config(name, checked), engine_cls=Engine)
         try:
             await self._server.start()
         except Exception as error:
@@ -245,6 +257,24 @@ def cpu_flags() -> set[str]:
         if line.startswith(("flags", "Features"))
         for flag in line.partition(":")[2].split()
     }
+
+
+def executor_of(spec: VllmModel, cores: int) -> str | None:
+    """`uni`, scheduler and worker in one process, or None for the engine's own choice.
+
+    On a CPU the engine's scheduler spins while its worker computes. Given a core of its own that
+    costs nothing; on one or two cores it takes the gateway's, or the worker's. One process also
+    loads vLLM's modules once less.
+    """
+    return "uni" if spec.accelerator == "cpu" and cores <= 2 else None
+
+
+def cores() -> int:
+    """The physical cores that this process may use, or its logical ones where those are fewer."""
+    import psutil  # vLLM's own need: it is where the engine is, and not on every gateway
+
+    allowed = len(os.sched_getaffinity(0))
+    return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
 def environment(spec: VllmModel) -> dict[str, str]:

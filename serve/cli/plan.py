@@ -14,6 +14,7 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
+from models.errors import BadRequest
 from serve.cli.common import (
     Json,
     Port,
@@ -27,6 +28,7 @@ from serve.cli.common import (
     server_url,
 )
 from serve.control.headers import WAIT
+from serve.jobs.batch import seconds
 from serve.plans import reading, templates
 
 _MARKS = {"completed": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[yellow]–[/]"}
@@ -56,6 +58,12 @@ def plan(
     resume: Annotated[
         str | None, typer.Option(help="The id of a plan that broke off; nothing is paid twice.")
     ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            help="Time that the whole may take, as 30m or 8h. Default: as any request's.",
+        ),
+    ] = None,
     wait: Annotated[
         float | None,
         typer.Option(
@@ -70,6 +78,8 @@ def plan(
     body: dict[str, Any] = {"stream": not as_json}
     if budget is not None:
         body["budget_usd"] = budget
+    if deadline is not None:
+        body["deadline_s"] = _seconds(deadline)
     if resume is not None:
         path = f"/v1/plans/{resume}/resume"
     else:
@@ -84,6 +94,13 @@ def plan(
         _live(base, path, body, said)
     except httpx.HTTPError as error:
         fail(f"The connection to {base} ended ({type(error).__name__}).")
+
+
+def _seconds(deadline: str) -> float:
+    try:
+        return seconds(deadline)
+    except BadRequest as error:
+        fail(error.message, 2)
 
 
 def _asked(
@@ -175,6 +192,8 @@ def _show(kind: str, data: dict[str, Any]) -> None:
     match kind:
         case "error":
             out.print()
+            if "plan" in data:
+                err.print(f"What is done is kept. To go on: fusion plan --resume {data['plan']}")
             fail(escape(data["message"]))
         case "approval.required":
             out.print(f"[yellow]{escape(data['message'])}[/]")

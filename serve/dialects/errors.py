@@ -9,7 +9,8 @@ from models.errors import ApprovalNeeded, FusionError
 
 
 def body(error: FusionError) -> dict[str, Any]:
-    """`{"error": {"message", "type", "param", "code"}}`, and where a person is asked, as what."""
+    """`{"error": {"message", "type", "param", "code"}}`; where a person is asked, as what; and
+    the plan that broke off, which can be resumed."""
     told: dict[str, Any] = {
         "message": error.message,
         "type": error.kind,
@@ -18,6 +19,8 @@ def body(error: FusionError) -> dict[str, Any]:
     }
     if isinstance(error, ApprovalNeeded) and error.approval:
         told["approval"] = error.approval
+    if error.plan:
+        told["plan"] = error.plan
     return {"error": told}
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -15,7 +16,7 @@ from models import prices
 from models.answerer import Clock
 from models.call import Call
 from models.catalog import PLAN
-from models.errors import ApprovalNeeded, BadRequest, Conflict, FusionError
+from models.errors import BadRequest, Conflict, FusionError
 from models.messages import (
     Completion,
     Done,
@@ -28,6 +29,7 @@ from models.messages import (
 )
 from serve.access.caller import caller
 from serve.control.headers import told
+from serve.dialects import errors
 from serve.editions.edition import Current
 from serve.gateway import body
 from serve.gateway.streams import EventStream, Feed
@@ -36,6 +38,9 @@ from serve.plans.graph import BadGraph
 from serve.plans.record import PlanBook, Saved, Status
 
 _HEARTBEAT_S = 10.0
+
+#: As everywhere; the default is the catalog's `request_timeout_s`.
+Deadline = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class Document(body.Body):
@@ -51,11 +56,13 @@ class NewPlan(body.Body):
     template: str | None = None
     documents: tuple[Document, ...] | list[Document] = ()
     budget_usd: Decimal | float | str | None = None
+    deadline_s: Deadline | None = None
     stream: bool = False
 
 
 class Resumption(body.Body):
     budget_usd: Decimal | float | str | None = None
+    deadline_s: Deadline | None = None
     stream: bool = False
 
 
@@ -82,7 +89,7 @@ class PlansRoom:
         if not asked.task.strip():
             raise BadRequest("'task' is empty.", param="task")
         options = PlanOptions(graph=_graph(asked))
-        return await self._run(http, options, asked.task, asked.budget_usd, asked.stream)
+        return await self._run(http, options, asked.task, asked)
 
     async def list(self, http: HttpRequest) -> Response:
         """GET /v1/plans"""
@@ -114,29 +121,29 @@ class PlansRoom:
         if found.status == "done":
             raise Conflict("This plan is done; GET it.")
         options = PlanOptions(resume=found.id)
-        return await self._run(http, options, found.task, asked.budget_usd, asked.stream)
+        return await self._run(http, options, found.task, asked)
 
     async def _find(self, http: HttpRequest) -> Saved:
         return await self._book.find(http.path_params["id"], caller(http).project)
 
     async def _run(
-        self, http: HttpRequest, options: PlanOptions, task: str, budget: Any, stream: bool
+        self, http: HttpRequest, options: PlanOptions, task: str, asked: NewPlan | Resumption
     ) -> Response:
         who = caller(http)
         now = self._clock.now()
-        limit = self._editions.current.catalog.server.request_timeout_s
+        limit = asked.deadline_s or self._editions.current.catalog.server.request_timeout_s
         said = told(http.headers)
         limit += said.get("waits_s", 0.0)
         call = Call(
             project=who.project,
             key=who.key,
             deadline=now + limit,
-            cost_cap_nano_usd=_nano(budget),
+            cost_cap_nano_usd=_nano(asked.budget_usd),
             **said,
         )
         answerer = self._editions.current.pipeline
         request = Request(PLAN, (user(task),), plan=options)
-        if not stream:
+        if not asked.stream:
             return JSONResponse(_answer(await answerer.complete(request, call)))
         feed = Feed(answerer.stream(request, call), limit)
         return EventStream(_events(feed), feed.close)
@@ -209,8 +216,7 @@ async def _events(feed: Feed) -> AsyncGenerator[bytes, None]:
             if isinstance(event, Done):
                 return
     except FusionError as error:
-        waits = {"approval": error.approval} if isinstance(error, ApprovalNeeded) else {}
-        yield _line("error", {"message": error.message, "code": error.code, **waits})
+        yield _line("error", errors.body(error)["error"])
 
 
 def _event(event: Event) -> bytes | None:

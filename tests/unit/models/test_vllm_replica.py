@@ -14,9 +14,11 @@ from models.workforce.totals import Totals
 from models.workforce.vllm import (
     VllmReplica,
     bundles,
+    cores,
     cpu_dtype,
     cpu_flags,
     environment,
+    executor_of,
     root_cause,
 )
 
@@ -157,3 +159,13 @@ def test_a_cpu_that_would_imitate_bfloat16_gets_float32() -> None:
     assert cpu_dtype({"avx2", "f16c"}) == "float32"
     assert cpu_dtype({"avx2", "avx512f"}) == "bfloat16"
     assert cpu_flags()
+
+
+def test_on_two_cores_the_engine_is_one_process() -> None:
+    assert cores() >= 1
+    cpu = VllmModel.model_validate(
+        {"engine": "vllm", "source": "package:smollm2", "accelerator": "cpu"}
+    )
+    assert [executor_of(cpu, n) for n in (1, 2, 3, 64)] == ["uni", "uni", None, None]
+    gpu = VllmModel.model_validate({"engine": "vllm", "source": "Org/Name"})
+    assert executor_of(gpu, 2) is None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -67,8 +69,10 @@ class Crew:
     says: dict[str, Any] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
+    calls: list[Call] = field(default_factory=list)
 
     async def complete(self, request: Request, call: Call) -> Completion:
+        self.calls.append(call)
         name = "large" if request.model in ("brain", "large") else "small"
         if call.role == "plan":
             text = self._said("plan", request)
@@ -297,6 +301,12 @@ async def test_a_paused_plan_keeps_what_is_under_way_and_begins_nothing_new(
 @pytest.fixture
 async def client(book: PlanBook) -> AsyncIterator[Any]:
     crew = Crew({"plan": json.dumps(GRAPH)})
+    async with over_http(crew, book) as made:
+        yield made
+
+
+@asynccontextmanager
+async def over_http(crew: Crew, book: PlanBook) -> AsyncIterator[Any]:
     answerer = plan(crew, book)
     editions = Fixed(Edition(CATALOG, crew, answerer))
     who = {"caller": Caller()}
@@ -324,6 +334,24 @@ async def test_a_plan_over_http(client: Any) -> None:
     assert (await client.get(f"/v1/plans/{made['id']}")).status_code == 404
 
 
+async def test_a_plan_without_an_answer_says_which_it_was(book: PlanBook) -> None:
+    crew = Crew({"plan": json.dumps(GRAPH), "answer": UpstreamError("the writer is away")})
+    body = {"task": "Build it.", "deadline_s": 5}
+    async with over_http(crew, book) as client:
+        began = time.time()
+        told = (await client.post("/v1/plans", json=body)).json()["error"]
+        # The default is ten minutes.
+        assert all(began < (call.deadline or 0) < began + 60 for call in crew.calls)
+        streamed = (await client.post("/v1/plans", json=body | {"stream": True})).text
+        last = json.loads(streamed.strip().splitlines()[-1].removeprefix("data: "))
+        assert (told["message"], last["code"]) == ("the writer is away", told["code"])
+        for one in (told, last):
+            assert (await client.get(f"/v1/plans/{one['plan']}")).json()["status"] == "failed"
+        crew.says["answer"] = "there it is"
+        again = await client.post(f"/v1/plans/{told['plan']}/resume", json={"deadline_s": 9})
+        assert again.json()["answer"] == "there it is"
+
+
 async def test_a_plan_as_a_stream(client: Any) -> None:
     response = await client.post("/v1/plans", json={"task": "Build it.", "stream": True})
     kinds = re.findall(r"^event: (.+)$", response.text, re.M)
@@ -341,6 +369,8 @@ async def test_a_plan_as_a_stream(client: Any) -> None:
         ({"task": "x", "documents": [{"name": "a", "text": " \n"}]}, "empty"),
         ({"task": "x", "budget_usd": "-1"}, "above 0"),
         ({"task": "x", "budget_usd": "NaN"}, "above 0"),
+        ({"task": "x", "deadline_s": 0}, "deadline_s"),
+        ({"task": "x", "deadline_s": 1e9}, "deadline_s"),
         ({"task": "x", "graph": {"subtasks": "all"}}, "subtasks"),
     ],
 )
