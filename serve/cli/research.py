@@ -33,6 +33,9 @@ def research(
         str | None,
         typer.Option(help="Who plans the searches. Default: brain, if that is a name, else -m."),
     ] = None,
+    reader: Annotated[
+        str, typer.Option(help="Who picks the sentences of each source that matter.")
+    ] = "fusion/auto",
     budget: Budget = 5.0,
     out_file: Annotated[
         Path | None, typer.Option("--out", "-o", help="Markdown file; its sources beside it.")
@@ -41,7 +44,7 @@ def research(
     address: Server = None,
     port: Port = None,
 ) -> None:
-    """Plan, search, let a panel write, and keep only citations that quote their source."""
+    """Plan, search, read, let a panel write, and keep only citations that quote their source."""
     from serve.evaluation import library
     from serve.evaluation import research as reports
 
@@ -57,11 +60,14 @@ def research(
         else:
             found = library.search_folder(Path(sources).expanduser(), queries)
         shown = reports.chosen(found, reports.room(known.get(model, {}).get("context")))
-        report = work.ask("report", [reports.report_request(question, shown, model)])["report"]
+        read = work.ask("read", reports.reading_requests(question, shown, reader))
+        picked = reports.read_evidence({name: row["answer"] for name, row in read.items()}, shown)
+        asked = reports.report_request(question, shown, picked, model)
+        report = work.ask("report", [asked])["report"]
         if report["status"] != "done":
             fail(f"The report could not be written: {report['error']}")
         checked = reports.check(report["answer"], shown)
-        text = reports.markdown(question, checked, shown, report, plan)
+        text = reports.markdown(question, checked, shown, picked, [plan, *read.values(), report])
         if not checked.kept:
             err.print(f"[yellow]warning:[/] {reports.UNPROVEN} A stronger model may quote.")
         if out_file is not None:

@@ -15,12 +15,17 @@ from serve.evaluation.research import (
     MOST_CHARS,
     SEARCHES,
     UNPROVEN,
+    Citation,
     Stored,
     check,
     chosen,
     markdown,
+    read_evidence,
     read_plan,
+    reading_requests,
+    report_request,
     room,
+    sentences,
 )
 from serve.jobs.asking import Ask, Reply
 from serve.jobs.fake import FakeAsker
@@ -92,10 +97,55 @@ def test_small_windows_are_shown_less() -> None:
 
 
 def test_a_report_that_cites_nothing_says_so() -> None:
-    row = {"id": "report", "analysis": None, "stages": None}
+    rows = [{"id": "report", "analysis": None, "stages": None}]
     cited = check('They do [1: "They cannot see red."].', SOURCES)
-    assert UNPROVEN not in markdown("Who?", cited, SOURCES, row, row)
-    assert UNPROVEN in markdown("Who?", check("Bees.", SOURCES), SOURCES, row, row)
+    assert UNPROVEN not in markdown("Who?", cited, SOURCES, (), rows)
+    assert UNPROVEN in markdown("Who?", check("Bees.", SOURCES), SOURCES, (), rows)
+
+
+def test_sentences_can_be_quoted_as_they_stand() -> None:
+    text = "# On bees\n\nBees see\nultraviolet light. They cannot see red!  No.\n- One more thing\n\n"
+    text += "word " * 200
+    found = sentences(text)
+    assert found == (
+        "# On bees",
+        "Bees see ultraviolet light.",
+        "They cannot see red!",
+        "- One more thing",
+    )
+    source = Stored("a.md", "Bees", text)
+    cited = " ".join(f'[1: "{one}"]' for one in found)
+    assert len(check(cited, [source]).kept) == len(found)
+
+
+def test_each_source_is_read_by_numbers_alone() -> None:
+    empty = Stored("c.md", "Nothing", "Oh.")
+    rows = list(reading_requests("Who?", [SOURCES[0], empty, SOURCES[1]], "small"))
+    assert [row["id"] for row in rows] == ["read-1", "read-3"]
+    assert "2. They cannot see red." in rows[0]["prompt"]
+    schema = rows[0]["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["sentences"]["items"]["maximum"] == 2
+
+
+def test_what_was_picked_is_quoted_and_what_was_not_there_is_not() -> None:
+    answers = {"read-1": '{"sentences": [2, 2, 0, 7]}', "read-2": "The first."}
+    assert read_evidence(answers, SOURCES) == (Citation(1, "They cannot see red."),)
+    assert read_evidence({"read-1": None, "read-2": '{"sentences": null}'}, SOURCES) == ()
+    assert len(read_evidence({"read-1": '{"sentences": [1, 2]}'}, SOURCES)) == 2
+
+
+def test_a_report_is_shown_what_was_picked_and_says_what_it_left() -> None:
+    picked = [Citation(1, "They cannot see red."), Citation(2, SOURCES[1].text)]
+    prompt = report_request("Who?", SOURCES, picked, "panel")["prompt"]
+    assert '- [1: "They cannot see red."]' in prompt
+    assert "were found in them" not in report_request("Who?", SOURCES, (), "panel")["prompt"]
+    rows = [{"id": "report", "analysis": None, "stages": None}]
+    text = markdown(
+        "Who?", check('So [1: "They cannot\nsee red."].', SOURCES), SOURCES, picked, rows
+    )
+    evidence = text.partition("## Evidence")[2].partition("##")[0]
+    assert f"> {SOURCES[1].text} [2]" in evidence
+    assert "red" not in evidence
 
 
 def test_the_command_writes_a_report_with_its_evidence(
@@ -114,11 +164,14 @@ def test_the_command_writes_a_report_with_its_evidence(
     def reply(ask: Ask) -> Reply:
         request = ask[0]
         stage = Stage("synthesis", request.model, Usage(5, 5), seconds=1.0, nano_usd=2_000_000)
-        if request.response_format is not None:
+        shape = request.response_format
+        if shape is not None and shape.name == "evidence":
+            text, told = '{"sentences": [1]}', {}
+        elif shape is not None:
             text, told = '{"searches": ["ultraviolet light"]}', {}
         else:
             shown = request.messages[-1].text
-            assert "Bees see ultraviolet light." in shown
+            assert 'were found in them:\n- [1: "Bees see ultraviolet light."]\n- [2:' in shown
             text = 'Bees do [1: "Bees see ultraviolet light."], cats too [1: "Cats see it too"].'
             told = {"analysis": analysis}
         return Completion(request.model, assistant(text), stages=(stage,), extension=told)
@@ -138,5 +191,7 @@ def test_the_command_writes_a_report_with_its_evidence(
     assert "- red: x says unseen" in text
     assert "- Only y: Polarised light helps." in text
     assert '- [1] "Cats see it too": these words do not stand in it' in text
+    assert "> Most birds see ultraviolet light too. [2]" in text
     assert "| plan | brain | 5 | 5 | 1.0 | 0.002 |" in text
+    assert text.count("| read | fusion/auto | 5 | 5 | 1.0 | 0.002 |") == 2
     assert "Bees see ultraviolet" in (tmp_path / "report.sources" / "01.txt").read_text()
