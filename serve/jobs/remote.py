@@ -16,6 +16,8 @@ from serve.jobs.batch import ENDED
 from serve.jobs.rows import ENDPOINT
 
 _LOOK_S = 0.5
+#: A batch of a few rows may be done at once.
+_FIRST_LOOK_S = 0.05
 #: Time for one piece of an upload or of a download, and for the server to take it in.
 _TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 
@@ -114,12 +116,14 @@ class Remote:
 
     def wait(self, batch: str, report: Callable[[Card], None]) -> Card:
         """Look at it until it has ended, or until nobody works on it."""
+        pause = _FIRST_LOOK_S
         while True:
             card = self.get(f"/v1/batches/{batch}")
             report(card)
             if card["status"] in ENDED or card["fusion"]["interrupted"]:
                 return card
-            time.sleep(_LOOK_S)
+            time.sleep(pause)
+            pause = min(2 * pause, _LOOK_S)
 
     def rows(self, batch: str) -> Iterator[dict[str, Any]]:
         """All rows of a batch, in the order of its input."""

@@ -117,7 +117,7 @@ def test_overload_without_spill_is_shed_and_counted_late(setting: Setting) -> No
 
 
 def test_a_gap_of_hours_goes_to_zero_and_comes_back(profile: Profile) -> None:
-    quiet = make_setting(make_trace(steady(2, 120) + steady(2, 120, 40_000)), profile)
+    quiet = make_setting(make_trace(steady(2, 120) + steady(2, 120, 8_000)), profile)
     result = run_policy("ours", quiet)
     assert 0 in {moment.replicas for moment in result.timeline}
     assert result.requests == 480

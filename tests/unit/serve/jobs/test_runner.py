@@ -219,14 +219,14 @@ async def test_long_rows_are_read_in_small_chunks(
 async def test_rows_of_ten_megabytes_are_rows_and_longer_ones_are_refused(house: House) -> None:
     long = "x" * 10_000_000
     batch = await house.create(
-        *[short(f"r{n}", f"{long} {n}") for n in range(3)], short("huge", long * 2), short("last")
+        short("r", f"{long} 0"), short("huge", long * 2), short("last")
     )
     ended = await house.run(batch)
-    assert (ended.state, ended.done, ended.failed) == ("completed", 4, 1)
+    assert (ended.state, ended.done, ended.failed) == ("completed", 2, 1)
     rows = await house.rows(ended)
-    assert [row["answer"] for row in rows] == ["0", "1", "2", None, "hello"]
-    assert (rows[3]["line"], rows[3]["error_code"]) == (4, "invalid_request")
-    assert "16000000 is the most" in rows[3]["error"]
+    assert [row["answer"] for row in rows] == ["0", None, "hello"]
+    assert (rows[1]["line"], rows[1]["error_code"]) == (2, "invalid_request")
+    assert "16000000 is the most" in rows[1]["error"]
 
 
 async def test_a_full_disk_under_the_store_ends_it_and_it_goes_on_where_it_was(
