@@ -126,8 +126,8 @@ def chosen(found: Sequence[Stored], most_chars: int = MOST_CHARS) -> list[Stored
 
 
 def sentences(text: str) -> tuple[str, ...]:
-    """Those that can be quoted, as they stand in it but for line ends."""
-    found = (_flat(one) for one in _SENTENCES.split(text))
+    """Those that can be quoted, as they stand in it but for line ends and the marks of a list."""
+    found = (_flat(one.lstrip("-*#|> \t\n")) for one in _SENTENCES.split(text))
     return tuple(
         dict.fromkeys(
             one

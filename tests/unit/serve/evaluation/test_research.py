@@ -104,14 +104,15 @@ def test_a_report_that_cites_nothing_says_so() -> None:
 
 
 def test_sentences_can_be_quoted_as_they_stand() -> None:
-    text = "# On bees\n\nBees see\nultraviolet light. They cannot see red!  No.\n- One more thing\n\n"
+    text = (
+        "# On bees\n\nBees see\nultraviolet light. They cannot see red!  No.\n- One more thing\n\n"
+    )
     text += "word " * 200
     found = sentences(text)
     assert found == (
-        "# On bees",
         "Bees see ultraviolet light.",
         "They cannot see red!",
-        "- One more thing",
+        "One more thing",
     )
     source = Stored("a.md", "Bees", text)
     cited = " ".join(f'[1: "{one}"]' for one in found)

@@ -218,9 +218,7 @@ async def test_long_rows_are_read_in_small_chunks(
 
 async def test_rows_of_ten_megabytes_are_rows_and_longer_ones_are_refused(house: House) -> None:
     long = "x" * 10_000_000
-    batch = await house.create(
-        short("r", f"{long} 0"), short("huge", long * 2), short("last")
-    )
+    batch = await house.create(short("r", f"{long} 0"), short("huge", long * 2), short("last"))
     ended = await house.run(batch)
     assert (ended.state, ended.done, ended.failed) == ("completed", 2, 1)
     rows = await house.rows(ended)
