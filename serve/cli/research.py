@@ -12,7 +12,7 @@ from serve.cli.common import CatalogFile, Port, err, fail, read_catalog
 from serve.cli.evaluate import Budget, working
 
 if TYPE_CHECKING:
-    from serve.evaluation.research import Stored
+    from serve.evaluation.evidence import Stored
 
 _BRAIN = "brain"
 
@@ -45,7 +45,7 @@ def research(
     port: Port = None,
 ) -> None:
     """Plan, search, read, let a panel write, and keep only citations that quote their source."""
-    from serve.evaluation import library
+    from serve.evaluation import evidence, library
     from serve.evaluation import research as reports
 
     with told(), working(address, port, budget) as work:
@@ -60,13 +60,13 @@ def research(
         else:
             found = library.search_folder(Path(sources).expanduser(), queries)
         shown = reports.chosen(found, reports.room(known.get(model, {}).get("context")))
-        read = work.ask("read", reports.reading_requests(question, shown, reader))
-        picked = reports.read_evidence({name: row["answer"] for name, row in read.items()}, shown)
+        read = work.ask("read", evidence.reading_requests(question, shown, reader))
+        picked = evidence.read_evidence({name: row["answer"] for name, row in read.items()}, shown)
         asked = reports.report_request(question, shown, picked, model)
         report = work.ask("report", [asked])["report"]
         if report["status"] != "done":
             fail(f"The report could not be written: {report['error']}")
-        checked = reports.check(report["answer"], shown)
+        checked = evidence.check(report["answer"], shown)
         text = reports.markdown(question, checked, shown, picked, [plan, *read.values(), report])
         if not checked.kept:
             err.print(f"[yellow]warning:[/] {reports.UNPROVEN} A stronger model may quote.")

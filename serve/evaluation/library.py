@@ -13,7 +13,7 @@ from models.call import Call
 from models.tools.documents import index_of
 from models.tools.settings import Documents, Tools
 from models.tools.toolset import Toolset
-from serve.evaluation.research import Stored
+from serve.evaluation.evidence import Stored
 
 _PASSAGES = 4
 _PAGES = 3
