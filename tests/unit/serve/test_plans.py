@@ -416,14 +416,18 @@ def test_a_folder_says_what_it_left_out(tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe")
     (tmp_path / "zero.txt").write_text("a\0b")
     (tmp_path / "photo.png").write_bytes(b"x")
+    with (tmp_path / "huge.txt").open("wb") as huge:
+        huge.truncate(reading.LARGEST + 1)
     texts, left_out = reading.read_folder(tmp_path)
     assert list(texts) == ["good.md"]
     assert [line.split(":")[0] for line in left_out] == [
         "bad.txt",
         "empty.md",
+        "huge.txt",
         "photo.png",
         "zero.txt",
     ]
+    assert "huge.txt: larger than 50 MB" in left_out
     with pytest.raises(reading.BadDocument):
         reading.read_folder(tmp_path / "nowhere")
 
