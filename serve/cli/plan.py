@@ -202,6 +202,8 @@ def _show(kind: str, data: dict[str, Any]) -> None:
             out.print(f"[bold]{escape(data['model'])}[/] plans …  [dim]{data['id']}[/]")
         case "plan.created" | "plan.changed":
             _tree(data["subtasks"])
+            if "estimate" in data:
+                _show_estimate(data["estimate"])
         case "plan.subtask.in_progress" if "attempt" in data:
             again = f"  try {data['attempt']}" if data["attempt"] > 1 else ""
             out.print(f"  [dim]▸ {data['id']}  {escape(data['model'])}{again}[/]")
@@ -228,6 +230,11 @@ def _tree(subtasks: list[dict[str, Any]]) -> None:
         out.print(f"  {one['kind']:8} {one['id']}{needs}", markup=False)
     if len(subtasks) > 40:
         out.print(f"  … and {len(subtasks) - 40} more")
+
+
+def _show_estimate(told: dict[str, Any]) -> None:
+    without = f", without what {', '.join(told['unpriced'])} costs" if "unpriced" in told else ""
+    out.print(f"[dim]estimate: {told['from_usd']} to {told['to_usd']} USD{without}[/]")
 
 
 def _show_shares(told: dict[str, Any]) -> None:

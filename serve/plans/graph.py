@@ -119,7 +119,7 @@ def _problems(graph: Graph, limits: Limits) -> Iterator[str]:
     if circle := _circle(known):
         yield f"it goes in a circle: {' → '.join(circle)}"
         return
-    levels = _levels(known)
+    levels = levels_of(known)
     depth = max(levels.values()) + 1
     if depth > limits.depth:
         yield f"{depth} subtasks stand one behind the other; at most {limits.depth} may"
@@ -157,7 +157,7 @@ def _circle(known: Mapping[str, Subtask]) -> list[str] | None:
     return None
 
 
-def _levels(known: Mapping[str, Subtask]) -> dict[str, int]:
+def levels_of(known: Mapping[str, Subtask]) -> dict[str, int]:
     """How many subtasks must come before each, in a row."""
     levels = dict.fromkeys(known, 0)
     left = {one.id: len(one.inputs) for one in known.values()}

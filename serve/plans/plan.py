@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -33,6 +34,7 @@ from models.messages import (
     Usage,
 )
 from serve.plans import graph, prompts, run, telling
+from serve.plans.estimate import Estimate, estimate
 from serve.plans.graph import BadGraph, Graph, Limits, Subtask
 from serve.plans.planner import Planned, Planner
 from serve.plans.record import Done as Kept
@@ -132,7 +134,9 @@ class _Work:
         self._begun = False
         catalog = means.catalog
         self._brain = catalog.roles.plan or catalog.roles.judge
-        self._planner = Planner(means.answerer, self._brain, Limits())
+        self._writer = catalog.roles.synthesis or catalog.roles.judge
+        self._planner = Planner(means.answerer, self._brain, Limits(), self._too_dear)
+        self._estimate: dict[str, Any] = {}
 
     @property
     def id(self) -> str:
@@ -155,9 +159,10 @@ class _Work:
         state = Run(own, self._ladder, PARALLEL, limits=self._means.limits)
         actions = state.start({one.subtask: one.text for one in resumed.done} if resumed else None)
         await self._begin(state.graph)
-        yield Progress(
-            "plan.created", {"id": self._id, "subtasks": telling.told_graph(state.graph)}
-        )
+        done = {one.id for one in state.graph.subtasks if state.steps[one.id].settled}
+        self._estimate = self._estimated(state.graph, done).told()
+        shown = {"id": self._id, "subtasks": telling.told_graph(state.graph)}
+        yield Progress("plan.created", {**shown, "estimate": self._estimate})
         inbox: asyncio.Queue[Event | FusionError] = asyncio.Queue()
         async with Tasks(inbox) as tasks, Beside(self._watch(inbox)):
             while True:
@@ -195,6 +200,20 @@ class _Work:
                     shown = {"id": self._id, "subtasks": telling.told_graph(state.graph)}
                     yield Progress("plan.changed", shown)
                 yield telling.progress(happened, state, self._told)
+
+    def _estimated(self, made: Graph, done: Collection[str] = ()) -> Estimate:
+        """What is to be paid, beside what is done."""
+        firsts = {one.id: self._ladder(one, 0) for one in made.subtasks if one.id not in done}
+        names = {key: name for key, name in firsts.items() if name is not None}
+        return estimate(made, self._task, names, self._writer, self._means.catalog)
+
+    def _too_dear(self, made: Graph) -> Iterator[str]:
+        cap, least = self._call.cost_cap_nano_usd, self._estimated(made).nano_usd.low
+        if cap is not None and least > cap:
+            yield (
+                f"it costs from about {prices.usd(least)} US dollars on and only {prices.usd(cap)} "
+                "may be spent: plan fewer subtasks, and shorter ones"
+            )
 
     def _ladder(self, subtask: Subtask, attempt: int) -> str | None:
         """Who does it first, and one rung up: whoever plans."""
@@ -258,8 +277,7 @@ class _Work:
 
     async def _converge(self, state: Run, converge: Converge) -> Events:
         """The caller's own conversation, sampling, tools and format, and the results."""
-        catalog = self._means.catalog
-        writer = catalog.roles.synthesis or catalog.roles.judge
+        writer = self._writer
         before, material = prompts.converging(
             state.graph.answer, converge.results, converge.missing
         )
@@ -286,6 +304,7 @@ class _Work:
                 for step in state.steps.values()
             ],
             "missing": list(converge.missing),
+            "estimate": self._estimate,
             "budget_ended": state.broke,
             "shares": telling.shares(stages, self._means.catalog),
             **({"fallback": self._fallback} if self._fallback else {}),

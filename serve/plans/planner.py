@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,20 +23,28 @@ class Planned:
     fallback: str | None = None
 
 
-class Planner:
-    """`model` is the name that plans, asked through `answerer`."""
+#: What else is wrong with a graph, a line each.
+Objections = Callable[[Graph], Iterable[str]]
 
-    def __init__(self, answerer: Answerer, model: str, limits: Limits) -> None:
+
+class Planner:
+    """`model` is the name that plans, asked through `answerer`. A whole plan must also pass
+    `objections`."""
+
+    def __init__(
+        self, answerer: Answerer, model: str, limits: Limits, objections: Objections
+    ) -> None:
         self._answerer = answerer
         self._model = model
         self._limits = limits
+        self._objections = objections
 
     async def plan(self, task: str, call: Call, documents: str | None = None) -> Planned:
         """A graph for this task. A planner that makes none in two tries leaves the task as one
         subtask, and the plan says so. Raises what ends the whole: no money, no time, or that a
         person must allow it."""
         messages = prompts.planning(task, documents)
-        found, stages, why = await self._asked(messages, call)
+        found, stages, why = await self._asked(messages, call, self._objections)
         if found is not None:
             return Planned(found, stages)
         alone = Graph(subtasks=(Subtask(id="whole", kind="write", task=task[:200_000]),))
@@ -44,7 +53,7 @@ class Planner:
     async def replan(self, task: str, failed: Subtask, error: str, call: Call) -> Planned | None:
         """Easier subtasks in place of one that failed. None where the planner has no idea."""
         messages = prompts.replanning(task, failed, error)
-        found, stages, _ = await self._asked(messages, call)
+        found, stages, _ = await self._asked(messages, call, lambda _: ())
         if found is None:
             return None
         # Ids of their own: they stand beside those of the plan.
@@ -61,7 +70,7 @@ class Planner:
         return Planned(Graph(subtasks=renamed), stages)
 
     async def _asked(
-        self, messages: tuple[Message, ...], call: Call
+        self, messages: tuple[Message, ...], call: Call, objections: Objections
     ) -> tuple[Graph | None, tuple[Stage, ...], str]:
         shape = ResponseFormat("json_schema", "plan", graph.schema(self._limits), strict=True)
         request = Request(self._model, messages, Sampling(temperature=0.0), response_format=shape)
@@ -76,7 +85,10 @@ class Planner:
                 return None, stages, error.message
             stages += answer.stages
             try:
-                return graph.parse(_read(answer.text), self._limits), stages, ""
+                made = graph.parse(_read(answer.text), self._limits)
+                if problems := tuple(objections(made)):
+                    raise BadGraph(problems)
+                return made, stages, ""
             except BadGraph as error:
                 why = "; ".join(error.problems[:5])
                 more = (assistant(answer.text[:20_000]), user(prompts.repair(error.problems)))

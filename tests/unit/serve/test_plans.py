@@ -170,6 +170,28 @@ async def test_a_planner_that_plans_nothing_is_asked_again_then_the_task_stays_w
     assert [one["id"] for one in whole.extension["plan"]["subtasks"]] == ["whole"]
 
 
+async def test_a_plan_is_estimated_before_its_first_subtask_and_costs_no_more() -> None:
+    crew = Crew()
+    events = [event async for event in plan(crew).stream(asked(GRAPH), Call())]
+    kinds = [event.kind for event in events if isinstance(event, Progress)]
+    assert kinds.index("plan.created") < kinds.index("plan.subtask.in_progress")
+    [done] = [event.completion for event in events if isinstance(event, Done)]
+    told = done.extension["plan"]["estimate"]
+    created = next(event.data for event in events if isinstance(event, Progress))
+    assert created["estimate"] == told
+    assert float(told["from_usd"]) < float(told["to_usd"])
+
+
+async def test_a_planner_whose_plan_is_too_dear_plans_again() -> None:
+    dear = {"subtasks": [{"id": "a", "kind": "write", "task": "x " * 60_000, "needs": []}]}
+    crew = Crew({"plan": [json.dumps(dear), json.dumps(GRAPH)]})
+    # Thirty thousand tokens at a dollar a million are three of these cents.
+    call = Call(cost_cap_nano_usd=10_000_000)
+    answer = await plan(crew).complete(asked(), call)
+    assert [one["id"] for one in answer.extension["plan"]["subtasks"]] == ["a", "b", "c"]
+    assert [role for role, _ in crew.asked].count("plan") == 2
+
+
 async def test_a_failed_subtask_is_done_by_the_brain() -> None:
     crew = Crew({"do a": [UpstreamError("junk"), "better"]})
     answer = await plan(crew).complete(asked(GRAPH), Call())
