@@ -197,7 +197,7 @@ async def test_killed_it_leaves_no_orphan_and_serves_again(server: Server, part:
         stream = await call
         await anext(stream)
         engines = server.processes("VLLM::")
-        assert len(engines) >= 2
+        assert engines
         [victim] = server.processes(part)
         os.kill(victim, signal.SIGKILL)
         began = time.monotonic()

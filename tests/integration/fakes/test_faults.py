@@ -97,20 +97,26 @@ async def test_a_stream_that_has_begun_ends_with_an_error_event(server: Server) 
     async with server.async_client(max_retries=0, timeout=60) as client:
         pids = await two(server, "drip")
 
+        begun = asyncio.Semaphore(0)
+
         async def read() -> tuple[str, Exception | None]:
-            text = ""
+            text, seen = "", False
             try:
                 stream = await client.chat.completions.create(
                     model="drip", messages=HELLO, stream=True
                 )
                 async for chunk in stream:
                     text += chunk.choices[0].delta.content or ""
+                    if text.startswith("1 2") and not seen:
+                        seen = True
+                        begun.release()
             except openai.APIError as error:
                 return text, error
             return text, None
 
         tasks = [asyncio.create_task(read()) for _ in range(4)]
-        await asyncio.sleep(1.5)
+        for _ in tasks:
+            await asyncio.wait_for(begun.acquire(), 30)
         os.kill(pids[0], signal.SIGKILL)
         results = await asyncio.gather(*tasks)
         broken = [(text, error) for text, error in results if error is not None]
