@@ -87,7 +87,9 @@ def up(
     if detach:
         _detached(chosen_port, chosen_host, catalog, take_file)
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Said for both: a script's background job begins with Ctrl-C ignored.
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, _interrupt)
     began = time.monotonic()
 
     def report(line: str) -> None:
@@ -199,7 +201,7 @@ def _print_first_request(url: str, catalog: Catalog, guarded: bool) -> None:
         f"  curl {url}/v1/chat/completions -H 'content-type: application/json' "
         + ('-H "authorization: Bearer $FUSION_API_KEY" ' if guarded else "")
         + "-d "
-        f'\'{{"model": "{model}", "messages": '
+        f'\'{{"model": "{model}", "max_tokens": 300, "messages": '
         '[{"role": "user", "content": "Why is the sky blue?"}]}\'',
         markup=False,
     )

@@ -31,7 +31,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_make_run_ends_with_a_curl_that_works(clone: Path) -> None:
     for turn in ("first", "second"):
         port = free_port()
@@ -69,7 +69,7 @@ def test_make_run_ends_with_a_curl_that_works(clone: Path) -> None:
 def _check(curl: str) -> None:
     """The printed command brings a fused answer."""
     said = subprocess.run(
-        shlex.split(curl), capture_output=True, text=True, timeout=240, check=True
+        shlex.split(curl), capture_output=True, text=True, timeout=400, check=True
     )
     answer = json.loads(said.stdout)
     assert answer["choices"][0]["message"]["content"]
