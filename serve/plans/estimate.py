@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from models import prices
@@ -95,9 +96,10 @@ def estimate(
     """
     total = Estimate()
     made: dict[str, Span] = {}
-    levels = levels_of(graph.by_id())
+    levels, asked = levels_of(graph.by_id()), bound.text_tokens(task)
     for one in sorted(graph.subtasks, key=lambda subtask: levels[subtask.id]):
-        reads = _sum([_reads(task, one), *(made[need] for need in one.inputs)])
+        prompt = _frame(one.kind) + asked + bound.text_tokens(one.task)
+        reads = _sum([_tokens(prompt), *(made[need] for need in one.inputs)])
         writes = Span(_USUAL[one.kind], None).within(one.max_tokens)
         if one.id in names:
             step = _of_name(names[one.id], reads, writes, catalog)
@@ -106,14 +108,15 @@ def estimate(
         times = Span(_USUAL_ITEMS, MOST_ITEMS) if one.each is not None else Span(1, 1)
         made[one.id] = step.wrote.times(times)
         total += Estimate(step.nano_usd.times(times), unpriced=step.unpriced)
-    reads = _sum([_tokens(bound.text_tokens(task)), *made.values()])
+    reads = _sum([_tokens(asked), *made.values()])
     return total + _of_name(writer, reads, Span(_USUAL_ANSWER, None), catalog)
 
 
-def _reads(task: str, subtask: Subtask) -> Span:
-    """Without the results of others."""
-    request = Request("", prompts.working(task, subtask, (), None))
-    return _tokens(bound.input_tokens(request, 0))
+@cache
+def _frame(kind: Kind) -> int:
+    """Tokens that a subtask's prompt has at most beside its two tasks and the results of others."""
+    bare = Subtask(id="x", kind=kind, task=" ")
+    return bound.input_tokens(Request("", prompts.working("", bare, (), None)), 0)
 
 
 def _tokens(most: int) -> Span:
