@@ -266,7 +266,8 @@ def executor_of(spec: VllmModel, cores: int) -> str | None:
     costs nothing; on one or two cores it takes the gateway's, or the worker's. One process also
     loads vLLM's modules once less.
     """
-    return "uni" if spec.accelerator == "cpu" and cores <= 2 else None
+    alone = spec.accelerator == "cpu" and cores <= 2 and _workers(spec) == 1
+    return "uni" if alone else None
 
 
 def cores() -> int:
@@ -290,10 +291,13 @@ def bundles(spec: VllmModel) -> list[dict[str, float]]:
     """
     if spec.accelerator == "cpu":
         return [{"CPU": spec.cpus}]
-    workers = 1
-    for way in ("tensor_parallel_size", "pipeline_parallel_size"):
-        workers *= int(spec.engine_args.get(way, 1))
     worker: dict[str, float] = {"GPU": 1.0}
     if spec.accelerator != "gpu":
         worker[f"accelerator_type:{spec.accelerator}"] = 0.001
-    return [worker | {"CPU": spec.cpus}, *(worker for _ in range(workers - 1))]
+    return [worker | {"CPU": spec.cpus}, *(worker for _ in range(_workers(spec) - 1))]
+
+
+def _workers(spec: VllmModel) -> int:
+    """Processes that one engine computes in."""
+    ways = ("tensor_parallel_size", "pipeline_parallel_size")
+    return math.prod(int(spec.engine_args.get(way, 1)) for way in ways)

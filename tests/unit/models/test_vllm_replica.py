@@ -169,3 +169,5 @@ def test_on_two_cores_the_engine_is_one_process() -> None:
     assert [executor_of(cpu, n) for n in (1, 2, 3, 64)] == ["uni", "uni", None, None]
     gpu = VllmModel.model_validate({"engine": "vllm", "source": "Org/Name"})
     assert executor_of(gpu, 2) is None
+    parted = cpu.model_copy(update={"engine_args": {"tensor_parallel_size": 2}})
+    assert executor_of(parted, 2) is None
