@@ -124,7 +124,8 @@ def _tokens(most: int) -> Span:
 
 
 def _sum(spans: Iterable[Span]) -> Span:
-    return sum(spans, Span())
+    lows, highs = zip(*((one.low, one.high) for one in spans), strict=True)
+    return Span(sum(lows), None if None in highs else sum(highs))
 
 
 def _of_name(name: str, reads: Span, writes: Span, catalog: Catalog) -> Estimate:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -264,27 +264,41 @@ class Run:
     def _next(self) -> list[Action]:
         if self.ended:
             return []
-        actions: list[Action] = []
         self._skip()
         running = self._running()
-        unsettled = {name for name, step in self.steps.items() if not step.settled}
-        for step in self.steps.values():
-            if self.broke or self._held or running >= self.parallel:
-                break
-            if step.status == "waiting" and self._is_ready(step, unsettled):
-                name = self.ladder(step.subtask, step.attempts)
-                assert name is not None, "a step that waits has another try"
-                step.status = "running"
-                running += 1
-                inputs = tuple(Input(need, self.steps[need].text) for need in step.subtask.needs)
-                actions.append(Start(step.subtask, name, step.attempts + 1, inputs, step.feedback))
-        if not running and not self._replanning:
+        actions: list[Action] = []
+        if not self.broke and not self._held:
+            actions += self._starts(self.parallel - running)
+        if not running and not actions and not self._replanning:
             self.ended = True
             actions.append(self._end())
         return actions
 
+    def _starts(self, most: int) -> list[Action]:
+        """Begin those whose inputs are there, in the graph's order, `most` of them."""
+        if most <= 0:
+            return []
+        # This runs once an event, over all subtasks: it is most of what a wide plan costs.
+        waiting = [step for step in self.steps.values() if step.status == "waiting"]
+        unsettled = {step.subtask.id for step in waiting} | set(self._at_work())
+        checks = [one for name in unsettled if (one := self.steps[name].subtask).kind == "check"]
+        found: list[Action] = []
+        for step in waiting:
+            if unsettled.isdisjoint(step.subtask.needs) and self._is_ready(step, checks):
+                name = self.ladder(step.subtask, step.attempts)
+                assert name is not None, "a step that waits has another try"
+                step.status = "running"
+                inputs = tuple(Input(need, self.steps[need].text) for need in step.subtask.needs)
+                found.append(Start(step.subtask, name, step.attempts + 1, inputs, step.feedback))
+                if len(found) == most:
+                    break
+        return found
+
+    def _at_work(self) -> list[str]:
+        return [name for name, step in self.steps.items() if step.status == "running"]
+
     def _running(self) -> int:
-        return sum(step.status == "running" for step in self.steps.values())
+        return len(self._at_work())
 
     def _skip(self) -> None:
         """Nothing can be made of a subtask none of whose inputs came about."""
@@ -301,18 +315,17 @@ class Run:
                     step.status, step.error = "skipped", "what it needs did not come about"
                     changed = True
 
-    def _is_ready(self, step: Step, unsettled: set[str]) -> bool:
+    def _is_ready(self, step: Step, checks: Sequence[Subtask]) -> bool:
+        """Whether it may begin, now that its inputs are there. `checks` have not spoken yet."""
         if step.subtask.each is not None:
             return False  # it waits for its list, which takes it apart
-        if not unsettled.isdisjoint(step.subtask.needs):
-            return False
         if step.subtask.kind == "check":
             return True
         # What is being checked is not built upon before its checks have spoken.
         return all(
             step.subtask.id in ancestors(self.graph.by_id(), check.id)
-            for check in (self.steps[name].subtask for name in unsettled)
-            if check.kind == "check" and not set(check.needs).isdisjoint(step.subtask.needs)
+            for check in checks
+            if not set(check.needs).isdisjoint(step.subtask.needs)
         )
 
     def _end(self) -> Action:

@@ -31,6 +31,7 @@ from models.catalog import PLAN, Catalog
 from models.errors import Conflict
 from models.fake import FakeModel
 from models.messages import Completion, PlanOptions, Request, user
+from serve.house import settle
 from serve.plans import record
 from serve.plans.plan import Means, Plan
 from serve.plans.record import PlanBook, Saved
@@ -140,6 +141,7 @@ async def speed() -> None:
         database = Database(f"sqlite:///{folder}/plans.db")
         await migrate.upgrade(database)
         book = PlanBook(database, SystemClock())
+        settle()  # as every gateway does
         own = await seconds(book, 0.0)
         path = 0.2 * (DEPTH + 1)
         whole = await seconds(book, 0.2)
