@@ -48,7 +48,7 @@ def serve_options(
         "name": deployment_name(name),
         "max_ongoing_requests": spec.max_ongoing,
         # Our router says who may not wait, and Serve's own bound stands far behind it.
-        "max_queued_requests": 4 * spec.max_queued,
+        "max_queued_requests": 4 * (spec.max_queued + spec.max_ongoing * spec.replicas.max),
         "request_router_config": routing.config(spec.max_queued),
         # A replica that cannot start says why at the first try; the next would say the same.
         "max_constructor_retry_count": 1,

@@ -33,7 +33,8 @@ class FairRouter(PowerOfTwoChoicesRequestRouter):  # type: ignore[misc]  # Ray i
             self._turns.back(mine)
         elif len(self._pending_requests_to_fulfill) >= self._most:
             waiting = crowd(ticket(one) for one in self._alive())
-            if is_full(waiting, mine, self._most):
+            # Serve also holds those for a moment who need not wait.
+            if is_full(waiting, mine, self._most + self._free()):
                 raise BackPressureError(sum(waiting.values()), self._most)
         return await super()._choose_replica_for_request(pending_request, is_retry=is_retry)
 
@@ -45,6 +46,12 @@ class FairRouter(PowerOfTwoChoicesRequestRouter):  # type: ignore[misc]  # Ray i
             self._pending_requests_to_fulfill.clear()
             self._pending_requests_to_fulfill.extend([chosen, *waiting])
         super()._fulfill_next_pending_request(replica, request_metadata)
+
+    def _free(self) -> int:
+        """Places where nobody is, as far as this gateway has heard; one of unknown load is free."""
+        known = self.replica_queue_len_cache.get
+        replicas = self.curr_replicas.items()
+        return sum(max(0, one.max_ongoing_requests - (known(key) or 0)) for key, one in replicas)
 
     def _alive(self) -> list[PendingRequest]:
         return [one for one in self._pending_requests_to_fulfill if not one.future.done()]

@@ -14,6 +14,7 @@ models:
   twin: {engine: fake, cpus: 0.1, replicas: 2, reply: "{pid}", first_token_s: 1.0}
   drip: {engine: fake, cpus: 0.1, replicas: 2, reply: "1 2 3 4 5 6 7 8 {pid}", token_s: 0.5}
   narrow: {engine: fake, cpus: 0.1, max_ongoing: 1, max_queued: 2, first_token_s: 1.0}
+  seat: {engine: fake, cpus: 0.1, max_ongoing: 1, max_queued: 0, first_token_s: 1.0}
   single: {engine: fake, cpus: 0.1, max_ongoing: 1, reply: "a b c d e f", token_s: 2}
   left: {engine: fake, cpus: 0.1, reply: "planted-left"}
   right: {engine: fake, cpus: 0.1, reply: "planted-right"}

@@ -33,6 +33,16 @@ async def test_overload_is_429_with_a_time_to_come_back(server: Server) -> None:
             assert error.code == "overloaded"
 
 
+async def test_where_nobody_may_wait_one_is_answered_at_a_time(server: Server) -> None:
+    async with server.async_client(max_retries=0) as client:
+        for _ in range(2):  # known to be free, and before anybody has heard of it
+            calls = (client.chat.completions.create(model="seat", messages=HELLO) for _ in range(4))
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            refused = [one for one in results if isinstance(one, openai.RateLimitError)]
+            assert refused
+            assert [one for one in results if not isinstance(one, BaseException)]
+
+
 async def test_200_at_once_are_all_answered(server: Server) -> None:
     async with server.async_client(max_retries=0, timeout=60) as client:
         calls = (client.chat.completions.create(model="echo", messages=HELLO) for _ in range(200))
