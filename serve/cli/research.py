@@ -45,7 +45,7 @@ def research(
     port: Port = None,
 ) -> None:
     """Plan, search, read, let a panel write, and keep only citations that quote their source."""
-    from serve.evaluation import evidence, library
+    from serve.evaluation import attribution, evidence, library
     from serve.evaluation import research as reports
 
     with told(), working(address, port, budget) as work:
@@ -66,9 +66,11 @@ def research(
         report = work.ask("report", [asked])["report"]
         if report["status"] != "done":
             fail(f"The report could not be written: {report['error']}")
-        checked = evidence.check(report["answer"], shown)
-        text = reports.markdown(question, checked, shown, picked, [plan, *read.values(), report])
-        if not checked.kept:
+        written, repeats = attribution.without_repeats(report["answer"])
+        checked = attribution.attributed(evidence.check(written, shown), shown)
+        rows = [plan, *read.values(), report]
+        text = reports.markdown(question, checked, shown, picked, rows, repeats)
+        if not (checked.kept or checked.placed):
             err.print(f"[yellow]warning:[/] {reports.UNPROVEN} A stronger model may quote.")
         if out_file is not None:
             out_file.write_text(text, encoding="utf-8")

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_CITATION = re.compile(
+#: A citation as it stands in a report.
+CITATION = re.compile(
     r"\s?(?<![\w\]])\[(?P<number>\d{1,3})"
     # Its words, between quotation marks or without; or more numbers and no words at all.
     r"(?::\s*(?:[\"“”](?P<quote>.+?)[\"“”]|(?P<plain>[^\]\"“”]*))|(?:[\s,;-]+\d{1,3})*)"
@@ -48,11 +49,13 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A report whose citations all hold, and those that were taken out of it."""
+    """A report whose citations all hold, and those that were taken out of it. `placed` were put in
+    by their words (`attribution`)."""
 
     text: str
     kept: tuple[Citation, ...]
     removed: tuple[Citation, ...]
+    placed: tuple[Citation, ...] = ()
 
 
 def sentences(text: str) -> tuple[str, ...]:
@@ -138,7 +141,7 @@ def check(text: str, sources: Sequence[Stored]) -> Checked:
         (removed if one.problem else kept).append(one)
         return "" if one.problem else match[0]
 
-    return Checked(_CITATION.sub(judge, text), tuple(kept), tuple(removed))
+    return Checked(CITATION.sub(judge, text), tuple(kept), tuple(removed))
 
 
 def _judged(number: int, quote: str, sources: Sequence[str]) -> Citation:

@@ -19,6 +19,10 @@ SEARCHES = 5
 #: and the writer read the sources beside all answers.
 MOST_CHARS = 24_000
 _CHARS_A_TOKEN = 3 / 4
+PLACED = (
+    "were not the writer's: a statement that cited nothing had nearly all its words from this "
+    "sentence. Whether it says the same is for the reader to judge."
+)
 UNPROVEN = "So nothing in this report is shown to stand in a source."
 
 
@@ -111,28 +115,36 @@ def markdown(
     sources: Sequence[Stored],
     evidence: Sequence[Citation],
     rows: Sequence[Mapping[str, Any]],
+    repeats: int = 0,
 ) -> str:
-    """The whole document. `rows` are those of results, the report's last."""
+    """The whole document. `rows` are those of results, the report's last; `repeats` of its
+    statements were left out."""
     report = rows[-1]
     analysis = json.loads(report["analysis"]) if report["analysis"] else {}
     parts = [f"# {question}", checked.text.strip(), "## Sources"]
+    citations = (*checked.kept, *checked.placed)
+    cited = {(one.number, flat(one.quote)) for one in citations}
+    numbers = {one.number for one in citations}
     parts += [
-        f"{number}. {one.title} ({one.url})"
-        + ("" if any(c.number == number for c in checked.kept) else ", not cited")
+        f"{number}. {one.title} ({one.url})" + ("" if number in numbers else ", not cited")
         for number, one in enumerate(sources, 1)
     ] or ["None were found."]
-    cited = {(one.number, flat(one.quote)) for one in checked.kept}
     rest = [one for one in evidence if (one.number, one.quote) not in cited]
     if rest:
         parts += ["## Evidence", "Sentences of the sources that bear on it and are not cited:"]
         parts += ["\n".join(f"> {one.quote} [{one.number}]\n>" for one in rest).removesuffix("\n>")]
     parts += ["## Dissent", *(_dissent(analysis) or ["None was found."])]
-    parts += ["## Citations", f"{len(checked.kept)} quote their source verbatim."]
-    if not checked.kept:
+    parts += ["## Citations", f"{len(citations)} quote their source verbatim."]
+    if checked.placed:
+        placed = dict.fromkeys(f'- [{one.number}] "{one.quote}"' for one in checked.placed)
+        parts += [f"{len(checked.placed)} of them {PLACED}", "\n".join(placed)]
+    if not citations:
         parts += [UNPROVEN]
     if checked.removed:
         parts += ["Removed:"]
         parts += [f'- [{one.number}] "{one.quote}": {one.problem}' for one in checked.removed]
+    if repeats:
+        parts += [f"{repeats} statements that it had made before were left out."]
     return "\n\n".join([*parts, "## Cost", _costs(rows)]) + "\n"
 
 

@@ -38,6 +38,8 @@ models:
     cpus: 1
     context: 8192
     max_output: 512
+    engine_args:
+      override_generation_config: {temperature: 0.2, top_p: 0.9}
     price: {input: 0.01, output: 0.02}
 panels:
   fused:
