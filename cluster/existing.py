@@ -19,8 +19,8 @@ import httpx
 from cluster import serving
 from cluster.launch import LaunchError, api
 
-#: What our applications import. Nobody else's package is called so where ours is installed.
-_OURS = "serve.app:"
+#: What our applications import. Nobody else's packages are called so where ours are installed.
+_OURS = ("serve.app:", "models.workforce.app:")
 _POLL_S = 0.5
 _TOKEN_FILE = "~/.ray/auth_token"  # noqa: S105  where Ray itself looks
 

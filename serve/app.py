@@ -1,24 +1,19 @@
-"""The Ray Serve applications, nothing else. A Serve config names `serve.app:build` and, for each
-model that the cluster hosts, `serve.app:model`."""
+"""The Ray Serve application that answers, nothing else. A Serve config names `serve.app:build` and,
+for each model that the cluster hosts, `models.workforce.app:build`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import TypeAdapter
 from ray import serve as ray_serve
 
 from models.flagship import account
-from models.scaling import Fleet
-from models.spec import FakeModelSpec, VllmModel
-from models.workforce import hosting
 from serve.gateway.deployment import Gateway
 from serve.remote import JudgeReplica, RouterReplica
 from serve.settings import Settings
 
 #: Cases at work in one judge, above which another one is started where the catalog allows it.
 JUDGE_CASES = 32
-_HOSTED: TypeAdapter[VllmModel | FakeModelSpec] = TypeAdapter(VllmModel | FakeModelSpec)
 
 
 def build(args: dict[str, Any]) -> Any:
@@ -60,10 +55,3 @@ def build(args: dict[str, Any]) -> Any:
         graceful_shutdown_timeout_s=10,
         **light,
     ).bind(raw, accounts, judge, router)
-
-
-def model(args: dict[str, Any]) -> Any:
-    """The application that hosts the model `args["name"]` as `args["spec"]` says, within what
-    `args["fleet"]` says that all models may cost."""
-    fleet = Fleet.model_validate(args.get("fleet") or {})
-    return hosting.deployment(args["name"], _HOSTED.validate_python(args["spec"]), fleet)

@@ -32,7 +32,7 @@ def model_applications(catalog: Catalog) -> dict[str, dict[str, Any]]:
         (application := application_name(name, spec)): {
             "name": application,
             "route_prefix": None,
-            "import_path": "serve.app:model",
+            "import_path": "models.workforce.app:build",
             "args": {
                 "name": name,
                 "spec": spec.model_dump(mode="json"),

@@ -38,7 +38,8 @@ class _Wide(Console):
 
 
 out = _Wide(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+# A model may be called `star`: `Workforce:star:` is no emoji.
+err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 DEFAULT_PORT = 8000
 #: Where commands find the key that they show to the server.

@@ -118,14 +118,14 @@ def reached(serve: Serve, port: int = 8000) -> Iterator[Existing]:
 
 OURS = [
     {"name": "fusion", "import_path": "serve.app:build", "route_prefix": "/"},
-    {"name": "model-new", "import_path": "serve.app:model", "route_prefix": None},
+    {"name": "model-new", "import_path": "models.workforce.app:build", "route_prefix": None},
 ]
 
 
 def test_ours_come_beside_what_others_have_and_in_place_of_what_we_had() -> None:
     theirs = entry("model-theirs", "their.app:build", "/theirs")
     serve = Serve(
-        **{"model-theirs": theirs, "model-old": entry("model-old", "serve.app:model")},
+        **{"model-theirs": theirs, "model-old": entry("model-old", "models.workforce.app:build")},
         script={"route_prefix": "/script"},
     )
     with reached(serve) as made:
