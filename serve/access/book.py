@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -101,21 +100,6 @@ class KeyBook:
             change = sa.update(schema.keys).where(schema.keys.c.id == key_id)
             if not (await connection.execute(change.values(**values))).rowcount:
                 raise NotFound(f"There is no key '{key_id}'.")
-
-
-def shown(key: Key, now: float) -> Mapping[str, Any]:
-    """What may be told about a key."""
-    return {
-        "id": key.id,
-        "name": key.name,
-        "project": key.project,
-        "scopes": sorted(key.scopes),
-        "models": None if key.models is None else list(key.models),
-        "created_at": int(key.created_at),
-        "expires_at": None if key.expires_at is None else int(key.expires_at),
-        "state": key.state(now),
-        "replaced_by": key.replaced_by,
-    }
 
 
 def _row(key: Key) -> dict[str, Any]:

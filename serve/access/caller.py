@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
-
-from starlette.requests import HTTPConnection
+from typing import TYPE_CHECKING, Literal
 
 from models.errors import Forbidden
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
 
 #: What a key may do: ask models, decide approvals, change the installation.
 Scope = Literal["use", "approve", "admin"]

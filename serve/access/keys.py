@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from models.errors import BadRequest, Unauthorized
 from serve.access.caller import EVERY_SCOPE, Caller, Scope
@@ -43,6 +44,20 @@ class Key:
         if self.revoked_at is not None and self.revoked_at <= now:
             return "revoked"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
+
+    def shown(self, now: float) -> dict[str, Any]:
+        """What may be told about it."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "project": self.project,
+            "scopes": sorted(self.scopes),
+            "models": None if self.models is None else list(self.models),
+            "created_at": int(self.created_at),
+            "expires_at": None if self.expires_at is None else int(self.expires_at),
+            "state": self.state(now),
+            "replaced_by": self.replaced_by,
+        }
 
     def caller(self, now: float) -> Caller:
         """Who holds this key. Raises Unauthorized if it is not good any more."""

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import typer
-from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
 from models.call import Call
-from models.catalog import Catalog, Target
-from models.errors import FusionError
-from models.messages import Request
 from serve.cli.common import (
     CatalogFile,
     Json,
     Port,
     Url,
     ask,
-    fail,
     out,
     plainly,
     print_json,
@@ -32,13 +25,6 @@ from serve.cli.common import (
     save,
     server_url,
 )
-from serve.control import neutral
-from serve.control.policed import worst
-from serve.control.policy.catalog import rules
-from serve.control.policy.engine import Ruling, evaluate
-from serve.control.policy.own import Decided, OwnRule
-from serve.control.policy.values import Event, Policy, State
-from serve.dialects.chat.request import parse
 
 approvals = typer.Typer(name="approvals", help="What persons are asked.", no_args_is_help=True)
 audit = typer.Typer(name="audit", help="What the rules said.", no_args_is_help=True)
@@ -132,30 +118,13 @@ def explain(
 ) -> None:
     """Say which rule would say what, with counters that nothing has counted in yet. Asks no model
     and changes nothing."""
+    from serve.control import explaining
+
     known = read_catalog(catalog)
     with plainly():
-        request = _request(file)
-        ruled = rules(known.policies)
-    call = Call(session=session, key=key, project=project)
-    target = known.resolve(request.model)
-    if target is None:
-        fail(f"nothing is called '{request.model}'", 2)
-    events = [Event("request", time.time(), call, request)]
-    events += [
-        Event(
-            "model_call",
-            time.time(),
-            call,
-            request,
-            model,
-            worst_nano_usd=worst(known, model, request),
-        )
-        for model in _asked(known, target)
-    ]
-    rulings = [
-        asyncio.run(_ruling([r.policy for r in ruled if r.concerns(event)], event))
-        for event in events
-    ]
+        request = explaining.read(file)
+        call = Call(session=session, key=key, project=project)
+        rulings = explaining.rulings(known, request, call, time.time())
     said = [
         {
             "phase": ruling.event.phase,
@@ -180,37 +149,3 @@ def explain(
     else:
         out.print("no rule of the catalog concerns this request")
     out.print(f"together: {decision}")
-
-
-def _asked(catalog: Catalog, target: Target) -> list[str]:
-    """The concrete models that are sure to be asked, as far as the request's name says."""
-    if target.kind == "model":
-        return [target.name]
-    if target.kind != "panel":
-        return []
-    panel = catalog.panels[target.name]
-    names = [catalog.model_behind(member.model) for member in panel.members]
-    return list(
-        dict.fromkeys((*names, catalog.judge_of(target.name), catalog.writer_of(target.name)))
-    )
-
-
-async def _ruling(policies: list[Policy], event: Event) -> Ruling:
-    asked = [
-        Decided(one.name, one.phases, await one.ask(event)) if isinstance(one, OwnRule) else one
-        for one in policies
-    ]
-    return evaluate(asked, event, State())
-
-
-def _request(file: Path) -> Request:
-    """A request in our own form, or as a client of OpenAI's chat dialect sends it."""
-    raw = file.read_bytes()
-    try:
-        return neutral.request(json.loads(raw))
-    except ValidationError:
-        pass
-    try:
-        return parse(raw).request
-    except FusionError as error:
-        raise ValueError(f"{file}: {error.message}") from None

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.table import Table
@@ -14,11 +14,11 @@ from rich.table import Table
 from models.answerer import SystemClock
 from models.errors import FusionError
 from serve.access import keys, secret
-from serve.access.book import KeyBook, shown
 from serve.cli.common import CatalogFile, Json, Port, fail, out, print_json, read_catalog, store_url
 from serve.settings import Settings
-from serve.store import migrate
-from serve.store.database import Database
+
+if TYPE_CHECKING:
+    from serve.access.book import KeyBook
 
 app = typer.Typer(name="keys", help="API keys: who may use the server.", no_args_is_help=True)
 
@@ -65,7 +65,7 @@ def create(
 def show(catalog: CatalogFile = None, port: Port = None, as_json: Json = False) -> None:
     """List all keys that there ever were. Their secrets are kept nowhere."""
     now = time.time()
-    found = [shown(key, now) for key in _with_book(catalog, port, KeyBook.list)]
+    found = [key.shown(now) for key in _with_book(catalog, port, lambda book: book.list())]
     if as_json:
         print_json(found)
         return
@@ -104,7 +104,7 @@ def rotate(
 
 def _show_once(key: keys.Key, text: str, as_json: bool) -> None:
     if as_json:
-        print_json({**shown(key, time.time()), "key": text})
+        print_json({**key.shown(time.time()), "key": text})
         return
     out.print(text, markup=False)
     out.print("[dim]It is shown once and kept nowhere. Use it as FUSION_API_KEY, or api_key.[/]")
@@ -120,6 +120,10 @@ def _seconds(text: str) -> int:
 def _with_book(
     catalog: CatalogFile, port: int | None, work: Callable[[KeyBook], Awaitable[Made]]
 ) -> Made:
+    from serve.access.book import KeyBook
+    from serve.store import migrate
+    from serve.store.database import Database
+
     known = read_catalog(catalog)
     settings = Settings(
         catalog=known, store=store_url(known, port or known.server.port), host=known.server.host

@@ -6,20 +6,13 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from models.answerer import Answerer
-from models.flagship.answerer import Flagship
-from models.flagship.client import new_connections
-from models.flagship.custom import Custom
-from models.flagship.key import MissingKey
-from models.probe import Found, probe
 from models.spec import ApiModel, OpenAIModel, PythonModel
 from models.workforce.names import deployment_name
-from models.wrappers.repair import Repair, habits_of
 from serve.cli.common import (
     CatalogFile,
     Json,
@@ -34,6 +27,10 @@ from serve.cli.common import (
     read_catalog,
     server_url,
 )
+
+if TYPE_CHECKING:
+    from models.answerer import Answerer
+    from models.probe import Found
 
 app = typer.Typer(name="models", invoke_without_command=True)
 #: The key that is shown to a fusion server, under a name that no user's variable has.
@@ -132,11 +129,22 @@ async def _served(name: str, base: str) -> list[Found]:
         api_key_env=_KEY if shown else None,
         timeout_s=300,
     )
+    from models.flagship.answerer import Flagship
+    from models.flagship.client import new_connections
+    from models.probe import probe
+
     async with new_connections() as connections:
         return await probe(Flagship(name, spec, connections, environ={_KEY: shown}), name)
 
 
 async def _direct(name: str, file: CatalogFile) -> list[Found]:
+    from models.flagship.answerer import Flagship
+    from models.flagship.client import new_connections
+    from models.flagship.custom import Custom
+    from models.flagship.key import MissingKey
+    from models.probe import probe
+    from models.wrappers.repair import Repair, habits_of
+
     known = read_catalog(file)
     target = known.resolve(name)
     spec = known.models.get(target.name) if target is not None else None

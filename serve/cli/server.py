@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -24,7 +24,6 @@ from models.spec import VllmModel
 from models.workforce.names import hosted
 from serve import applications as serve_config
 from serve.access import secret
-from serve.access.book import KeyBook
 from serve.access.secret import NoSecret
 from serve.cli import scaling
 from serve.cli.common import (
@@ -42,10 +41,10 @@ from serve.cli.common import (
     store_url,
 )
 from serve.editions.changes import changes
-from serve.editions.history import History, Version
 from serve.settings import Settings
-from serve.store import migrate
-from serve.store.database import Database
+
+if TYPE_CHECKING:
+    from serve.editions.history import Version
 
 #: What the application's gateways, judge and router each reserve (see `serve.app`).
 LIGHT_CPUS = 0.1
@@ -142,6 +141,11 @@ async def _opened(settings: Settings, take_file: bool) -> tuple[Version, bool]:
 
     Ends the command where strangers could reach a server that has no keys.
     """
+    from serve.access.book import KeyBook
+    from serve.editions.history import History
+    from serve.store import migrate
+    from serve.store.database import Database
+
     clock = SystemClock()
     database = Database(settings.store)
     try:

@@ -8,7 +8,7 @@ import csv
 import sys
 from collections.abc import Awaitable, Callable
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
 import typer
@@ -19,12 +19,11 @@ from models.errors import FusionError
 from models.prices import nano_of
 from serve.cli import common
 from serve.cli.common import CatalogFile, Json, Port, Url, fail, out, print_json
-from serve.editions.history import History
-from serve.money import usage
-from serve.money.bank import Bank
-from serve.money.limits import CatalogLimits
-from serve.store import migrate
-from serve.store.database import Database
+
+if TYPE_CHECKING:
+    from serve.money.bank import Bank
+    from serve.money.limits import CatalogLimits
+    from serve.store.database import Database
 
 app = typer.Typer(name="usage", help="What was spent, by whom and for what.")
 
@@ -123,16 +122,25 @@ def unfreeze(
 
 
 def _bank(store: _Store) -> Bank:
+    from serve.money.bank import Bank
+
     return Bank(store.database, SystemClock())
 
 
 async def _answer(store: _Store, asked: list[tuple[str, str]]) -> dict[str, Any]:
+    from serve.money import usage
+
     return await usage.answer(store.database, usage.question(asked), store.limits(), None)
 
 
 def _with_store(
     path: CatalogFile, port: int | None, work: Callable[[_Store], Awaitable[Made]]
 ) -> Made:
+    from serve.editions.history import History
+    from serve.money.limits import CatalogLimits
+    from serve.store import migrate
+    from serve.store.database import Database
+
     file = common.read_catalog(path)
 
     async def run() -> Made:

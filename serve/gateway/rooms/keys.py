@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 from models.answerer import Clock
 from models.errors import BadRequest
 from serve.access import keys
-from serve.access.book import KeyBook, shown
+from serve.access.book import KeyBook
 from serve.access.caller import caller
 from serve.gateway import body
 
@@ -45,7 +45,7 @@ class KeysRoom:
         caller(request).require("admin")
         now = self._clock.now()
         return JSONResponse(
-            {"object": "list", "data": [shown(key, now) for key in await self._book.list()]}
+            {"object": "list", "data": [key.shown(now) for key in await self._book.list()]}
         )
 
     async def create(self, request: Request) -> Response:
@@ -61,7 +61,7 @@ class KeysRoom:
             models=None if asked.models is None else tuple(asked.models),
             expires_at=None if asked.expires_in_s is None else now + asked.expires_in_s,
         )
-        return JSONResponse({**shown(key, now), "key": text}, 201)
+        return JSONResponse({**key.shown(now), "key": text}, 201)
 
     async def revoke(self, request: Request) -> Response:
         caller(request).require("admin")
@@ -74,4 +74,4 @@ class KeysRoom:
         if asked.grace_s < 0:
             raise BadRequest("'grace_s' is not below 0.", param="grace_s")
         key, text = await self._book.rotate(request.path_params["id"], asked.grace_s)
-        return JSONResponse({**shown(key, self._clock.now()), "key": text}, 201)
+        return JSONResponse({**key.shown(self._clock.now()), "key": text}, 201)
