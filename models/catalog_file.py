@@ -269,6 +269,12 @@ def _references(data: Any) -> Iterator[tuple[Place, str, str]]:
                 target = member.get("model") if isinstance(member, dict) else member
                 place = ("panels", name, key, index)
                 yield from names.check(place, target, model_only=True)
+        tools = _mapping(data, "tools")
+        for index, tool in enumerate(_list(panel, "tools")):
+            if tool not in tools:
+                there = ", ".join(map(str, tools)) or "none"
+                why = f"no tool '{tool}' is configured under tools"
+                yield ("panels", name, "tools", index), why, f"configured: {there}"
         for role in ("judge", "synthesis"):
             if isinstance(panel, dict) and panel.get(role) is not None:
                 yield from names.check(("panels", name, role), panel[role], model_only=True)
@@ -284,11 +290,29 @@ def _references(data: Any) -> Iterator[tuple[Place, str, str]]:
         yield from names.check(("roles", "subtasks", kind), target)
     router = _mapping(data, "router")
     for index, panel in enumerate(_list(router, "panels")):
-        if isinstance(panel, str):
-            yield from names.check(("router", "panels", index), FUSION + panel)
+        if isinstance(panel, str) and panel not in panels:
+            known = ", ".join(map(str, panels)) or "none"
+            place = ("router", "panels", index)
+            yield place, f"no panel is called '{panel}'", f"panels here: {known}"
+    for account in _mapping(data, "limits"):
+        yield from _misnamed(str(account), models, aliases)
     for name in _mapping(router, "models"):
         if name not in models:
             yield ("router", "models", name), f"no model is called '{name}'", "name a model"
+
+
+def _misnamed(
+    account: str, models: Mapping[Any, Any], aliases: Mapping[Any, Any]
+) -> Iterator[tuple[Place, str, str]]:
+    """A limit of a model that there is not would limit nothing, in silence."""
+    kind, _, name = account.partition(":")
+    if kind != "model" or name == "*" or name in models:
+        return
+    if name in aliases:
+        why = f"'{name}' is an alias, and what is spent is booked on the model behind it"
+        yield ("limits", account), why, f"limit model:{aliases[name]}"
+    else:
+        yield ("limits", account), f"no model is called '{name}'", "name a model, or model:*"
 
 
 def _bad_name(

@@ -2,8 +2,38 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
+
+#: Half a character's escape, or its first byte.
+_MAYBE_HALF = re.compile(r"\\u[dD]|\xed")
+
+
+def clean(text: str) -> str:
+    """The text without half characters (lone surrogates), which no UTF-8 can carry."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def decoded(raw: str | bytes) -> Any:
+    """The value of this JSON, its texts clean. Raises ValueError or RecursionError.
+
+    JSON may spell half a character (`"\\ud83d"`), and Python keeps it until somebody writes it out.
+    """
+    value = json.loads(raw)
+    text = raw if isinstance(raw, str) else raw.decode("latin-1")
+    return _whole(value) if _MAYBE_HALF.search(text) else value
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    if isinstance(value, dict):
+        return {clean(key): _whole(one) for key, one in value.items()}
+    return value
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

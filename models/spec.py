@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from models.prices import Price, Usd
 from models.record import Record
@@ -96,6 +96,13 @@ class Hosted(_Model):
     scaling: Scaling | None = None
     #: US dollars that an hour of one replica costs, busy or not. Default: of `scaling.node`.
     usd_per_hour: Usd | None = None
+
+    @field_validator("cpus")
+    @classmethod
+    def _counted(cls, cpus: float) -> float:
+        if round(cpus, 4) != cpus:
+            raise ValueError("Ray counts CPUs in ten-thousandths")
+        return cpus
 
     @property
     def hour(self) -> Decimal | None:

@@ -243,6 +243,8 @@ class Deltas:
     _text: list[str] = field(default_factory=list)
     _thought: list[str] = field(default_factory=list)
     _calls: dict[int, ToolCall] = field(default_factory=dict)
+    #: Where the call stands that the stream last said at an index.
+    _places: dict[int, int] = field(default_factory=dict)
     _finish: Any = None
     _stopped_by: str | None = None
     _usage: Usage = field(default_factory=Usage)
@@ -278,13 +280,16 @@ class Deltas:
             yield self._tool_call(raw)
 
     def _tool_call(self, raw: Mapping[str, Any]) -> ToolCallDelta:
-        index = loose.count(raw.get("index"))
+        said = loose.count(raw.get("index"))
         function = loose.mapping(raw.get("function"))
-        piece = str(function.get("arguments") or "")
+        piece, name = (str(function.get(key) or "") for key in ("arguments", "name"))
+        index = self._places.get(said, said)
         known = self._calls.get(index)
-        if known is None:
-            identity = str(raw.get("id") or f"call_{index}")
-            known = ToolCall(identity, str(function.get("name") or ""), "")
+        # Some providers say no index, or 0 for each of several calls.
+        is_other = known is not None and name and raw.get("id") not in (None, "", known.id)
+        if known is None or is_other:
+            index = self._places[said] = said if known is None else max(self._calls) + 1
+            known = ToolCall(str(raw.get("id") or f"call_{index}"), name, "")
             self._calls[index] = ToolCall(known.id, known.name, piece)
             return ToolCallDelta(index, piece, id=known.id, name=known.name)
         self._calls[index] = ToolCall(known.id, known.name, known.arguments + piece)

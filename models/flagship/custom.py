@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from models.answerer import Clock, Events, SystemClock, as_events
 from models.call import Call
 from models.errors import DeadlineExceeded, FusionError, UpstreamError
+from models.loose import clean
 from models.messages import (
     Completion,
     Done,
@@ -79,7 +80,7 @@ class Custom:
         said: list[str] = []
         async with aclosing(theirs.stream(request, call)) as given:
             while (item := await window.wait(anext(given, None))) is not None:
-                event = TextDelta(item) if isinstance(item, str) else item
+                event = TextDelta(clean(item)) if isinstance(item, str) else item
                 if isinstance(event, Done):
                     yield Done(self._completion(event.completion))
                     return
@@ -92,7 +93,8 @@ class Custom:
 
     def _completion(self, answer: Any) -> Completion:
         if isinstance(answer, str):
-            return Completion(self._name, Message("assistant", (Text(answer),) if answer else ()))
+            text = clean(answer)
+            return Completion(self._name, Message("assistant", (Text(text),) if text else ()))
         if isinstance(answer, Completion):
             return replace(answer, model=self._name)
         raise self._wrong(f"returns a {type(answer).__name__}, not a Completion or a text")

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from models import wire
+from models import loose, wire
 from models.answerer import Clock
 from models.errors import (
     BadRequest,
@@ -185,7 +185,7 @@ class Reply:
     def parse(self, text: str | bytes) -> dict[str, Any]:
         """This JSON object. Raises what it means if it is an error."""
         try:
-            value = json.loads(text)
+            value = loose.decoded(text)
         except (ValueError, RecursionError):
             raise UpstreamError(
                 f"Model '{self._model}' sent an answer that broke off or is not JSON."
@@ -210,7 +210,7 @@ class Reply:
         with suppress(FusionError, ValueError, RecursionError):
             # The status says enough: the body may break off, hang or be nonsense.
             raw = await self._window.wait(self._read(MAX_ERROR_BYTES), at_most=ERROR_BODY_S)
-            body = json.loads(raw)
+            body = loose.decoded(raw)
         if isinstance(body, list) and body:
             body = body[0]
         if not isinstance(body, dict):

@@ -30,8 +30,11 @@ def application_name(name: str, spec: VllmModel | FakeModelSpec) -> str:
     """
     # Without defaults, so that a version of the program with more keys names it the same.
     seen = spec.model_dump(mode="json", exclude=_OUTSIDE, exclude_defaults=True)
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "--", name)
+    if plain != name:
+        seen["name"] = name  # `a:b` and `a/b` look alike, and are two models
     digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:8]
-    return f"model-{re.sub(r'[^A-Za-z0-9._-]+', '--', name)}-{digest}"
+    return f"model-{plain}-{digest}"
 
 
 def hosted(catalog: Catalog) -> dict[str, VllmModel | FakeModelSpec]:

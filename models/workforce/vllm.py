@@ -290,7 +290,8 @@ def bundles(spec: VllmModel) -> list[dict[str, float]]:
     The engine finds this placement group around its actor and puts its workers into it.
     """
     if spec.accelerator == "cpu":
-        return [{"CPU": spec.cpus}]
+        # Ray refuses a bundle of nothing.
+        return [{"CPU": max(spec.cpus, 0.001)}]
     worker: dict[str, float] = {"GPU": 1.0}
     if spec.accelerator != "gpu":
         worker[f"accelerator_type:{spec.accelerator}"] = 0.001

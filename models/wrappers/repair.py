@@ -270,9 +270,7 @@ class _Live:
         self._request = request
         self._profile = profile
         self._think = Splitter(profile.think, at_start=True, inside=profile.begins)
-        marks = profile.calls or (
-            ((text_tools.OPEN, text_tools.CLOSE),) if habits.text_tools else ()
-        )
+        marks = text_tools.marks(profile) if habits.text_tools else profile.calls
         self._tools = Splitter(marks if request.tools else ())
         #: A thought that began without its mark is one only if the mark after it comes.
         self._unsure = "" if profile.begins else None

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from serve.cli.common import Json, Port, Url, credentials, fail, out, print_json, server_url
 from serve.cli.telling import Panel, show_analysis, show_stages
+from serve.lines import lines
 
 
 def register(app: typer.Typer) -> None:
@@ -98,7 +99,7 @@ def _read(response: httpx.Response, panel: Panel) -> None:
 
 
 def _chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
-    for line in response.iter_lines():
+    for line in lines(response.iter_bytes()):
         data = line.removeprefix("data: ")
         if line.startswith("data: ") and data != "[DONE]":
             yield json.loads(data)

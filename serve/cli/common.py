@@ -37,8 +37,8 @@ class _Wide(Console):
         return known if self.is_terminal else known.update_width(_NO_EDGE)
 
 
-out = _Wide(soft_wrap=True, highlight=False)
-# A model may be called `star`: `Workforce:star:` is no emoji.
+# An answer may say `1:100:1` and a model may be called `star`: those are no emoji.
+out = _Wide(soft_wrap=True, highlight=False, emoji=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 DEFAULT_PORT = 8000

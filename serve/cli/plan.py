@@ -29,6 +29,7 @@ from serve.cli.common import (
 )
 from serve.control.headers import WAIT
 from serve.jobs.batch import seconds
+from serve.lines import lines
 from serve.plans import reading, templates
 
 _MARKS = {"completed": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[yellow]–[/]"}
@@ -181,7 +182,7 @@ def _live(base: str, path: str, body: dict[str, Any], said: Mapping[str, str]) -
 
 def _events(response: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
     kind = ""
-    for line in response.iter_lines():
+    for line in lines(response.iter_bytes()):
         if line.startswith("event: "):
             kind = line.removeprefix("event: ")
         elif line.startswith("data: "):

@@ -15,6 +15,7 @@ import yaml
 
 from cluster import measure
 from cluster.errors import ClusterError
+from models.flagship.sse import ServerSentEvents
 from serve.cli.common import Json, Port, Url, credentials, err, fail, get, print_json, server_url
 
 _ANSWER_S = 300.0
@@ -96,15 +97,16 @@ async def answer(client: httpx.AsyncClient, model: str, words: int, tokens: int)
     async with client.stream("POST", "/v1/chat/completions", json=body) as response:
         if response.status_code != 200:
             raise ClusterError(f"{model} refused: {(await response.aread()).decode()[:300]}")
-        async for written in response.aiter_lines():
-            data = written.removeprefix("data: ").strip()
-            if not data or data == "[DONE]" or written.startswith((":", "event:")):
-                continue
-            chunk = json.loads(data)
-            usage = chunk.get("usage") or usage
-            if any(choice.get("delta", {}).get("content") for choice in chunk.get("choices", ())):
-                last = time.perf_counter() - began
-                first = first or last
+        events = ServerSentEvents()
+        async for piece in response.aiter_bytes():
+            for data in events.feed(piece):
+                if data == "[DONE]":
+                    continue
+                chunk = json.loads(data)
+                usage = chunk.get("usage") or usage
+                if any(one.get("delta", {}).get("content") for one in chunk.get("choices", ())):
+                    last = time.perf_counter() - began
+                    first = first or last
     generated = int(usage.get("completion_tokens") or 0)
     step_s = (last - first) / (generated - 1) if generated > 1 else 0.0
     return measure.Timing(int(usage.get("prompt_tokens") or words), generated, first, step_s)

@@ -92,8 +92,10 @@ def _last_line(text: str) -> str:
 
 
 def _plain(number: str) -> str:
-    value = float(number.replace(",", ""))
-    return str(int(value)) if value == int(value) else repr(value)
+    """Without commas and idle zeros. As text: a model may write a thousand digits."""
+    whole, _, part = number.replace(",", "").lstrip("-").partition(".")
+    plain = ".".join(filter(None, (whole.lstrip("0") or "0", part.rstrip("0"))))
+    return f"-{plain}" if number.startswith("-") and plain != "0" else plain
 
 
 def _folded(text: str) -> str:

@@ -14,6 +14,7 @@ from models.answerer import Answerer, Clock, SystemClock
 from models.call import Call, new_id
 from models.catalog import Catalog
 from models.errors import ContextTooLong, FusionError
+from models.loose import clean
 from models.messages import (
     Event,
     Progress,
@@ -230,7 +231,8 @@ class Deliberation:
         else:
             cost = _cost(loop.stages)
             text = clean(completion.text)
-            self._inbox.put_nowait(engine.Answered(action.ask, text, completion.sources, cost))
+            cut = completion.finish_reason == "length"
+            self._inbox.put_nowait(engine.Answered(action.ask, text, completion.sources, cost, cut))
         finally:
             self.stages += (replace(stage, member=name) for stage in loop.stages)
 
@@ -357,11 +359,6 @@ class Deliberation:
             case engine.JudgeFailed(ask, reason) if ask in self.run.open:
                 return Progress("analysis.completed", {"failure_reason": reason})
         return None
-
-
-def clean(text: str) -> str:
-    """The text without half characters (lone surrogates), which no UTF-8 can carry."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _size(answers: tuple[engine.Answer, ...]) -> int:

@@ -48,6 +48,8 @@ class Answer:
     member: str
     text: str
     sources: tuple[Source, ...] = ()
+    #: Its tokens ended before it did.
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Answered:
     text: str
     sources: tuple[Source, ...] = ()
     cost: int = 0
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,13 +279,13 @@ class Run:
         if ask is None:
             return []  # late: it was only money
         match event:
-            case Answered(text=text, sources=sources):
+            case Answered(text=text, sources=sources, cut=cut):
                 # An empty answer gives the judge nothing to read and the writer nothing to use.
                 if not text.strip():
                     empty = UpstreamError("The model returned an empty answer.")
                     return self._lose(ask, empty, now) + self._panel(now)
                 self._holders[ask.place] = ask.who
-                self._answers[ask.place] = Answer(self.terms.names[ask.who], text, sources)
+                self._answers[ask.place] = Answer(self.terms.names[ask.who], text, sources, cut)
                 self._in.add(ask.place)
                 if len(self._in) >= min(self.terms.quorum, len(self._holders)):
                     self._enough_at = min(self._enough_at, now)

@@ -11,11 +11,11 @@ from models.catalog import Catalog
 from models.messages import (
     Completion,
     Done,
+    FinishReason,
     ReasoningDelta,
     Request,
     TextDelta,
     ToolCallDelta,
-    Usage,
     assistant,
 )
 from serve.fusion import engine, prompts, window
@@ -56,7 +56,8 @@ def _picked(work: Deliberation) -> Completion:
     """The answer that the judge found best; without its word, the first in the panel's order."""
     best = _best(work.write)
     model = work.plan.members[work.plan.names.index(best.member)].model
-    return Completion(model, assistant(best.text), usage=Usage(), sources=best.sources)
+    ended: FinishReason = "length" if best.cut else "stop"
+    return Completion(model, assistant(best.text), ended, sources=best.sources)
 
 
 def _best(found: engine.Write) -> engine.Answer:

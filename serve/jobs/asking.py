@@ -77,7 +77,7 @@ class Desk:
 def stands_for(catalog: Catalog, name: str) -> str:
     """What answers to this name: a model's name, or a panel with all its members."""
     target = catalog.resolve(name)
-    if target is None or target.kind == "auto":
+    if target is None or target.kind in ("auto", "plan"):
         return name
     if target.kind == "model":
         return target.name

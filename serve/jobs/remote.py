@@ -14,6 +14,7 @@ import httpx
 
 from serve.jobs.batch import ENDED
 from serve.jobs.rows import ENDPOINT
+from serve.lines import lines
 
 _LOOK_S = 0.5
 #: A batch of a few rows may be done at once.
@@ -132,7 +133,7 @@ class Remote:
             if not response.is_success:
                 response.read()
                 self._checked(response)
-            for line in response.iter_lines():
+            for line in lines(response.iter_bytes()):
                 yield json.loads(line)
 
     def _delete(self, file: str) -> None:

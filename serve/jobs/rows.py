@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from models.errors import BadRequest, FusionError, Unsupported
+from models.loose import clean
 from models.messages import Request
 from serve.dialects.dialect import Asked, Dialect
 from serve.dialects.paths import DIALECTS, spoken_at
@@ -94,6 +95,8 @@ def _id(raw: dict[str, Any], field: str) -> str:
         found = str(found)
     if not isinstance(found, str) or not found or len(found) > _MAX_ID:
         raise BadRequest(f"'{field}' is not a text of 1 to {_MAX_ID} characters.", param=field)
+    if "\0" in found or clean(found) != found:
+        raise BadRequest(f"'{field}' has a character that no store can keep.", param=field)
     return found
 
 
@@ -101,7 +104,8 @@ def _openai(raw: dict[str, Any]) -> tuple[str, dict[str, Any], int]:
     row_id = _id(raw, "custom_id")
     if raw.get("method", "POST") != "POST":
         raise BadRequest("'method' is not POST.", param="method")
-    if raw.get("url", ENDPOINT) not in DIALECTS:
+    url = raw.get("url", ENDPOINT)
+    if not isinstance(url, str) or url not in DIALECTS:
         raise Unsupported(f"'url' is none of {', '.join(DIALECTS)}.", param="url")
     body = raw.get("body")
     if not isinstance(body, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -192,12 +193,20 @@ def expanded(graph: Graph, listed: str, items: tuple[str, ...]) -> Graph:
     """The graph once the list of `listed` is known: each subtask that is done for each of its
     items stands there once an item, and whoever needed it needs all of them."""
     made: dict[str, tuple[Subtask, ...]] = {}
+    taken = set(graph.by_id())
+
+    def free(subtask: str, number: int) -> str:
+        names = (f"{subtask[:30]}-{number}-{mark}" for mark in count(1))
+        name = next(one for one in chain((f"{subtask[:34]}-{number}",), names) if one not in taken)
+        taken.add(name)
+        return name
+
     for subtask in graph.subtasks:
         if subtask.each == listed:
             made[subtask.id] = tuple(
                 subtask.model_copy(
                     update={
-                        "id": f"{subtask.id[:34]}-{number}",
+                        "id": free(subtask.id, number),
                         "task": f"{subtask.task}\n\nThis one:\n{item}",
                         "needs": (*subtask.needs, listed),
                         "each": None,

@@ -157,7 +157,9 @@ class _Work:
             own, self._fallback = planned.graph, planned.fallback
         _refuse_names(own, self._means.catalog)
         state = Run(own, self._ladder, PARALLEL, limits=self._means.limits)
-        actions = state.start({one.subtask: one.text for one in resumed.done} if resumed else None)
+        kept = resumed.done if resumed else ()
+        tries = {one.subtask: int(one.told.get("attempt", 1)) for one in kept}
+        actions = state.start({one.subtask: one.text for one in kept}, tries)
         await self._begin(state.graph)
         done = {one.id for one in state.graph.subtasks if state.steps[one.id].settled}
         # Of a folder's four thousand pieces it takes half a second, which is not the others'.

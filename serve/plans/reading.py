@@ -132,8 +132,9 @@ def read_folder(folder: Path) -> tuple[dict[str, str], list[str]]:
     texts: dict[str, str] = {}
     left_out: list[str] = []
     for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if not path.is_file() or any(part.startswith(".") for part in path.parts):
+        within = path.relative_to(folder)
+        name = str(within)
+        if not path.is_file() or any(part.startswith(".") for part in within.parts):
             continue
         if path.suffix.lower() not in _SUFFIXES:
             left_out.append(f"{name}: not a text format that is known")

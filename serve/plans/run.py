@@ -135,12 +135,27 @@ class Run:
     _held: bool = False
     _replanning: int = 0
 
-    def start(self, done: Mapping[str, str] | None = None) -> list[Action]:
+    def start(
+        self, done: Mapping[str, str] | None = None, tries: Mapping[str, int] | None = None
+    ) -> list[Action]:
+        """Begin, or go on. `done` is what was kept of each subtask, in the order of their ends, and
+        `tries` how many each took."""
         self.steps = {one.id: Step(one) for one in self.graph.subtasks}
+        place = {one_id: number for number, one_id in enumerate(done or ())}
         for one_id, text in (done or {}).items():
-            if one_id in self.steps:
-                self._finish(self.steps[one_id], text)
-        return self._next()
+            step = self.steps.get(one_id)
+            if step is None:
+                continue
+            needs = step.subtask.needs if step.subtask.kind == "check" else ()
+            if any(place.get(need, -1) > place[one_id] for need in needs):
+                continue  # what it judged was done anew since
+            step.attempts = (tries or {}).get(one_id, 1)
+            try:
+                self._finish(step, text)
+            except BadGraph:
+                step.attempts = 0  # a list that is none, kept before anybody looked at it
+        heeded = [self._heed(step) for step in list(self.steps.values()) if step.status == "done"]
+        return [*(action for actions in heeded for action in actions), *self._next()]
 
     def on(self, event: Event) -> list[Action]:
         """What to do after this event. Raises ValueError for one that cannot happen now."""
@@ -200,7 +215,9 @@ class Run:
         if self.ladder(step.subtask, step.attempts) is not None:
             step.status = "waiting"
             return []
-        if self.replans > 0 and not self.broke:
+        # What is done for each of its items could not be done for another plan's.
+        is_list = any(one.each == step.subtask.id for one in self.graph.subtasks)
+        if self.replans > 0 and not self.broke and not is_list:
             self.replans -= 1
             self._replanning += 1
             step.status = "running"

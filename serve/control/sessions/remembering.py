@@ -67,10 +67,8 @@ class Remembering:
         history = await self._sessions.history(call.session, call.project)
         own, new = _split(request.messages)
         before = self._before(request, history)
-        target = self._catalog.resolve(request.model)
-        if target is not None and target.kind != "auto":
-            name = self._writer(request.model)
-            assert name is not None
+        name = self._writer(request.model)
+        if name is not None:
             spec = self._catalog.models[name]
             answer = min(request.sampling.max_tokens or spec.max_output, spec.max_output)
             window = spec.context - answer - summary.tokens((*own, *new))
@@ -96,7 +94,7 @@ class Remembering:
     def _writer(self, name: str) -> str | None:
         """The concrete model that reads the history, as far as it is known before."""
         target = self._catalog.resolve(name)
-        if target is None or target.kind == "auto":
+        if target is None or target.kind in ("auto", "plan"):
             return None
         return target.name if target.kind == "model" else self._catalog.writer_of(target.name)
 

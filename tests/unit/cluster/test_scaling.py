@@ -139,7 +139,7 @@ def test_small_fleets_get_replicas_for_prompts() -> None:
     assert replicas_for_prompts(30.0, 0.3, 1.7, 0.01, 60) == 60
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 200), min_size=1, max_size=60), st.integers(0, 1000))
 def test_any_load_gives_a_whole_number_within_bounds(rates: list[float], queued: int) -> None:
     for decision in replay(replace(MODEL, max_replicas=50), rates, queued=queued):
@@ -148,7 +148,7 @@ def test_any_load_gives_a_whole_number_within_bounds(rates: list[float], queued:
         assert decision.replicas >= 1 or queued == 0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=30))
 def test_the_same_values_give_the_same_decision(rates: list[float]) -> None:
     assert replay(MODEL, rates) == replay(MODEL, rates)

@@ -140,7 +140,7 @@ _TARGETS = _ALIASES | st.sampled_from(["small", "large", "fusion/auto", "fusion/
 
 
 @given(aliases=st.dictionaries(_ALIASES, _TARGETS))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_every_listed_name_resolves_to_what_the_list_says(aliases: dict[str, str]) -> None:
     known = catalog(aliases=aliases, panels={"p": {"members": ["small"]}})
     for name, target in known.names():
@@ -184,7 +184,6 @@ def test_a_model_named_twice_is_numbered_from_its_second_place() -> None:
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=8))
-@settings(deadline=None)
 def test_the_names_in_a_panel_are_all_different(members: list[str]) -> None:
     names = Panel.model_validate({"members": members}).member_names
     assert len(set(names)) == len(members)

@@ -295,6 +295,43 @@ def test_an_alias_of_itself_and_one_that_leads_into_a_circle() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            "aliases: {it: small}\nlimits:\n  model:it: {day: 1}\n",
+            "'it' is an alias, and what is spent is booked on the model behind it — "
+            "limit model:small",
+        ),
+        (
+            "aliases: {it: small}\nlimits:\n  model:smal: {day: 1}\n",
+            "no model is called 'smal' — name a model, or model:*",
+        ),
+        (
+            "panels: {p: {members: [small]}}\nrouter:\n  panels: [auto]\n",
+            "no panel is called 'auto' — panels here: p",
+        ),
+        (
+            "panels:\n  p:\n    {members: [small], tools: [web_serach]}\n",
+            "no tool 'web_serach' is configured under tools — configured: none",
+        ),
+    ],
+)
+def test_names_that_would_do_nothing(more: str, said: str) -> None:
+    (line,) = problems(GOOD + more)
+    assert line.partition(": ")[2] == said
+
+
+def test_limits_of_models_that_there_are() -> None:
+    limits = "limits: {model:small: {day: 1}, 'model:*': {day: 1}}\n"
+    assert len(parse(GOOD + limits, "f.yaml", {}).limits) == 2
+
+
+def test_parts_of_a_cpu_are_ten_thousandths() -> None:
+    (line,) = problems("models:\n  a: {engine: fake, cpus: 0.12345}\nroles: {judge: a}\n")
+    assert "ten-thousandths" in line
+
+
 def test_a_panel_of_nine() -> None:
     members = ", ".join(["small"] * 9)
     assert problems(GOOD + f"panels:\n  many:\n    members: [{members}]\n") == [
@@ -491,7 +528,7 @@ _DATA = st.recursive(
 
 
 @given(sections=st.dictionaries(_KEYS, _DATA, max_size=5))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_yaml_is_a_catalog_or_a_list_of_problems(sections: dict[Any, Any]) -> None:
     data = {"models": {"small": {"engine": "fake"}}, "roles": {"judge": "small"}} | sections
     text = yaml.safe_dump(data)
@@ -504,7 +541,7 @@ def test_any_yaml_is_a_catalog_or_a_list_of_problems(sections: dict[Any, Any]) -
 
 
 @given(text=st.text(st.characters(codec="utf-8")))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_text_is_a_catalog_or_a_list_of_problems(text: str) -> None:
     with pytest.raises(CatalogError):
         parse(text, "f.yaml", {})

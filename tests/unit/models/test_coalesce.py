@@ -215,7 +215,7 @@ def _text(events: list[Event]) -> str:
 
 
 @given(chunks=_CHUNKS, pauses=st.lists(st.integers(0, 3), min_size=14, max_size=14))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_whatever_is_joined_the_answer_is_the_same(chunks: list[Chunk], pauses: list[int]) -> None:
     async def uneven() -> AsyncIterator[Chunk]:
         for chunk, turns in zip([*chunks, *_END], pauses, strict=False):
@@ -234,7 +234,6 @@ def test_whatever_is_joined_the_answer_is_the_same(chunks: list[Chunk], pauses: 
 
 
 @given(_CHUNKS.filter(bool), st.integers(0, 12))
-@settings(deadline=None)
 def test_joining_in_two_steps_is_joining_in_one(chunks: list[Chunk], cut: int) -> None:
     parts = [part for part in (chunks[:cut], chunks[cut:]) if part]
     assert _delta(merge([merge(part) for part in parts])) == _delta(merge(chunks))

@@ -104,6 +104,11 @@ async def test_a_text_is_an_answer(theirs: Path) -> None:
     assert (done.model, done.text) == ("mine", "hello")
 
 
+async def test_half_characters_are_marked(theirs: Path) -> None:
+    half = model(theirs, "Whole", options={"word": "a\ud83d"})
+    assert (await half.complete(ASK, Call())).text == "a?"
+
+
 async def test_so_is_a_completion_under_our_name(theirs: Path) -> None:
     done = await model(theirs, "Full").complete(ASK, Call())
     assert (done.model, done.text, done.usage) == ("mine", "full", Usage(1, 2))

@@ -49,7 +49,7 @@ async def test_a_stream_is_words_and_then_the_whole() -> None:
 
 
 @given(st.text(max_size=30))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_the_words_together_are_the_reply(reply: str) -> None:
     *words, last = asyncio.run(stream(FakeModel(reply=reply)))
     assert "".join(word.text for word in words if isinstance(word, TextDelta)) == reply
@@ -206,7 +206,7 @@ async def test_a_cancelled_sleeper_does_not_stop_the_clock() -> None:
 
 
 @given(st.lists(st.integers(0, 20), max_size=8), st.lists(st.integers(1, 7), max_size=6))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_nobody_wakes_early_or_late(sleeps: list[int], steps: list[int]) -> None:
     async def play() -> None:
         clock, woken = FakeClock(), []

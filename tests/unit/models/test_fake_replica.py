@@ -64,7 +64,7 @@ async def test_the_limit_of_tokens_cuts_the_answer() -> None:
 
 
 @given(reply=st.text(st.characters(exclude_characters="{}"), max_size=20), limit=st.integers(1, 5))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_streamed_or_whole_it_is_the_same_answer(reply: str, limit: int) -> None:
     async def both() -> tuple[Completion, Completion]:
         fake, body = replica(reply=reply), asked(user("go"), max_tokens=limit)

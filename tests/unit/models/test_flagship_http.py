@@ -148,6 +148,18 @@ async def test_an_answer_that_grows_without_end_is_dropped(monkeypatch: pytest.M
                 await reply.json()
 
 
+async def test_half_characters_of_an_answer_are_marked() -> None:
+    spelt = b'{"a": ["\\ud83d", "\\ud83d\\ude00 \\\\ud83d"], "b\\uDE00": 1}'
+    raw = b'{"a": "\xed\xa0\xbd", "b": "\xed\x95\x9c"}'
+    replies = [whole(spelt), whole(raw)]
+    async with FakeProvider(replies) as provider, new_connections() as connections:
+        transport = Transport(connections, "big", provider.base_url + "/x", FakeClock())
+        async with transport.post({}, headers={}, seconds=5) as reply:
+            assert await reply.json() == {"a": ["?", "\U0001f600 \\ud83d"], "b?": 1}
+        async with transport.post({}, headers={}, seconds=5) as reply:
+            assert await reply.json() == {"a": "?", "b": "\ud55c"}
+
+
 async def test_what_breaks_the_reading_of_an_answer_is_the_providers_fault() -> None:
     async with FakeProvider([said("ok")]) as provider, new_connections() as connections:
         transport = Transport(connections, "big", provider.base_url + "/x", FakeClock())

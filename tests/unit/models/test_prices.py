@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -70,7 +70,6 @@ _TOKENS = st.integers(0, 10**9)
 
 
 @given(_RATES, _RATES, _RATES | st.none(), _TOKENS, _TOKENS, _TOKENS)
-@settings(deadline=None)
 def test_the_cost_is_the_exact_sum_rounded_up(
     into: Decimal, out: Decimal, cached_into: Decimal | None, fresh: int, cached: int, output: int
 ) -> None:
@@ -84,7 +83,6 @@ def test_the_cost_is_the_exact_sum_rounded_up(
 
 
 @given(_RATES, _TOKENS, _TOKENS)
-@settings(deadline=None)
 def test_one_bill_is_never_more_than_its_parts(rate: Decimal, one: int, two: int) -> None:
     rates = price(input=rate, output=0)
     parts = rates.cost(Usage(input=one)) + rates.cost(Usage(input=two))
@@ -107,7 +105,6 @@ def test_dollars_as_plain_text(nano: int, text: str) -> None:
 
 
 @given(st.integers(-(10**24), 10**24))
-@settings(deadline=None)
 def test_dollars_lose_no_digit(nano: int) -> None:
     text = usd(nano)
     assert Fraction(text) * NANO_PER_USD == nano
@@ -131,7 +128,6 @@ def test_a_kind_without_a_price_costs_what_its_whole_costs() -> None:
     st.tuples(_TOKENS, _TOKENS, _TOKENS),
     st.tuples(_TOKENS, _TOKENS),
 )
-@settings(deadline=None)
 def test_no_call_costs_more_than_its_worst(
     rates: tuple[Decimal, ...], entered: tuple[int, ...], written: tuple[int, ...]
 ) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from hypothesis import given, settings
@@ -208,6 +209,15 @@ async def test_a_model_without_tools_is_asked_in_words() -> None:
 # JSON
 
 
+async def test_a_family_with_marks_of_its_own_may_be_taught_others() -> None:
+    said = 'So: <tool_call>{"name": "find", "arguments": {"q": "x"}}</tool_call>'
+    model, _ = repair(answer(said), name="mistral", text_tools=True)
+    events, done = await listen(model, ask(tools=(FIND,)))
+    assert events[0] == TextDelta("So: ")
+    assert not any(isinstance(one, TextDelta) for one in events[1:])
+    assert [call.name for call in done.message.tool_calls] == ["find"]
+
+
 async def test_json_in_a_fence_is_plain_json() -> None:
     model, inner = repair(answer('```json\n{"n": 1}\n```'))
     done = await model.complete(ask(response_format=NUMBER), Call())
@@ -271,14 +281,15 @@ async def test_every_repair_is_counted() -> None:
     assert counted == [("m", "json_fence")]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(alphabet='<think>/tool_call{}[]":a1 \n', max_size=80), st.integers(1, 9))
 async def test_a_stream_says_no_less_than_the_whole(text: str, step: int) -> None:
-    for name in ("m", "deepseek-r1", "mistral"):
+    for name, taught in product(("m", "deepseek-r1", "mistral"), (False, True)):
         request = ask(tools=(FIND,))
-        whole = await repair(answer(text), name=name)[0].complete(request, Call())
+        habits = Habits(profile_of(name), text_tools=taught)
+        whole = await Repair(Says([answer(text)]), "m", habits).complete(request, Call())
         inner = Says([answer(text)], step)
-        events, done = await listen(Repair(inner, "m", Habits(profile_of(name))), request)
+        events, done = await listen(Repair(inner, "m", habits), request)
         assert done == whole
         said = "".join(e.text for e in events if isinstance(e, TextDelta))
         if not whole.extension:

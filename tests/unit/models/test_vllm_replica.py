@@ -121,6 +121,8 @@ def test_a_replica_reserves_a_bundle_for_each_worker() -> None:
         return VllmModel.model_validate({"engine": "vllm", "source": "x", **more})
 
     assert bundles(spec(accelerator="cpu", cpus=2)) == [{"CPU": 2}]
+    # Ray refuses a bundle of nothing.
+    assert bundles(spec(accelerator="cpu", cpus=0)) == [{"CPU": 0.001}]
     assert bundles(spec()) == [{"GPU": 1, "CPU": 1}]
     sharded = spec(accelerator="L4", engine_args={"tensor_parallel_size": 2})
     worker = {"GPU": 1, "accelerator_type:L4": 0.001}

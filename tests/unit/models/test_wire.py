@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models import wire
@@ -380,7 +380,6 @@ def _streamed_answers(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, A
 
 
 @given(_streamed_answers())
-@settings(deadline=None)
 def test_a_stream_cut_anywhere_is_the_whole_answer(
     both: tuple[dict[str, Any], list[dict[str, Any]]],
 ) -> None:
@@ -525,7 +524,6 @@ def _around(part: str) -> st.SearchStrategy[Any]:
 
 
 @given(_around("message"))
-@settings(deadline=None)
 def test_any_body_is_an_answer_or_one_of_our_errors(body: Mapping[str, Any]) -> None:
     try:
         done = wire.completion(body, model="m")
@@ -537,7 +535,6 @@ def test_any_body_is_an_answer_or_one_of_our_errors(body: Mapping[str, Any]) -> 
 
 
 @given(st.lists(_around("delta"), max_size=4))
-@settings(deadline=None)
 def test_any_stream_is_an_answer_or_one_of_our_errors(chunks: list[Mapping[str, Any]]) -> None:
     deltas = wire.Deltas("m")
     try:
@@ -549,7 +546,6 @@ def test_any_stream_is_an_answer_or_one_of_our_errors(chunks: list[Mapping[str, 
 
 
 @given(st.none() | st.integers(400, 599), _JSON)
-@settings(deadline=None)
 def test_any_error_body_is_one_of_our_errors(status: int | None, body: Any) -> None:
     error = wire.error(status, body, model="m")
     assert isinstance(error, FusionError)
@@ -609,3 +605,35 @@ def test_an_answer_that_does_not_tell_how_likely_it_was(nothing: tuple[Any, ...]
     assert told(*nothing) is None
     broken = {"choices": [{"message": {"content": "Hi"}, "logprobs": 3}]}
     assert wire.completion(broken, model="small").logprob is None
+
+
+def tool_piece(index: int | None, **more: Any) -> dict[str, Any]:
+    said = {key: more.pop(key) for key in ("id",) if key in more}
+    place = {} if index is None else {"index": index}
+    return {"choices": [{"delta": {"tool_calls": [{**place, **said, "function": more}]}}]}
+
+
+@pytest.mark.parametrize("indices", [(0, 1), (0, 0), (None, None)])
+def test_several_tool_calls_of_a_stream_stay_apart(indices: tuple[int | None, int | None]) -> None:
+    deltas = wire.Deltas("m")
+    chunks = [
+        tool_piece(indices[0], id="a", name="find", arguments='{"q":'),
+        tool_piece(indices[0], arguments=' "x"}'),
+        tool_piece(indices[1], id="b", name="find", arguments='{"q": '),
+        # Some repeat the id and the name, and some make up an id for every piece.
+        tool_piece(indices[1], id="b", name="find", arguments='"y"'),
+        tool_piece(indices[1], id="c", arguments="}"),
+        {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]},
+    ]
+    said = [event for chunk in chunks for event in deltas.feed(chunk)]
+    assert [(one.index, one.id) for one in said if isinstance(one, ToolCallDelta)] == [
+        (0, "a"),
+        (0, None),
+        (1, "b"),
+        (1, None),
+        (1, None),
+    ]
+    assert deltas.done().completion.message.tool_calls == (
+        ToolCall("a", "find", '{"q": "x"}'),
+        ToolCall("b", "find", '{"q": "y"}'),
+    )

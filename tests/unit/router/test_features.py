@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router.features import SURFACE, SURFACE_NAMES, surface
@@ -35,7 +35,6 @@ def test_odd_prompts_have_features(prompt: str) -> None:
     assert 2 <= len(read(prompt).tokens) <= TOKENS
 
 
-@settings(deadline=None)  # the first text loads the vocabulary
 @given(st.text())
 def test_any_text_has_finite_features(prompt: str) -> None:
     assert np.isfinite(surface(read(prompt))).all()
@@ -44,7 +43,6 @@ def test_any_text_has_finite_features(prompt: str) -> None:
     assert np.linalg.norm(row) == pytest.approx(1.0, abs=1e-5) or not row.any()
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(codec="ascii"), max_size=80))
 def test_a_foreign_word_beside_plain_ones_leaves_them_as_they_are(plain: str) -> None:
     alone, beside = read(plain), read(f"{plain} ñ")

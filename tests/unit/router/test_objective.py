@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router.candidate import Candidate
@@ -45,7 +45,6 @@ def test_the_knob_goes_from_cheap_to_good() -> None:
     assert chosen(predicted(small=0.1), Objective(quality=0.6)) == ("large",)
 
 
-@settings(deadline=None)  # a busy machine is no fault
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_turning_the_knob_up_never_lowers_the_quality(
     small: float, large: float, one: float, other: float

@@ -42,3 +42,9 @@ def test_a_model_that_comes_later_keeps_to_the_budget_of_the_start() -> None:
     assert one["args"]["fleet"]["usd_per_hour"] == 3
     assert one["args"]["name"] == "a"
     assert next(iter(later))["args"]["fleet"]["usd_per_hour"] == 8, "the entry itself is as it was"
+
+
+def test_names_that_look_alike_are_two_applications() -> None:
+    models = {name: {"engine": "fake"} for name in ("a:b", "a/b", "a@b")}
+    known = Catalog.model_validate({"models": models, "roles": {"judge": "a:b"}})
+    assert len(model_applications(known)) == 3

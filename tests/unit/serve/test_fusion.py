@@ -7,6 +7,7 @@ import json
 import random
 import re
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -337,6 +338,18 @@ async def test_best_of_gives_the_chosen_answer_as_it_is() -> None:
     assert models[3].calls == []
     # A panelist whose answer may be the final one keeps within the caller's limit.
     assert models[0].calls[0][0].sampling.max_tokens == 50
+
+
+async def test_a_chosen_answer_that_was_cut_says_so() -> None:
+    class Cut(FakeModel):
+        async def complete(self, request: Request, call: Call) -> Completion:
+            return replace(await super().complete(request, call), finish_reason="length")
+
+    models = cast(judge=json.dumps(EMPTY | {"best": "A"}))
+    known = catalog(answer="best_of")
+    assert (await fusion(*models, known=known).complete(ASKED, Call())).finish_reason == "stop"
+    models[:2] = [Cut("one", "Yes, but"), Cut("two", "No, but")]
+    assert (await fusion(*models, known=known).complete(ASKED, Call())).finish_reason == "length"
 
 
 async def test_judge_only_is_the_judge_without_a_panel() -> None:

@@ -26,6 +26,8 @@ from serve.plans.run import (
     verdict_of,
 )
 
+REJECTED = '{"accepted": false, "reason": "too short"}'
+
 
 def subtask(name: str, *needs: str, kind: str = "write", **more: Any) -> dict[str, Any]:
     return {"id": name, "kind": kind, "task": f"do {name}", "needs": list(needs), **more}
@@ -272,6 +274,50 @@ def test_when_nobody_can_give_back_the_plan_ends_with_what_is_done() -> None:
 # After a restart
 
 
+def test_a_part_of_a_list_takes_nobodys_name() -> None:
+    long = "x" * 36
+    state = run(
+        subtask("l", list=True),
+        subtask("a", each="l"),
+        subtask("a-1", "l"),
+        subtask(f"{long}y", each="l"),
+        subtask(f"{long}z", each="l"),
+    )
+    state.start()
+    names = started(state.on(Finished("l", '["p", "q"]')))
+    assert len(names) == len(set(names)) == len(state.steps) - 1 == 7
+    assert {"a-1", "a-1-1", "a-2"} < set(names)
+    parse({"subtasks": [one.model_dump() for one in state.graph.subtasks]})
+
+
+def test_a_list_that_fails_is_not_planned_around() -> None:
+    state = run(subtask("l", list=True), subtask("e", each="l"), subtask("b"))
+    state.start()
+    state.on(Finished("b", "B"))
+    state.on(Failed("l", "down"))
+    [end] = state.on(Failed("l", "still down"))
+    assert end == Converge((Input("b", "B"),), ("l", "e"))
+
+
+def test_what_a_check_rejected_is_done_again_after_a_restart() -> None:
+    subtasks = subtask("a"), subtask("c", "a", kind="check"), subtask("b", "a")
+    state = run(*subtasks)
+    state.start()
+    state.on(Finished("a", "A"))
+    [before] = state.on(Finished("c", REJECTED))
+    done = {"a": "A", "c": REJECTED}
+    assert run(*subtasks).start(done, {"a": 1, "c": 1}) == [before]
+    # It was done anew before the restart, and nobody has looked at that yet.
+    assert started(run(*subtasks).start({"c": REJECTED, "a": "A2"}, {"a": 2, "c": 1})) == ["c"]
+    # Nobody is left who could do it again: it stands, as it did before.
+    assert started(run(*subtasks).start(done, {"a": 2, "c": 2})) == ["b"]
+
+
+def test_a_list_that_was_none_before_a_restart_is_asked_for_again() -> None:
+    state = run(subtask("l", list=True), subtask("e", each="l"))
+    assert started(state.start({"l": "I cannot make a list."})) == ["l"]
+
+
 def test_what_is_done_is_not_done_again() -> None:
     state = run(subtask("a"), subtask("b", "a"), subtask("c", "b"))
     [action] = state.start({"a": "A", "b": "B"})
@@ -294,7 +340,7 @@ def graphs(draw: st.DrawFn) -> Graph:
     return made(*subtasks)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(graphs(), st.integers(1, 4), st.integers(0, 2**32))
 def test_every_plan_ends_whatever_happens(graph: Graph, parallel: int, seed: int) -> None:
     chance = random.Random(seed)

@@ -450,6 +450,9 @@ def test_a_folder_says_what_it_left_out(tmp_path: Path) -> None:
         "zero.txt",
     ]
     assert "huge.txt: larger than 50 MB" in left_out
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "note.md").write_text("secret")
+    assert reading.read_folder(tmp_path / ".hidden" / "..") == (texts, left_out)
     with pytest.raises(reading.BadDocument):
         reading.read_folder(tmp_path / "nowhere")
 

@@ -257,6 +257,13 @@ async def test_a_streamed_turn_is_kept_before_its_end_is_told(sessions: Sessions
             assert await texts(sessions, identity) == ["hi", "ok"]
 
 
+@pytest.mark.parametrize("name", ["fusion/plan", "fusion/auto"])
+async def test_who_writes_is_not_known_of_every_name(sessions: Sessions, name: str) -> None:
+    identity = (await sessions.create("default"))["id"]
+    await remembering(sessions, Named()).complete(ask(name, "hi"), Call(session=identity))
+    assert await texts(sessions, identity) == ["hi", "ok"]
+
+
 async def test_a_failed_turn_leaves_nothing(sessions: Sessions) -> None:
     identity = (await sessions.create("default"))["id"]
     failing = FakeModel(reply=Unavailable("down"))

@@ -30,6 +30,8 @@ CHOICE: dict[str, Any] = {"choices": ["red", "green", "blue"], "answer": "green"
         (CHOICE, "", False),
         (CHOICE | {"answer": "b"}, "Answer: B", True),
         ({"kind": "number", "answer": 1200}, "So 3 x 400.\nAnswer: 1,200", True),
+        ({"kind": "number", "answer": 9}, "Answer: " + "9" * 5000, False),
+        ({"kind": "number", "answer": "007"}, "-0 or 7.0", True),
         ({"kind": "number", "answer": "0.5"}, "Answer: 0.50 metres", True),
         ({"kind": "number", "answer": -3}, "minus three, -3", True),
         ({"kind": "number", "answer": 3}, "none at all", False),

@@ -31,7 +31,7 @@ DIALECTS: dict[str, tuple[str, ModuleType, type[BaseModel], dict[str, Any]]] = {
     ),
 }
 every = pytest.mark.parametrize("name", DIALECTS)
-quick = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

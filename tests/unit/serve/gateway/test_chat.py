@@ -136,7 +136,7 @@ def test_any_bytes_are_a_request_or_a_clear_400(raw: bytes) -> None:
         assert error.message
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from(sorted(Body.model_fields)),

@@ -55,6 +55,10 @@ def test_the_short_form_takes_a_system_text_messages_and_its_own_model() -> None
         (encoded(id="a", prompt="x", temperature=9), "temperature"),
         (encoded(custom_id="a"), "'body'"),
         (encoded(custom_id="a", url="/v1/embeddings", body=BODY), "'url'"),
+        (encoded(custom_id="a", url=[], body=BODY), "'url'"),
+        (encoded(custom_id="a", url={}, body=BODY), "'url'"),
+        (b'{"id": "\\ud83d", "prompt": "x"}', "no store can keep"),
+        (b'{"id": "a\\u0000", "prompt": "x"}', "no store can keep"),
         (encoded(custom_id="a", method="GET", body=BODY), "'method'"),
     ],
 )
