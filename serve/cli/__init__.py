@@ -26,6 +26,7 @@ from serve.cli import (
     sessions,
     simulate,
 )
+from serve.cli.common import err
 from serve.cli.usage import app as usage
 
 app = typer.Typer(
@@ -65,3 +66,7 @@ def main() -> None:
         app()
     except BrokenPipeError:
         sys.exit(141)
+    except UnicodeEncodeError:
+        # Of an argument that is no UTF-8 Python makes half characters, which nobody can send on.
+        err.print("[red]error:[/] Something given on the command line is not UTF-8 text.")
+        sys.exit(2)
