@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -43,14 +43,13 @@ from models.policies import (
     ToolCalls,
     WallTime,
 )
-from models.prices import Price
+from models.scaling import Fleet
 from models.spec import (
     AnthropicModel,
     FakeModelSpec,
     OpenAIModel,
     OpenAIResponsesModel,
     PythonModel,
-    Replicas,
     VllmModel,
 )
 from models.tools.settings import Documents, Tools, WebFetch, WebSearch
@@ -208,14 +207,12 @@ _TOOLS: Mapping[str, type[BaseModel]] = {
 def _record_at(loc: Place) -> type[BaseModel]:
     """The record whose key stands at the end of this place of pydantic's."""
     match loc:
-        case ("server", *_):
-            return Server
-        case ("models", _, _, "replicas", _):
-            return Replicas
-        case ("models", _, _, "price", _):
-            return Price
-        case ("models", _, engine, _):
-            return _ENGINES[str(engine)]
+        case ("server", *inner, _):
+            return _within(Server, inner)
+        case ("fleet", _):
+            return Fleet
+        case ("models", _, engine, *inner, _):
+            return _within(_ENGINES[str(engine)], inner)
         case ("panels", _, "members" | "candidates", _, *_):
             return Member
         case ("panels", *_):
@@ -239,6 +236,18 @@ def _record_at(loc: Place) -> type[BaseModel]:
         case ("tools", _):
             return Tools
     return Catalog
+
+
+def _within(record: type[BaseModel], keys: Sequence[Any]) -> type[BaseModel]:
+    """The record that stands at these keys of another."""
+    for key in keys:
+        annotation = record.model_fields[str(key)].annotation
+        record = next(
+            one
+            for one in (annotation, *get_args(annotation))
+            if isinstance(one, type) and issubclass(one, BaseModel)
+        )
+    return record
 
 
 def _nearest_key(loc: Place) -> str:
@@ -367,8 +376,12 @@ class _Names:
             *map(str, self.aliases),
             *(f"{FUSION}{p}" for p in self.panels),
         ]
-        near = difflib.get_close_matches(name, known, n=1)
-        return f"did you mean '{near[0]}'?" if near else "define it under models or aliases"
+        if near := difflib.get_close_matches(name, known, n=1):
+            return f"did you mean '{near[0]}'?"
+        panel = CONTRACT_NAMES.get(name) or name.removeprefix(FUSION)
+        if panel != name:
+            return f"define the panel '{panel}' under panels"
+        return "define it under models or aliases"
 
 
 def _environment(data: Any, environ: Mapping[str, str]) -> Iterator[tuple[Place, str, str]]:
@@ -398,13 +411,13 @@ def _environment(data: Any, environ: Mapping[str, str]) -> Iterator[tuple[Place,
             yield (
                 ("policies", name),
                 f"'{name}' needs packages that are not installed ({', '.join(missing)})",
-                "pip install 'fusion-cluster[privacy]', or remove the policy",
+                "pip install '.[privacy]', or remove the policy",
             )
     if tools.get("web_fetch") is not None and find_spec("trafilatura") is None:
         yield (
             ("tools", "web_fetch"),
             "'web_fetch' needs the package trafilatura, which is not installed",
-            "pip install 'fusion-cluster[web]', or remove the tool",
+            "pip install '.[web]', or remove the tool",
         )
 
 

@@ -84,8 +84,11 @@ class Document:
         self.problems.append(Problem(node.start_mark.line + 1, message, mend))
 
 
-def read(text: str) -> Document:
-    """The document in this text. Never raises: what cannot be read is a problem."""
+def read(text: str, first: str = "models:") -> Document:
+    """The document in this text, which begins for example with `first`.
+
+    Never raises: what cannot be read is a problem.
+    """
     document = Document()
     try:
         loader = yaml.SafeLoader(text)
@@ -94,7 +97,7 @@ def read(text: str) -> Document:
         document.problems.append(_not_yaml(error))
         return document
     if not isinstance(root, yaml.MappingNode):
-        problem = Problem(1, "the catalog must be a mapping", "start with 'models:'")
+        problem = Problem(1, "it must be a mapping", f"start with '{first}'")
         document.problems.append(problem)
         return document
     if document.note(root, (), ()):

@@ -35,7 +35,10 @@ class Settings(BaseModel):
         catalog = Catalog.model_validate(args["catalog"])
         store = args.get("store") or catalog.server.store
         if store is None:
-            raise ValueError("say where the store is: set server.store in the catalog")
+            raise ValueError(
+                "say where the store is: set server.store in the catalog, "
+                "to sqlite:////ABSOLUTE/FILE or postgresql://USER@HOST/NAME"
+            )
         return cls(
             catalog=catalog,
             store=store,

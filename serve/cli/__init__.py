@@ -68,5 +68,5 @@ def main() -> None:
         sys.exit(141)
     except UnicodeEncodeError:
         # Of an argument that is no UTF-8 Python makes half characters, which nobody can send on.
-        err.print("[red]error:[/] Something given on the command line is not UTF-8 text.")
+        err.print("[red]error:[/] What was given is not UTF-8 text.")
         sys.exit(2)

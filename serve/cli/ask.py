@@ -11,9 +11,19 @@ import httpx
 import typer
 from rich.markup import escape
 
-from serve.cli.common import Json, Port, Url, credentials, fail, out, print_json, server_url
+from serve.cli.common import (
+    Json,
+    Port,
+    Url,
+    fail,
+    out,
+    print_json,
+)
+from serve.cli.reach import credentials, data_of, events, reaching, server_url
 from serve.cli.telling import Panel, show_analysis, show_stages
-from serve.lines import lines
+from serve.heard import lines
+
+_DEFAULT = "fusion/default"
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +34,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question; '-' reads standard input.")],
     model: Annotated[
         str, typer.Option("--model", "-m", help="Model, alias, or fusion/<panel>.")
-    ] = "fusion/default",
+    ] = _DEFAULT,
     panel: Annotated[
         str | None, typer.Option(help="A panel of the catalog: the same as -m fusion/PANEL.")
     ] = None,
@@ -39,6 +49,8 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """Ask, and watch: the panelists as they write, the judge's analysis, the answer live."""
+    if panel and model != _DEFAULT:
+        fail("A panel has models of its own: give --panel or --model.", 2)
     text = sys.stdin.read() if question == "-" else question
     body: dict[str, Any] = {
         "model": f"fusion/{panel}" if panel else model,
@@ -48,54 +60,51 @@ def ask(
     if max_tokens is not None:
         body["max_tokens"] = max_tokens
     base = server_url(url, port)
-    try:
-        if as_json:
-            _whole(base, body)
-        else:
-            _live(base, body, show_panel)
-    except httpx.HTTPError as error:
-        fail(f"No fusion server answers at {base} ({type(error).__name__}). Start it: fusion up")
+    if as_json:
+        _whole(base, body)
+    else:
+        _live(base, body, show_panel)
 
 
 def _whole(base: str, body: dict[str, Any]) -> None:
     url = f"{base}/v1/chat/completions"
     # The server ends it at the request's own deadline, which may be at most a day away.
     timeout = httpx.Timeout(86_400, connect=5)
-    response = httpx.post(url, json=body, timeout=timeout, headers=credentials(base))
-    print_json(response.json())
+    with reaching(base):
+        response = httpx.post(url, json=body, timeout=timeout, headers=credentials(base))
+    told = data_of(response)
+    print_json(told)
     if response.status_code != 200:
         raise typer.Exit(1)
 
 
 def _live(base: str, body: dict[str, Any], show_panel: bool) -> None:
-    url, body = f"{base}/v1/chat/completions", body | {"stream": True}
-    timeout = httpx.Timeout(60, connect=5)  # the server's heartbeats keep a long wait alive
     panel = Panel(whole=show_panel)
     try:
-        with httpx.stream(
-            "POST", url, json=body, timeout=timeout, headers=credentials(base)
-        ) as response:
-            if response.status_code != 200:
-                fail(_message(json.loads(response.read())))
+        with events(base, "/v1/chat/completions", body | {"stream": True}) as response:
             _read(response, panel)
     finally:
         panel.close()
 
 
 def _read(response: httpx.Response, panel: Panel) -> None:
-    answering = False
+    answering = ended = False
     for chunk in _chunks(response):
         if "error" in chunk:
             out.print()
-            fail(_message(chunk))
+            fail(str(chunk["error"].get("message", chunk)))
         for choice in chunk["choices"]:
             if piece := choice["delta"].get("content"):
                 if not answering:
                     out.print("\n[bold]Answer[/]")
                     answering = True
                 out.print(piece, end="", markup=False)
+            ended = ended or choice.get("finish_reason") is not None
         if told := chunk.get("fusion"):
             _show(told, panel)
+    if not ended:
+        out.print()
+        fail("The answer broke off before its end.")
 
 
 def _chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
@@ -103,10 +112,6 @@ def _chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
         data = line.removeprefix("data: ")
         if line.startswith("data: ") and data != "[DONE]":
             yield json.loads(data)
-
-
-def _message(body: dict[str, Any]) -> str:
-    return escape(str(body.get("error", {}).get("message", body)))
 
 
 def _show(told: dict[str, Any], panel: Panel) -> None:

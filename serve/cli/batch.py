@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from serve.cli.common import (
+    URL_VARIABLE,
     Json,
     Port,
-    credentials,
     err,
     fail,
     out,
     plainly,
     print_json,
+)
+from serve.cli.reach import (
+    credentials,
     server_url,
 )
 
@@ -45,7 +47,7 @@ Budget = Annotated[
 Server = Annotated[
     str | None,
     typer.Option(
-        "--address", "--url", help="A server elsewhere, as http://host:port.", envvar="FUSION_URL"
+        "--url", "--address", help="A server elsewhere, as http://host:port.", envvar=URL_VARIABLE
     ),
 ]
 
@@ -250,7 +252,7 @@ def told() -> Iterator[None]:
         with plainly():
             yield
     except RemoteError as error:
-        fail(escape(str(error)), 2 if error.status in (400, 404, 413) else 1)
+        fail(str(error), 2 if error.status in (400, 404, 413) else 1)
 
 
 @contextmanager
@@ -260,8 +262,8 @@ def written(folder: Path, batch: str) -> Iterator[None]:
         yield
     except OSError as error:
         fail(
-            escape(f"The results cannot be written to {folder}: {error.strerror or error}. ")
-            + f"The server keeps them: fusion batch results {batch} --out FOLDER"
+            f"The results cannot be written to {folder}: {error.strerror or error}. "
+            f"The server keeps them: fusion batch results {batch} --out FOLDER"
         )
 
 

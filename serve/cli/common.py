@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import httpx
 import typer
 from rich.console import Console, ConsoleOptions
-from rich.markup import escape
 
 from cluster import installation
 from models import yaml_lines
 from models.catalog import Catalog
 from models.catalog_file import CatalogError, load
-from serve.access import secret
-from serve.access.keys import operator_key
-from serve.access.secret import NoSecret
-from serve.settings import is_loopback
 
 #: Columns of what is no terminal: a table in a file or a pipe is never cut.
 _NO_EDGE = 10_000
@@ -42,24 +35,26 @@ out = _Wide(soft_wrap=True, highlight=False, emoji=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 DEFAULT_PORT = 8000
-#: Where commands find the key that they show to the server.
-KEY_VARIABLE = "FUSION_API_KEY"
+CATALOG_VARIABLE = "FUSION_CATALOG"
+URL_VARIABLE = "FUSION_URL"
 
 Port = Annotated[
     int | None,
-    typer.Option("--port", "-p", help="HTTP port. Default: the catalog's, else 8000."),
+    typer.Option(
+        "--port", "-p", min=1, max=65535, help="HTTP port. Default: the catalog's, else 8000."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="A server elsewhere, as http://host:port.", envvar="FUSION_URL"),
+    typer.Option("--url", help="A server elsewhere, as http://host:port.", envvar=URL_VARIABLE),
 ]
 CatalogFile = Annotated[
     Path | None,
     typer.Option(
         "--catalog",
         "-c",
-        envvar="FUSION_CATALOG",
+        envvar=CATALOG_VARIABLE,
         help="Catalog file. Default: ./fusion.yaml, else the repository's own.",
     ),
 ]
@@ -77,7 +72,8 @@ def given(context: typer.Context, option: str) -> Any:
 
 def fail(message: str, status: int = 1) -> NoReturn:
     """End with a sentence on standard error."""
-    err.print(f"[red]error:[/] {message}", markup=True)
+    err.print("[red]error:[/] ", end="")
+    err.print(message, markup=False)
     raise typer.Exit(status)
 
 
@@ -87,9 +83,9 @@ def plainly() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        fail(escape(str(error)), 2)
+        fail(str(error), 2)
     except OSError as error:
-        fail(escape(f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")), 2)
+        fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2)
 
 
 def read_catalog(path: Path | None) -> Catalog:
@@ -104,6 +100,8 @@ def read_catalog(path: Path | None) -> Catalog:
 
 
 def catalog_path(path: Path | None) -> Path:
+    """This file, else the variable's, else the folder's, else the repository's own."""
+    path = path or (Path(named) if (named := os.environ.get(CATALOG_VARIABLE)) else None)
     if path is not None:
         return path.expanduser().absolute()
     here = Path("fusion.yaml")
@@ -119,89 +117,21 @@ def default_port() -> int:
         return DEFAULT_PORT
 
 
+def writable(path: Path | None) -> None:
+    """End now where this file could not be written later, when all the work is done."""
+    if path is None:
+        return
+    if path.is_dir():
+        fail(f"{path} is a folder: name a file.", 2)
+    if not path.absolute().parent.is_dir():
+        fail(f"{path}: there is no folder {path.absolute().parent}", 2)
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        fail(f"{path} cannot be written.", 2)
+
+
 def store_url(catalog: Catalog, port: int) -> str:
     """Where the installation on this port keeps what outlives a process."""
     return catalog.server.store or f"sqlite:///{installation.data_folder(port)}/fusion.db"
-
-
-def server_url(url: str | None, port: int | None) -> str:
-    """The server that a command talks to."""
-    if url:
-        return url.rstrip("/")
-    chosen = port or default_port()
-    made = installation.find(chosen)
-    return made.url if made else f"http://127.0.0.1:{chosen}"
-
-
-def get(base: str, path: str) -> httpx.Response:
-    """GET, or a sentence that says how to start the server."""
-    try:
-        return httpx.get(base + path, timeout=10, headers=credentials(base))
-    except httpx.HTTPError as error:
-        fail(f"No fusion server answers at {base} ({type(error).__name__}). Start it: fusion up")
-
-
-def save(base: str, path: str) -> None:
-    """Pass what the server sends on to standard output, however long it is."""
-    try:
-        with httpx.stream("GET", base + path, timeout=60, headers=credentials(base)) as answer:
-            if not answer.is_success:
-                answer.read()
-                _refused(answer)
-            for piece in answer.iter_bytes():
-                sys.stdout.buffer.write(piece)
-    except httpx.HTTPError as error:
-        fail(f"No fusion server answers at {base} ({type(error).__name__}). Start it: fusion up")
-    sys.stdout.buffer.flush()
-
-
-def ask(
-    base: str,
-    method: str,
-    path: str,
-    body: Any = None,
-    timeout_s: float = 60.0,
-    said: Mapping[str, str] | None = None,
-) -> Any:
-    """The JSON of the answer, or what the server said was wrong."""
-    try:
-        response = httpx.request(
-            method,
-            base + path,
-            json=body,
-            timeout=timeout_s,
-            headers={**credentials(base), **(said or {})},
-        )
-    except httpx.HTTPError as error:
-        fail(f"No fusion server answers at {base} ({type(error).__name__}). Start it: fusion up")
-    if not response.is_success:
-        _refused(response)
-    return response.json() if response.content else None
-
-
-def _refused(response: httpx.Response) -> NoReturn:
-    status = 2 if response.status_code == 400 else 1
-    fail(f"{escape(said_wrong(response))} (HTTP {response.status_code})", status)
-
-
-def said_wrong(response: httpx.Response) -> str:
-    """What the server said was wrong."""
-    try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return response.text[:500]
-
-
-def credentials(base: str) -> dict[str, str]:
-    """The key to show to this server: the user's, or the operator's where this user runs it."""
-    given = os.environ.get(KEY_VARIABLE)
-    address = httpx.URL(base)
-    if not given and is_loopback(address.host) and address.port is not None:
-        folder = installation.data_folder(address.port)
-        if (folder / "secret").is_file():
-            with suppress(OSError, NoSecret):
-                given = operator_key(secret.read(folder))
-    return {"authorization": f"Bearer {given}"} if given else {}
 
 
 def print_json(data: Any) -> None:

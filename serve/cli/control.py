@@ -17,11 +17,13 @@ from serve.cli.common import (
     Json,
     Port,
     Url,
-    ask,
     out,
     plainly,
     print_json,
     read_catalog,
+)
+from serve.cli.reach import (
+    ask,
     save,
     server_url,
 )

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from serve.cli.batch import Server, told
-from serve.cli.common import Json, Port, err, out, plainly, print_json
+from serve.cli.common import Json, Port, err, out, plainly, print_json, writable
 from serve.cli.evaluate import (
     Budget,
     DryRun,
@@ -157,8 +157,9 @@ def run(
     from serve.evaluation.systems import read_systems, with_baselines
 
     with told():
+        writable(plot)
         if plot is not None:
-            plots.check(plot)
+            plots.check()
         known, chosen = read_tasks(data)[:tasks], read_systems(systems)
         chosen = with_baselines(chosen) if baselines else chosen
         for line in differences(count(known)) if tasks is None else ():

@@ -17,12 +17,14 @@ from serve.cli.common import (
     Json,
     Port,
     Url,
-    ask,
     catalog_path,
     fail,
     out,
     print_json,
     read_catalog,
+)
+from serve.cli.reach import (
+    ask,
     server_url,
 )
 from serve.editions.changes import changes

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from serve.cli.batch import Server, line, remote_at, told
-from serve.cli.common import Json, Port, err, fail, out, print_json
+from serve.cli.common import Json, Port, err, fail, out, print_json, writable
 
 if TYPE_CHECKING:
     from serve.evaluation.forecast import Forecast
@@ -28,7 +28,8 @@ Systems = Annotated[
     typer.Option("--systems", "-s", help="YAML; docs/evaluation.md has all.", show_default=False),
 ]
 Budget = Annotated[
-    float | None, typer.Option(help="US dollars for all of it; it stops cleanly before them.")
+    float | None,
+    typer.Option(min=0, help="US dollars for all of it; it stops cleanly before them."),
 ]
 DryRun = Annotated[
     bool,
@@ -83,9 +84,13 @@ def evaluate(
     from serve.evaluation.systems import read_systems, with_matched
 
     with told():
+        writable(plot)
+        writable(outcomes)
         if plot is not None:
-            plots.check(plot)
+            plots.check()
         chosen = read_systems(systems)
+        if outcomes is not None:
+            run.check_teachable(chosen)
         chosen = with_matched(chosen) if matched else chosen
         questions = read_questions(file)[:tasks]
         with working(address, port, budget) as work:
@@ -150,7 +155,7 @@ def working(address: str | None, port: int | None, budget: float | None) -> Iter
             yield Work(remote_at(address, port), report, dollars)
         except Stopped as error:
             live.stop()
-            fail(escape(str(error)))
+            fail(str(error))
 
 
 def show(lines: Sequence[Figures], score: str, *, percent: bool) -> None:

@@ -7,8 +7,14 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from serve.cli import common
-from serve.cli.common import Json, Port, Url, out, print_json, server_url
+from serve.cli.common import (
+    Json,
+    Port,
+    Url,
+    out,
+    print_json,
+)
+from serve.cli.reach import ask, server_url
 from serve.cli.telling import show_analysis, show_stages
 
 
@@ -23,7 +29,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a whole fusion: what was asked, who said what, the analysis, the answer, the cost."""
-    told = common.ask(server_url(url, port), "GET", f"/v1/fusions/{identity}")
+    told = ask(server_url(url, port), "GET", f"/v1/fusions/{identity}")
     if as_json:
         print_json(told)
     else:

@@ -1,20 +1,35 @@
-"""`fusion keys`: who may use the server. Works on the store itself, also while nothing runs."""
+"""`fusion keys`: who may use the server. Works on the store itself, also while nothing runs; with
+--url it asks a server elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import quote
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from models.answerer import SystemClock
 from models.errors import FusionError
 from serve.access import keys, secret
-from serve.cli.common import CatalogFile, Json, Port, fail, out, print_json, read_catalog, store_url
+from serve.cli.common import (
+    CatalogFile,
+    Json,
+    Port,
+    Url,
+    err,
+    fail,
+    out,
+    print_json,
+    read_catalog,
+    store_url,
+)
+from serve.cli.reach import ask, server_url
 from serve.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,9 +60,23 @@ def create(
     ] = None,
     catalog: CatalogFile = None,
     port: Port = None,
+    url: Url = None,
     as_json: Json = False,
 ) -> None:
     """Make a key and show it, once."""
+    if not project:
+        fail("A key needs a project.", 2)
+    good_s = None if expires is None else _seconds(expires)
+    if good_s == 0:
+        fail("A key that expires at once is of no use.", 2)
+    if url:
+        body = {"project": project, "name": name, "scopes": scope, "models": model or None}
+        asked = body | ({} if good_s is None else {"expires_in_s": good_s})
+        _show_once(ask(server_url(url, None), "POST", "/v1/keys", asked), as_json)
+        return
+    for one in model or ():
+        if read_catalog(catalog).resolve(one) is None:
+            err.print(f"warning: nothing is called '{one}' in the catalog", markup=False)
 
     async def make(book: KeyBook) -> tuple[keys.Key, str]:
         return await book.create(
@@ -55,26 +84,31 @@ def create(
             name=name,
             scopes=keys.scopes(scope),
             models=tuple(model) if model else None,
-            expires_at=None if expires is None else time.time() + _seconds(expires),
+            expires_at=None if good_s is None else time.time() + good_s,
         )
 
-    _show_once(*_with_book(catalog, port, make), as_json)
+    key, text = _with_book(catalog, port, make)
+    _show_once({**key.shown(time.time()), "key": text}, as_json)
 
 
 @app.command("list")
-def show(catalog: CatalogFile = None, port: Port = None, as_json: Json = False) -> None:
+def show(
+    catalog: CatalogFile = None, port: Port = None, url: Url = None, as_json: Json = False
+) -> None:
     """List all keys that there ever were. Their secrets are kept nowhere."""
-    now = time.time()
-    found = [key.shown(now) for key in _with_book(catalog, port, lambda book: book.list())]
+    if url:
+        found = ask(server_url(url, None), "GET", "/v1/keys")["data"]
+    else:
+        now = time.time()
+        found = [key.shown(now) for key in _with_book(catalog, port, lambda book: book.list())]
     if as_json:
         print_json(found)
         return
     table = Table("id", "name", "project", "scopes", "models", "state", box=None, pad_edge=False)
     for key in found:
         models = "every" if key["models"] is None else ", ".join(key["models"])
-        table.add_row(
-            key["id"], key["name"], key["project"], ", ".join(key["scopes"]), models, key["state"]
-        )
+        cells = key["id"], key["name"], key["project"], ", ".join(key["scopes"]), models
+        table.add_row(*map(escape, cells), key["state"])
     out.print(table)
 
 
@@ -83,10 +117,14 @@ def revoke(
     key_id: Annotated[str, typer.Argument(help="Its public id.")],
     catalog: CatalogFile = None,
     port: Port = None,
+    url: Url = None,
 ) -> None:
     """End a key now; streams that it opened end within two seconds."""
-    _with_book(catalog, port, lambda book: book.revoke(key_id))
-    out.print(f"Revoked {key_id}.")
+    if url:
+        ask(server_url(url, None), "DELETE", f"/v1/keys/{quote(key_id, safe='')}")
+    else:
+        _with_book(catalog, port, lambda book: book.revoke(key_id))
+    out.print(f"Revoked {key_id}.", markup=False)
 
 
 @app.command()
@@ -95,18 +133,25 @@ def rotate(
     grace: Annotated[str, typer.Option(help="How long the old one goes on, as 1d.")] = "0m",
     catalog: CatalogFile = None,
     port: Port = None,
+    url: Url = None,
     as_json: Json = False,
 ) -> None:
     """Make a key in another's place, with the same rights."""
-    made = _with_book(catalog, port, lambda book: book.rotate(key_id, _seconds(grace)))
-    _show_once(*made, as_json)
+    grace_s = _seconds(grace)
+    if url:
+        path = f"/v1/keys/{quote(key_id, safe='')}/rotate"
+        made = ask(server_url(url, None), "POST", path, {"grace_s": grace_s})
+    else:
+        key, text = _with_book(catalog, port, lambda book: book.rotate(key_id, grace_s))
+        made = {**key.shown(time.time()), "key": text}
+    _show_once(made, as_json)
 
 
-def _show_once(key: keys.Key, text: str, as_json: bool) -> None:
+def _show_once(made: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json({**key.shown(time.time()), "key": text})
+        print_json(made)
         return
-    out.print(text, markup=False)
+    out.print(made["key"], markup=False)
     out.print("[dim]It is shown once and kept nowhere. Use it as FUSION_API_KEY, or api_key.[/]")
 
 

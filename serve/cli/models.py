@@ -18,15 +18,13 @@ from serve.cli.common import (
     Json,
     Port,
     Url,
-    credentials,
     fail,
-    get,
     given,
     out,
     print_json,
     read_catalog,
-    server_url,
 )
+from serve.cli.reach import credentials, data_of, get, server_url
 
 if TYPE_CHECKING:
     from models.answerer import Answerer
@@ -49,8 +47,8 @@ def models(
     if context.invoked_subcommand is not None:
         return
     base = server_url(url, port)
-    listed: dict[str, Any] = get(base, "/v1/models").json()
-    health: dict[str, Any] = get(base, "/healthz").json()
+    listed: dict[str, Any] = data_of(get(base, "/v1/models"))
+    health: dict[str, Any] = data_of(get(base, "/healthz", also=503))
     for card in listed["data"]:
         card["health"] = _health(card.get("model"), health)
     if as_json:
@@ -105,6 +103,7 @@ def test(
         found = asyncio.run(_direct(name, catalog))
     else:
         where = server_url(given(context, "url"), given(context, "port"))
+        get(where, "/v1/models")  # whether there is a server, and the key is good
         found = asyncio.run(_served(name, where))
     as_json = given(context, "as_json")
     if as_json:

@@ -19,19 +19,19 @@ from serve.cli.common import (
     Json,
     Port,
     Url,
-    ask,
-    credentials,
     err,
     fail,
     out,
     print_json,
-    server_url,
 )
+from serve.cli.reach import ask, events, server_url
 from serve.control.headers import WAIT
+from serve.heard import lines
 from serve.jobs.batch import seconds
-from serve.lines import lines
 from serve.plans import reading, templates
 
+#: How a stream ends that was not cut off.
+_LAST = "plan.completed"
 _MARKS = {"completed": "[green]✓[/]", "failed": "[red]✗[/]", "skipped": "[yellow]–[/]"}
 
 
@@ -91,10 +91,7 @@ def plan(
     if as_json:
         print_json(ask(base, "POST", path, body, timeout_s=86_400, said=said))
         return
-    try:
-        _live(base, path, body, said)
-    except httpx.HTTPError as error:
-        fail(f"The connection to {base} ended ({type(error).__name__}).")
+    _live(base, path, body, said)
 
 
 def _seconds(deadline: str) -> float:
@@ -143,6 +140,8 @@ def plans(
 ) -> None:
     """List plans, or show, pause or cancel one."""
     base = server_url(url, port)
+    if plan_id is None and (cancel or pause):
+        fail("Say which plan: fusion plans ID --cancel", 2)
     if plan_id is None:
         found = ask(base, "GET", "/v1/plans")["data"]
         if as_json:
@@ -170,14 +169,13 @@ def plans(
 
 
 def _live(base: str, path: str, body: dict[str, Any], said: Mapping[str, str]) -> None:
-    timeout = httpx.Timeout(60, connect=5)  # the server's heartbeats keep a long wait alive
-    headers = {**credentials(base), **said}
-    with httpx.stream("POST", base + path, json=body, timeout=timeout, headers=headers) as response:
-        if response.status_code != 200:
-            told = json.loads(response.read())
-            fail(escape(str(told.get("error", {}).get("message", told))))
+    kind = ""
+    with events(base, path, body, said) as response:
         for kind, data in _events(response):
             _show(kind, data)
+    if kind != _LAST:
+        out.print()
+        fail("The stream ended before the plan did; see: fusion plans")
 
 
 def _events(response: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -195,7 +193,7 @@ def _show(kind: str, data: dict[str, Any]) -> None:
             out.print()
             if "plan" in data:
                 err.print(f"What is done is kept. To go on: fusion plan --resume {data['plan']}")
-            fail(escape(data["message"]))
+            fail(data["message"])
         case "approval.required":
             out.print(f"[yellow]{escape(data['message'])}[/]")
             out.print(f"[dim]fusion approvals approve {data['id']}[/]")

@@ -16,7 +16,16 @@ import yaml
 from cluster import measure
 from cluster.errors import ClusterError
 from models.flagship.sse import ServerSentEvents
-from serve.cli.common import Json, Port, Url, credentials, err, fail, get, print_json, server_url
+from serve.cli.common import (
+    Json,
+    Port,
+    Url,
+    err,
+    fail,
+    print_json,
+    writable,
+)
+from serve.cli.reach import credentials, data_of, get, server_url
 
 _ANSWER_S = 300.0
 #: Ordinary words, drawn anew for each prompt: an engine answers one that it knows from its cache.
@@ -37,7 +46,8 @@ def profile(
     ttft_s: Annotated[float, typer.Option(help="Target: seconds to the first token.")] = 2.0,
     tpot_s: Annotated[float, typer.Option(help="Target: seconds between two tokens.")] = 0.1,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write. Default: print it.")
+        Path | None,
+        typer.Option("--out", "--output", "-o", help="File to write, else printed."),
     ] = None,
     port: Port = None,
     url: Url = None,
@@ -47,8 +57,9 @@ def profile(
 
     It costs a few hundred short answers and takes some minutes.
     """
+    writable(output)
     base = server_url(url, port)
-    cards = {card["id"]: card for card in get(base, "/v1/models").json()["data"]}
+    cards = {card["id"]: card for card in data_of(get(base, "/v1/models"))["data"]}
     if cards.get(model, {}).get("tier") != "workforce":
         fail(f"{model} is no workforce model of {base}: see fusion models", 2)
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serve.cli.batch import Server, told
-from serve.cli.common import CatalogFile, Port, err, fail, read_catalog
+from serve.cli.common import CatalogFile, Port, err, fail, read_catalog, writable
 from serve.cli.evaluate import Budget, working
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def research(
     from serve.evaluation import attribution, evidence, library
     from serve.evaluation import research as reports
 
+    writable(out_file)
     with told(), working(address, port, budget) as work:
         tools = read_catalog(catalog).tools if sources == "web" else None
         known = {one["id"]: one for one in work.remote.get("/v1/models")["data"]}

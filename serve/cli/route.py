@@ -7,7 +7,17 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from serve.cli.common import Json, Port, Url, ask, out, print_json, server_url
+from serve.cli.common import (
+    Json,
+    Port,
+    Url,
+    out,
+    print_json,
+)
+from serve.cli.reach import (
+    ask,
+    server_url,
+)
 
 
 def register(parent: typer.Typer) -> None:

@@ -14,12 +14,14 @@ from serve.cli.common import (
     Json,
     Port,
     Url,
-    ask,
     err,
-    fail,
     out,
     plainly,
     print_json,
+    writable,
+)
+from serve.cli.reach import (
+    ask,
     server_url,
 )
 
@@ -68,8 +70,7 @@ def train(
         from router.store import save_model
         from router.train import train as learn
 
-        if not out_file.absolute().parent.is_dir():
-            fail(f"--out {out_file}: there is no folder {out_file.absolute().parent}", 2)
+        writable(out_file)
         rows, began = read_rows(data), time.monotonic()
         found = _encoder(encoder)
         model = learn(rows, found)

@@ -33,13 +33,12 @@ from serve.cli.common import (
     Url,
     default_port,
     fail,
-    get,
     out,
     print_json,
     read_catalog,
-    server_url,
     store_url,
 )
+from serve.cli.reach import data_of, get, server_url
 from serve.editions.changes import changes
 from serve.settings import Settings
 
@@ -309,8 +308,8 @@ def status(
         else:
             out.print("No model is scaled by work: see 'scaling' in docs/catalog.md.")
         return
-    response = get(server_url(url, port), "/healthz")
-    data = response.json()
+    response = get(server_url(url, port), "/healthz", also=503)
+    data = data_of(response)
     if as_json:
         print_json(data)
     else:

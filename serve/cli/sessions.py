@@ -15,16 +15,13 @@ from serve.cli.common import (
     Json,
     Port,
     Url,
-    ask,
-    credentials,
-    fail,
     out,
+    plainly,
     print_json,
-    said_wrong,
-    save,
-    server_url,
 )
+from serve.cli.reach import ask, check, credentials, data_of, reaching, save, server_url
 from serve.control.headers import SESSION
+from serve.heard import said_wrong
 
 app = typer.Typer(
     name="sessions", help="Conversations that the server keeps.", no_args_is_help=True
@@ -130,20 +127,14 @@ def export(identity: Id, url: Url = None, port: Port = None) -> None:
 def import_(file: Path, url: Url = None, port: Port = None) -> None:
     """Make a session of JSON lines. Prints its id."""
     base = server_url(url, port)
-    try:
+    with plainly():
+        content = file.read_bytes()
+    with reaching(base):
         answer = httpx.post(
-            f"{base}/v1/sessions/import",
-            content=file.read_bytes(),
-            headers=credentials(base),
-            timeout=60,
+            f"{base}/v1/sessions/import", content=content, headers=credentials(base), timeout=60
         )
-    except httpx.HTTPError as error:
-        fail(f"No fusion server answers at {base} ({type(error).__name__}). Start it: fusion up")
-    except OSError as error:
-        fail(f"{file}: {error.strerror}", 2)
-    if not answer.is_success:
-        fail(f"{escape(said_wrong(answer))} (HTTP {answer.status_code})", 2)
-    typer.echo(answer.json()["id"])
+    check(answer)
+    typer.echo(data_of(answer)["id"])
 
 
 def chat(
@@ -182,15 +173,13 @@ def _line(interactive: bool) -> str:
 
 def _said(base: str, model: str, session: str, text: str) -> str:
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": text}]}
-    try:
+    with reaching(base):
         answer = httpx.post(
             f"{base}/v1/chat/completions",
             json=body,
             headers={**credentials(base), SESSION: session},
             timeout=600,
         )
-    except httpx.HTTPError as error:
-        fail(f"No fusion server answers at {base} ({type(error).__name__}). Start it: fusion up")
     if not answer.is_success:
-        return f"[{answer.status_code}] {said_wrong(answer)}"
-    return str(answer.json()["choices"][0]["message"]["content"] or "")
+        return f"[{said_wrong(answer)}]"
+    return str(data_of(answer)["choices"][0]["message"]["content"] or "")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.table import Table
 
-from serve.cli.common import Json, err, out
+from serve.cli.common import err, out, writable
 
 if TYPE_CHECKING:
     from cluster.simulation.simulator import Result
@@ -38,7 +38,9 @@ def simulate(
     spill: Annotated[
         bool, typer.Option("--spill", help="Requests that would be late go to the remote API.")
     ] = False,
-    as_json: Json = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print an object for each policy, one a line.")
+    ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw replicas over time to this PNG.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the spot market's chance.")] = 0,
 ) -> None:
@@ -73,12 +75,12 @@ def simulate(
             results.append(result)
             if as_json:
                 typer.echo(json.dumps(result.as_object()))
-        if plot is not None:
-            from cluster.simulation.plot import draw
-
-            draw(results, plot)
     except ClusterError as error:
         _refuse(str(error))
+    if plot is not None:
+        from cluster.simulation.plot import draw
+
+        draw(results, plot)
     if as_json:
         return
     _show(results)
@@ -99,8 +101,7 @@ def _check_plot(path: Path) -> None:
 
     if find_spec("matplotlib") is None:
         _refuse("--plot needs matplotlib: install it, or leave --plot out")
-    if not path.absolute().parent.is_dir():
-        _refuse(f"--plot: there is no folder {path.absolute().parent}")
+    writable(path)
 
 
 def _with_progress(name: str, work: Callable[[Callable[[float], None]], Result]) -> Result:

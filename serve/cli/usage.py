@@ -19,12 +19,15 @@ from models.errors import FusionError
 from models.prices import nano_of
 from serve.cli import common
 from serve.cli.common import CatalogFile, Json, Port, Url, fail, out, print_json
+from serve.cli.reach import ask, server_url
 
 if TYPE_CHECKING:
     from serve.money.bank import Bank
     from serve.money.limits import CatalogLimits
     from serve.store.database import Database
 
+#: What `--only` takes (`serve.money.usage.FILTERS`).
+_FILTERS = "project, key, session, job, tier, role, model or request"
 app = typer.Typer(name="usage", help="What was spent, by whom and for what.")
 
 Made = TypeVar("Made")
@@ -54,7 +57,7 @@ def show(
     ] = None,
     until: Annotated[str | None, typer.Option(help="To the end of this day or month.")] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="One value of these, as project=default.")
+        list[str] | None, typer.Option(help=f"Only what has this, as project=default: {_FILTERS}.")
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print rows as CSV.")] = False,
     as_json: Json = False,
@@ -69,11 +72,11 @@ def show(
     asked += [(name, value) for name, value in (("since", since), ("until", until)) if value]
     for one in only or ():
         name, found, value = one.partition("=")
-        if not found:
+        if not found or name in ("by", "since", "until"):
             fail(f"'{one}' is no filter; write it as project=default.", 2)
         asked.append((name, value))
     if url:
-        answer = common.ask(url.rstrip("/"), "GET", f"/v1/usage?{urlencode(asked)}")
+        answer = ask(server_url(url, None), "GET", f"/v1/usage?{urlencode(asked)}")
     else:
         answer = _with_store(catalog, port, lambda store: _answer(store, asked))
     if as_json:
@@ -93,6 +96,7 @@ def resolve(
     port: Port = None,
 ) -> None:
     """Book a call whose end nobody knows at what it did cost, and let go of what it holds."""
+    _here(context)
     catalog, port = common.given(context, "catalog"), common.given(context, "port")
     try:
         dollars = Decimal(cost)
@@ -115,10 +119,17 @@ def unfreeze(
     port: Port = None,
 ) -> None:
     """Let an account spend again that was frozen after a bill above its reservation."""
+    _here(context)
     catalog, port = common.given(context, "catalog"), common.given(context, "port")
     if not _with_store(catalog, port, lambda store: _bank(store).unfreeze(account)):
         fail(f"No account called {account} is frozen.")
     out.print(f"Account {account} may spend again.")
+
+
+def _here(context: typer.Context) -> None:
+    """These work on the store itself: another server's is not to be changed by chance."""
+    if context.parent is not None and context.parent.params.get("url"):
+        fail("This works on the store of this machine only: run it there, without --url.", 2)
 
 
 def _bank(store: _Store) -> Bank:

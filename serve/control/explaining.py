@@ -54,6 +54,8 @@ def read(file: Path) -> Request:
         return neutral.request(json.loads(raw))
     except ValidationError:
         pass
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: it is not JSON ({error})") from None
     try:
         return parse(raw).request
     except FusionError as error:

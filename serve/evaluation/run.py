@@ -67,6 +67,14 @@ def _id(system: System, question: Question, sample: int) -> str:
     return f"{system.name}/{question.id}/{sample}"
 
 
+def check_teachable(systems: Sequence[System]) -> list[System]:
+    """Those that are one model. Raises ValueError where there is none."""
+    solo = [one for one in systems if one.kind == "solo"]
+    if not solo:
+        raise ValueError("no system is one model alone, so there is nothing to teach the router")
+    return solo
+
+
 def teach(
     path: Path,
     systems: Sequence[System],
@@ -76,11 +84,9 @@ def teach(
 ) -> int:
     """Write the outcomes of the models that answer alone in the router's training format.
 
-    Returns how many rows there are. Raises ValueError where no system is one model.
+    Returns how many rows there are.
     """
-    solo = [one for one in systems if one.kind == "solo"]
-    if not solo:
-        raise ValueError("no system is one model alone, so there is nothing to teach the router")
+    solo = check_teachable(systems)
     with gzip.open(path, "wt", encoding="utf-8") as file:
         for place, question in enumerate(questions):
             line = {

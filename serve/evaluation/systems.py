@@ -66,7 +66,13 @@ class System:
 def read_systems(path: Path) -> list[System]:
     """Raises ValueError with a line for each problem, or OSError."""
     try:
-        file = _File.model_validate(yaml_lines.read(path.read_text(encoding="utf-8")).data)
+        document = yaml_lines.read(path.read_text(encoding="utf-8"), first="systems:")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: it is not UTF-8 text") from None
+    if document.problems:
+        raise ValueError("\n".join(one.render(str(path)) for one in document.problems))
+    try:
+        file = _File.model_validate(document.data)
     except ValidationError as error:
         lines = (
             f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}"

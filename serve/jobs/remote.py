@@ -12,9 +12,9 @@ from typing import Any, BinaryIO
 
 import httpx
 
+from serve.heard import lines, said_wrong
 from serve.jobs.batch import ENDED
 from serve.jobs.rows import ENDPOINT
-from serve.lines import lines
 
 _LOOK_S = 0.5
 #: A batch of a few rows may be done at once.
@@ -112,7 +112,7 @@ class Remote:
             return self._ask(client, "GET", path)
 
     def text(self, path: str) -> str:
-        with self._client() as client:
+        with self._client() as client, self._told():
             return self._checked(client.get(path)).text
 
     def wait(self, batch: str, report: Callable[[Card], None]) -> Card:
@@ -162,11 +162,7 @@ class Remote:
     def _checked(self, response: httpx.Response) -> httpx.Response:
         if response.is_success:
             return response
-        try:
-            message = str(response.json()["error"]["message"])
-        except (ValueError, KeyError, TypeError):
-            message = response.text[:500]
-        raise RemoteError(message, response.status_code)
+        raise RemoteError(said_wrong(response), response.status_code)
 
 
 def _state(path: Path) -> tuple[int, int]:

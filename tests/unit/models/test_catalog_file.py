@@ -83,7 +83,7 @@ def test_a_folder_is_not_a_catalog(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "- small\n", "small\n", "42\n"])
 def test_an_empty_file_or_one_that_is_no_mapping(text: str) -> None:
-    assert problems(text) == ["f.yaml:1: the catalog must be a mapping — start with 'models:'"]
+    assert problems(text) == ["f.yaml:1: it must be a mapping — start with 'models:'"]
 
 
 def test_not_yaml_names_the_line() -> None:

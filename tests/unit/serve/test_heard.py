@@ -1,10 +1,10 @@
-"""Lines end where JSON lines end."""
+"""What a client of ours hears: lines end where JSON lines end."""
 
 from __future__ import annotations
 
 import pytest
 
-from serve.lines import lines
+from serve.heard import lines
 
 BODY = '{"a": "x\u2028y\u0085z\x0c"}\r\n\n{"b": 2}\n{"c": "\u00e9"}'.encode()
 
