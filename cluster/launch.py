@@ -20,6 +20,7 @@ import httpx
 
 from cluster import guardian, installation
 from cluster.installation import Installation
+from models import certificates
 
 #: Called with one line for people, whenever something begins or changes.
 Report = Callable[[str], None]
@@ -218,4 +219,5 @@ def ended(made: Reached) -> str:
 def api(made: Reached) -> httpx.Client:
     """A client of the dashboard's REST API with this cluster's token."""
     headers = {"authorization": f"Bearer {made.token}"} if made.token else {}
-    return httpx.Client(base_url=made.dashboard, headers=headers, timeout=30.0)
+    verify = certificates.needed(made.dashboard)
+    return httpx.Client(base_url=made.dashboard, headers=headers, timeout=30.0, verify=verify)

@@ -17,6 +17,7 @@ import httpx
 
 from cluster import launch
 from cluster.launch import Reached
+from models import certificates
 
 _POLL_S = 0.5
 
@@ -119,7 +120,8 @@ def wait_until_answering(made: Reached) -> None:
     until = time.monotonic() + 30
     while time.monotonic() < until:
         try:
-            if httpx.get(f"{made.url}/healthz", timeout=5).status_code == 200:
+            verify = certificates.needed(made.url)
+            if httpx.get(f"{made.url}/healthz", timeout=5, verify=verify).status_code == 200:
                 return
         except httpx.HTTPError:
             pass

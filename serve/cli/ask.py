@@ -19,7 +19,7 @@ from serve.cli.common import (
     out,
     print_json,
 )
-from serve.cli.reach import credentials, data_of, events, reaching, server_url
+from serve.cli.reach import client, data_of, events, reaching, server_url
 from serve.cli.telling import Panel, show_analysis, show_stages
 from serve.heard import lines
 
@@ -67,11 +67,9 @@ def ask(
 
 
 def _whole(base: str, body: dict[str, Any]) -> None:
-    url = f"{base}/v1/chat/completions"
     # The server ends it at the request's own deadline, which may be at most a day away.
-    timeout = httpx.Timeout(86_400, connect=5)
-    with reaching(base):
-        response = httpx.post(url, json=body, timeout=timeout, headers=credentials(base))
+    with reaching(base), client(base, 86_400) as server:
+        response = server.post("/v1/chat/completions", json=body)
     told = data_of(response)
     print_json(told)
     if response.status_code != 200:

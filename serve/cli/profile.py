@@ -15,6 +15,7 @@ import yaml
 
 from cluster import measure
 from cluster.errors import ClusterError
+from models import certificates
 from models.flagship.sse import ServerSentEvents
 from serve.cli.common import (
     Json,
@@ -81,7 +82,11 @@ def profile(
 async def _measured(base: str, model: str, max_batch: int, context: int) -> measure.Measured:
     limits = httpx.Limits(max_connections=max_batch)
     async with httpx.AsyncClient(
-        base_url=base, headers=credentials(base), timeout=_ANSWER_S, limits=limits
+        base_url=base,
+        headers=credentials(base),
+        timeout=_ANSWER_S,
+        limits=limits,
+        verify=certificates.needed(base),
     ) as client:
 
         async def run(words: int, tokens: int) -> measure.Timing:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import httpx
 
 from cluster import installation
+from models import certificates
 from serve.access import secret
 from serve.access.keys import operator_key
 from serve.access.secret import NoSecret
@@ -43,8 +44,8 @@ def _address(url: str) -> str:
 
 def get(base: str, path: str, *, also: int | None = None) -> httpx.Response:
     """The answer, or a sentence. A status of `also` is an answer too."""
-    with reaching(base):
-        response = httpx.get(base + path, timeout=10, headers=credentials(base))
+    with reaching(base), client(base, 10) as server:
+        response = server.get(path)
     if response.status_code != also:
         check(response)
     return response
@@ -59,9 +60,8 @@ def ask(
     said: Mapping[str, str] | None = None,
 ) -> Any:
     """The JSON of the answer, or a sentence."""
-    headers = {**credentials(base), **(said or {})}
-    with reaching(base):
-        response = httpx.request(method, base + path, json=body, timeout=timeout_s, headers=headers)
+    with reaching(base), client(base, timeout_s, said) as server:
+        response = server.request(method, path, json=body)
     check(response)
     return data_of(response) if response.content else None
 
@@ -71,11 +71,11 @@ def events(
     base: str, path: str, body: Any, said: Mapping[str, str] | None = None
 ) -> Iterator[httpx.Response]:
     """A stream of server-sent events, begun. What goes wrong before or in it is a sentence."""
-    timeout = httpx.Timeout(60, connect=5)  # the server's heartbeats keep a long wait alive
-    headers = {**credentials(base), **(said or {})}
+    # The server's heartbeats keep a long wait alive.
     with (
         reaching(base),
-        httpx.stream("POST", base + path, json=body, timeout=timeout, headers=headers) as response,
+        client(base, 60, said) as server,
+        server.stream("POST", path, json=body) as response,
     ):
         check(response)
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
@@ -85,14 +85,21 @@ def events(
 
 def save(base: str, path: str) -> None:
     """Pass what the server sends on to standard output, however long it is."""
-    with (
-        reaching(base),
-        httpx.stream("GET", base + path, timeout=60, headers=credentials(base)) as response,
-    ):
+    with reaching(base), client(base, 60) as server, server.stream("GET", path) as response:
         check(response)
         for piece in response.iter_bytes():
             sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
+
+
+def client(base: str, timeout_s: float, said: Mapping[str, str] | None = None) -> httpx.Client:
+    """HTTP to this server, with the key."""
+    return httpx.Client(
+        base_url=base,
+        headers={**credentials(base), **(said or {})},
+        timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10)),
+        verify=certificates.needed(base),
+    )
 
 
 @contextmanager

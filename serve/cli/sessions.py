@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 from rich.markup import escape
 from rich.table import Column, Table
@@ -19,7 +18,7 @@ from serve.cli.common import (
     plainly,
     print_json,
 )
-from serve.cli.reach import ask, check, credentials, data_of, reaching, save, server_url
+from serve.cli.reach import ask, check, client, data_of, reaching, save, server_url
 from serve.control.headers import SESSION
 from serve.heard import said_wrong
 
@@ -129,10 +128,8 @@ def import_(file: Path, url: Url = None, port: Port = None) -> None:
     base = server_url(url, port)
     with plainly():
         content = file.read_bytes()
-    with reaching(base):
-        answer = httpx.post(
-            f"{base}/v1/sessions/import", content=content, headers=credentials(base), timeout=60
-        )
+    with reaching(base), client(base, 60) as server:
+        answer = server.post("/v1/sessions/import", content=content)
     check(answer)
     typer.echo(data_of(answer)["id"])
 
@@ -173,13 +170,8 @@ def _line(interactive: bool) -> str:
 
 def _said(base: str, model: str, session: str, text: str) -> str:
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": text}]}
-    with reaching(base):
-        answer = httpx.post(
-            f"{base}/v1/chat/completions",
-            json=body,
-            headers={**credentials(base), SESSION: session},
-            timeout=600,
-        )
+    with reaching(base), client(base, 600, {SESSION: session}) as server:
+        answer = server.post("/v1/chat/completions", json=body)
     if not answer.is_success:
         return f"[{said_wrong(answer)}]"
     return str(data_of(answer)["choices"][0]["message"]["content"] or "")

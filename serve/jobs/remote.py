@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import httpx
 
+from models import certificates
 from serve.heard import lines, said_wrong
 from serve.jobs.batch import ENDED
 from serve.jobs.rows import ENDPOINT
@@ -142,7 +143,12 @@ class Remote:
             self._ask(client, "DELETE", f"/v1/files/{file}")
 
     def _client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.base, headers=dict(self.headers), timeout=_TIMEOUT)
+        return httpx.Client(
+            base_url=self.base,
+            headers=dict(self.headers),
+            timeout=_TIMEOUT,
+            verify=certificates.needed(self.base),
+        )
 
     def _ask(self, client: httpx.Client, method: str, path: str, **options: Any) -> Card:
         with self._told():
