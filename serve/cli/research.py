@@ -67,10 +67,9 @@ def research(
         report = work.ask("report", [asked])["report"]
         if report["status"] != "done":
             fail(f"The report could not be written: {report['error']}")
-        written, repeats = attribution.without_repeats(report["answer"])
-        checked = attribution.attributed(evidence.check(written, shown), shown)
+        checked = attribution.grounded(report["answer"], shown)
         rows = [plan, *read.values(), report]
-        text = reports.markdown(question, checked, shown, picked, rows, repeats)
+        text = reports.markdown(question, checked, shown, picked, rows)
         if not (checked.kept or checked.placed):
             err.print(f"[yellow]warning:[/] {reports.UNPROVEN} A stronger model may quote.")
         if out_file is not None:

@@ -1,6 +1,6 @@
-"""Citations for the statements of a report that cite nothing. Pure.
+"""What a small model's report needs to be of use: its repeats gone, its statements cited. Pure.
 
-A small model says what its sources say and forgets to name them. Where a statement has nearly all
+Such a model says what its sources say and forgets to name them. Where a statement has nearly all
 its words, its numbers and its negations from one sentence of a source, that sentence is cited
 behind it. It is a likeness of words and no understanding: the document says which those are.
 """
@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from serve.evaluation.evidence import CITATION, Checked, Citation, Stored, flat, sentences
+from serve.evaluation.evidence import CITATION, Checked, Citation, Stored, check, flat, sentences
 
 #: A statement's own words, and how many of them stand in the sentence, at least.
 _LEAST_WORDS, _LEAST_SHARE = 4, 0.75
 _STATEMENTS = re.compile(r"(?<=[.!?])\s+(?=\S)")
+_CUT = re.compile(r"\s*\[\d{1,3}:[^\]]*\Z")
+_EMPTY_CODE = re.compile(r"^(```|~~~)[^\n`]*\n\s*\1$", re.M)
 _FENCE = re.compile(r"^\s*(```|~~~)")
-#: Headings, tables and quoted lines are no statements of the report's own.
-_APART = re.compile(r"^\s*(#|\||>)")
 _NEGATIONS = frozenset(["no", "not", "never", "none", "nor", "neither", "without", "cannot"])
+
+
+Kind = Literal["prose", "heading", "apart", "code"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,16 @@ class _Sentence:
     number: int
     text: str
     words: frozenset[str]
+
+
+def grounded(written: str, sources: Sequence[Stored]) -> Checked:
+    """A report as a model wrote it, with the citations that hold, and more by their words."""
+    first = check(written, sources)
+    text, repeats = without_repeats(first.text)
+    # A citation may have gone with what was said twice.
+    kept = check(text, sources).kept
+    found = attributed(Checked(tidy(text), kept, first.removed), sources)
+    return replace(found, repeats=repeats)
 
 
 def attributed(report: Checked, sources: Sequence[Stored]) -> Checked:
@@ -38,8 +52,8 @@ def attributed(report: Checked, sources: Sequence[Stored]) -> Checked:
     ]
     placed: list[Citation] = []
     lines = []
-    for line, is_prose in _lines(report.text):
-        if not is_prose or CITATION.search(line):
+    for line, kind in _lines(report.text):
+        if kind != "prose" or CITATION.search(line):
             lines.append(line)
             continue
         parts = []
@@ -50,7 +64,7 @@ def attributed(report: Checked, sources: Sequence[Stored]) -> Checked:
                 statement = f'{statement} [{found.number}: "{found.text}"]'
             parts.append(statement)
         lines.append(" ".join(parts))
-    return Checked("\n".join(lines), report.kept, report.removed, tuple(placed))
+    return replace(report, text="\n".join(lines), placed=tuple(placed))
 
 
 def without_repeats(text: str) -> tuple[str, int]:
@@ -61,10 +75,10 @@ def without_repeats(text: str) -> tuple[str, int]:
     said: set[str] = set()
     lines: list[str] = []
     repeats = 0
-    for line, is_prose in _lines(text):
+    for line, kind in _lines(text):
         # A citation may hold the end of a sentence: such a line is taken as a whole.
         parts = [line] if CITATION.search(line) else _STATEMENTS.split(line)
-        keys = [flat(one) for one in parts] if is_prose else []
+        keys = [flat(one) for one in parts] if kind in ("prose", "heading") else []
         again = [len(key.split()) >= _LEAST_WORDS and key in said for key in keys]
         said.update(keys)
         if any(again):
@@ -75,13 +89,26 @@ def without_repeats(text: str) -> tuple[str, int]:
     return ("\n".join(lines), repeats) if repeats else (text, 0)
 
 
-def _lines(text: str) -> Iterator[tuple[str, bool]]:
-    """Each line, and whether it is prose: no code, no heading, no table, no quoted line."""
+def tidy(text: str) -> str:
+    """The text without a citation that was cut off, empty code and holes, its last code closed."""
+    text = _CUT.sub("", text)
+    if sum(_FENCE.match(line) is not None for line in text.split("\n")) % 2:
+        text += "\n```"
+    text = _EMPTY_CODE.sub("", text)
+    return re.sub(r"\n{4,}", "\n\n\n", text).strip()
+
+
+def _lines(text: str) -> Iterator[tuple[str, Kind]]:
+    """Each line, and what it is: a table's line and a quoted one are no statements."""
     in_code = False
     for line in text.split("\n"):
         fence = _FENCE.match(line) is not None
         in_code ^= fence
-        yield line, not (fence or in_code or _APART.match(line))
+        start = line.lstrip()[:1]
+        if fence or in_code:
+            yield line, "code"
+        else:
+            yield line, "heading" if start == "#" else "apart" if start in ("|", ">") else "prose"
 
 
 def _source_of(statement: str, known: Sequence[_Sentence]) -> _Sentence | None:

@@ -50,12 +50,13 @@ class Citation:
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A report whose citations all hold, and those that were taken out of it. `placed` were put in
-    by their words (`attribution`)."""
+    by their words, and `repeats` statements left out (`attribution`)."""
 
     text: str
     kept: tuple[Citation, ...]
     removed: tuple[Citation, ...]
     placed: tuple[Citation, ...] = ()
+    repeats: int = 0
 
 
 def sentences(text: str) -> tuple[str, ...]:

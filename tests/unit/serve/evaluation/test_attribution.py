@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve.evaluation.attribution import attributed, without_repeats
+from serve.evaluation.attribution import attributed, grounded, tidy, without_repeats
 from serve.evaluation.evidence import Citation, Stored, check
 
 SOURCES = [
@@ -61,6 +61,11 @@ def test_what_was_said_before_is_left_out_and_counted() -> None:
     assert repeats == 41
 
 
+def test_a_heading_is_said_once_too() -> None:
+    text, repeats = without_repeats("## What bees can see\n\nRed.\n\n## What bees can see\n\nNo.")
+    assert (text, repeats) == ("## What bees can see\n\nRed.\n\nNo.", 1)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -72,3 +77,31 @@ def test_what_was_said_before_is_left_out_and_counted() -> None:
 )
 def test_what_may_stand_twice_stays(text: str) -> None:
     assert without_repeats(text) == (text, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ('It is so [79: "What is a', "It is so"),
+        ("```\n\n \n```\nSo.", "So."),
+        ("So.\n\n\n\n\n\nYes.", "So.\n\n\nYes."),
+        ("```python\nx = 1", "```python\nx = 1\n```"),
+        ("```\nx\n```\nSo [1].", "```\nx\n```\nSo [1]."),
+    ],
+)
+def test_what_a_cut_or_emptied_text_leaves(text: str, left: str) -> None:
+    assert tidy(text) == left
+
+
+def test_a_report_that_lost_its_thread() -> None:
+    loop = "".join(f'[{n}: "What is a bee?"]\n' for n in range(1, 40))
+    written = (
+        f'{BEES}\n\nThey never see red [1: "They never see red."].\n' * 3 + f'```\n{loop}[40: "Wh'
+    )
+    report = grounded(written, SOURCES)
+    assert report.text == (
+        f'{BEES} [1: "{BEES}"]\n\nThey never see red [1: "They never see red."].'
+    )
+    assert [one.quote for one in report.kept] == ["They never see red."]
+    assert report.placed == (Citation(1, BEES),)
+    assert (len(report.removed), report.repeats) == (39, 4)

@@ -71,6 +71,21 @@ def test_a_report_is_shown_what_was_picked_and_says_what_it_left() -> None:
     assert "red" not in evidence
 
 
+def test_what_was_picked_comes_first_where_the_writer_cites_nothing() -> None:
+    picked = [Citation(1, "They cannot see red.")]
+    rows = [{"id": "report", "analysis": None, "stages": None}]
+    wrong = "".join(f'[{n}: "Bees see red"] ' for n in range(3, 30)) + '[1: "Bees see infrared"]'
+    text = markdown("Who?", check(f"Bees. {wrong}", SOURCES), SOURCES, picked, rows)
+    first, _, written = text.partition("## As it was written")
+    assert "> They cannot see red. [1]" in first
+    assert written.lstrip().startswith("Bees.")
+    assert "1. Bees (a.md)\n" in text
+    assert "2. Birds (b.md), not cited" in text
+    assert '- [3] "Bees see red": there is no such source (27 times)' in text
+    assert '- [1] "Bees see infrared": these words do not stand in it' in text
+    assert "## Evidence" not in text
+
+
 def test_the_command_writes_a_report_with_its_evidence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
