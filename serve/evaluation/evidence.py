@@ -24,6 +24,8 @@ CITATION = re.compile(
 _LEAST_WORDS = 3
 #: A sentence that is longer is no quote but a page.
 _LONGEST_SENTENCE = 400
+#: Between two passages of one document.
+GAP = "\n[...]\n"
 #: Sentences that are picked out of one source, at most.
 _QUOTES = 4
 _SENTENCES = re.compile(r"(?<=[.!?])\s+(?=\S)|\n\s*\n|\n(?=\s*[-*#|\d])")
@@ -61,7 +63,12 @@ class Checked:
 
 def sentences(text: str) -> tuple[str, ...]:
     """Those that can be quoted, as they stand in it but for line ends and the marks of a list."""
-    found = (flat(one.lstrip("-*#|> \t\n")) for one in _SENTENCES.split(text))
+    found = [
+        flat(one.lstrip("-*#|> \t\n"))
+        for passage in text.split(GAP)
+        # A passage that begins in the middle of a sentence has its first word in small letters.
+        for one in _SENTENCES.split(passage)[passage[:1].islower() :]
+    ]
     return tuple(
         dict.fromkeys(
             one

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serve.evaluation.evidence import Checked, Citation, Stored, flat
+from serve.evaluation.evidence import GAP, Checked, Citation, Stored, flat
 
 SEARCHES = 5
 #: Characters of all sources together that are shown to the models, and those that a token of the
@@ -90,7 +90,7 @@ def chosen(found: Sequence[Stored], most_chars: int = MOST_CHARS) -> list[Stored
         if not text.strip():
             continue
         room -= len(text)
-        whole = text if before is None else f"{before.text}\n[...]\n{text}"
+        whole = text if before is None else f"{before.text}{GAP}{text}"
         joined[one.url] = Stored(one.url, one.title, whole)
     return list(joined.values())
 

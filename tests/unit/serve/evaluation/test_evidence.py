@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serve.evaluation.evidence import (
+    GAP,
     Citation,
     Stored,
     check,
@@ -74,6 +75,11 @@ def test_sentences_can_be_quoted_as_they_stand() -> None:
     source = Stored("a.md", "Bees", text)
     cited = " ".join(f'[1: "{one}"]' for one in found)
     assert len(check(cited, [source]).kept) == len(found)
+
+
+def test_the_end_of_a_sentence_is_none() -> None:
+    text = f"and they see it too. So do we.{GAP}of all of them. Nobody sees x-rays.{GAP}Yes, we do."
+    assert sentences(text) == ("So do we.", "Nobody sees x-rays.", "Yes, we do.")
 
 
 def test_each_source_is_read_by_numbers_alone() -> None:
