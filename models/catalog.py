@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from models import price_table
+from models import loose, price_table
+from models.messages import Request
 from models.panel import Panel
 from models.policies import Approvals, PolicySpec
 from models.prices import Usd
@@ -23,6 +24,8 @@ from models.tools.settings import Tools
 
 #: Names that start so belong to the program.
 FUSION = "fusion/"
+#: The panel of a request that names none.
+DEFAULT_PANEL = "default"
 AUTO = "fusion/auto"
 PLAN = "fusion/plan"
 RESERVED_PANELS = frozenset({"auto", "plan"})
@@ -114,6 +117,13 @@ class Server(Record):
     fusion_days: float = Field(30.0, ge=0, le=3650)
     #: Where what outlives a process is kept, as a URL. Default: a SQLite file on this machine.
     store: str | None = Field(None, pattern=_STORE)
+
+    @field_validator("host")
+    @classmethod
+    def _is_reachable(cls, host: str) -> str:
+        if ":" in host:
+            raise ValueError("an IPv6 address is not served: give an IPv4 address or a name")
+        return host
 
     @model_validator(mode="after")
     def _reached_by_all(self) -> Server:
@@ -279,3 +289,20 @@ class Catalog(Record):
                 yield name, Target("panel", panel)
         yield AUTO, Target("auto", "auto")
         yield PLAN, Target("plan", "plan")
+
+
+def asked_names(request: Request) -> tuple[str, ...]:
+    """Every name that this request says, the panel that it means by saying none among them."""
+    graph = loose.mapping(request.plan.graph if request.plan is not None else None)
+    pinned = tuple(
+        str(one["model"]) for one in loose.mappings(graph.get("subtasks")) if one.get("model")
+    )
+    options = request.fusion
+    if options is None or not options.enabled:
+        return (request.model, *pinned)
+    judge = () if options.judge is None else (options.judge,)
+    if options.analysis_models:
+        return (request.model, *options.analysis_models, *judge)
+    is_panel = request.model.startswith(FUSION) or request.model in CONTRACT_NAMES
+    panel = options.preset or (None if is_panel else DEFAULT_PANEL)
+    return (request.model, *(() if panel is None else (FUSION + panel,)), *judge)

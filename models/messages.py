@@ -238,14 +238,6 @@ class Request:
     plan: PlanOptions | None = None
     route: RouteOptions | None = None
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every name of the catalog that it says."""
-        if self.fusion is None:
-            return (self.model,)
-        judge = () if self.fusion.judge is None else (self.fusion.judge,)
-        return (self.model, *self.fusion.analysis_models, *judge)
-
 
 @dataclass(frozen=True, slots=True)
 class Usage:

@@ -100,7 +100,7 @@ def _parse_outcome(model: str, outcome: Any) -> Outcome:
         raise ValueError(f"the cost of {model!r} is not a number")
     try:
         return Outcome(float(score), None if cost is None else float(cost))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{model!r}: {error}") from error
 
 

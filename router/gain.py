@@ -121,11 +121,11 @@ class GainModel:
                 quality[:, index], spread[:, index] = weak + candidate.strength * gain, FAR_SPREAD
             else:
                 quality[:, index], spread[:, index] = known[:, column], doubt[:, column]
-            typical = candidate.cost
+            typical = self.mean_cost(name) if candidate.cost is None else candidate.cost
             if own in dollars:
                 # The family's word; it tells how dear the prompt is, a known price how dear all.
                 usual = max(float(eye.beside.cost[own, column]), 1e-12)
-                scale = 1.0 if typical is None else typical / usual
+                scale = 1.0 if candidate.cost is None else candidate.cost / usual
                 cost[:, index] = dollars[own][:, column] * scale
             else:
                 cost[:, index] = math.nan if typical is None else typical * dearness

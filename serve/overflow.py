@@ -176,13 +176,17 @@ class Overflowing:
             raise gone from None
 
     async def _there(self, other: Other, way: _Way, request: Request, call: Call) -> Completion:
-        asked = replace(request, model=other.name)
-        return self._signed(await other.answerer.complete(asked, call), way)
+        answer = await other.answerer.complete(replace(request, model=other.name), call)
+        self._went()
+        return self._signed(answer, way)
 
     async def _streamed(self, other: Other, way: _Way, request: Request, call: Call) -> Events:
-        asked = replace(request, model=other.name)
+        asked, taken = replace(request, model=other.name), False
         async with aclosing(other.answerer.stream(asked, call)) as events:
             async for event in events:
+                if not taken:
+                    taken = True
+                    self._went()
                 if isinstance(event, Done):
                     event = Done(self._signed(event.completion, way))
                 yield event
@@ -262,9 +266,13 @@ class Overflowing:
 
     def _elsewhere(self, other: Other | None, expected_s: float, *, here: bool = True) -> _Way:
         assert other is not None
+        return _Way(other, expected_s, here)
+
+    def _went(self) -> None:
+        """Another model has taken a request of this one's. Whom it refuses is asked here, and
+        counted as what is asked here."""
         self._workforce.missed += 1
         self._record.count(self._name, "spilled")
-        return _Way(other, expected_s, here)
 
     def _signed(self, completion: Completion, way: _Way) -> Completion:
         spilled: dict[str, Any] = {"model": self._name, "expected_s": round(way.expected_s, 1)}

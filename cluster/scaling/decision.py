@@ -79,6 +79,9 @@ CAUSES = (
 def decide(model: ModelScaling, seen: Seen, state: ScalingState) -> Decision:
     """How many replicas `model` should have now. See the module's text for the rule."""
     offer = model.offers[0]
+    # A machine's clock may be set back; what was learned stays where it is until it has caught up.
+    if seen.now_s < state.held_s:
+        seen = replace(seen, now_s=state.held_s)
     state = _learn(model, seen, state)
     assert state.forecast is not None
     ahead, margin = state.ahead, state.margin

@@ -82,7 +82,7 @@ class Fleet:
 
     def _pay(self, now_s: float, known: _Member | None) -> None:
         day = int(now_s // _DAY_S)
-        if day != self._day:
+        if day > self._day:  # a clock that is set back makes no new day
             self._day, self._spent_today = day, 0.0
         if known is not None:
             passed = min(max(0.0, now_s - known.at_s), _LONGEST_STEP_S)

@@ -23,7 +23,15 @@ from cluster.scaling.decision import (
     decide,
 )
 from cluster.scaling.placement import keep_until_replaced
-from cluster.simulation.simulator import GaveUp, Result, Setting, View, Wanted, simulate
+from cluster.simulation.simulator import (
+    GaveUp,
+    Result,
+    Setting,
+    View,
+    Wanted,
+    may_be_late,
+    simulate,
+)
 
 COMPARED = ("serve-default", "ours", "oracle")
 Progress = Callable[[float], None]
@@ -124,7 +132,7 @@ def tune_serve_default(setting: Setting, progress: Progress | None = None) -> Re
     from cluster.simulation.serve_adapter import serve_default, serve_default_grid
 
     attainment = setting.profile.targets.attainment
-    allowed = int((1 - attainment) * len(setting.trace))
+    allowed = may_be_late(attainment, len(setting.trace))
     best: Result | None = None
     reached = False
 

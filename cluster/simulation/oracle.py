@@ -34,6 +34,7 @@ from cluster.simulation.simulator import (
     View,
     Wanted,
     initial_replicas,
+    may_be_late,
     simulate,
 )
 
@@ -236,7 +237,7 @@ class _Search:
         self.reached = False
         self.runs = 0
         self.attainment = setting.profile.targets.attainment
-        self.may_be_late = int((1 - self.attainment) * len(setting.trace))
+        self.may_be_late = may_be_late(self.attainment, len(setting.trace))
         self.fluid = fluid_of(setting, max(5.0, setting.trace.duration_s / 2000))
         self.start = initial_replicas(setting.trace, setting.profile)
         self.price = _price_of_lateness(setting)

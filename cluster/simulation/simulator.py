@@ -332,6 +332,12 @@ class _Run:
         )
 
 
+def may_be_late(attainment: float, requests: int) -> int:
+    """How many of these requests may be late at that attainment."""
+    # A tenth of ten is one, although 1 - 0.9 is a little less than a tenth.
+    return math.floor((1 - attainment) * requests + 1e-9)
+
+
 def percentile(ordered: list[float], share: float) -> float:
     """The smallest value that at least `share` of the sorted values do not exceed; 0 of none."""
     if not ordered:

@@ -12,11 +12,13 @@ import math
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster.errors import TraceError
 
+#: More than any model writes or reads.
+_MOST_TOKENS = 1_000_000_000
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
 
@@ -88,11 +90,13 @@ def _row(row: dict[str, str], line: int, path: Path) -> tuple[float, int, int]:
     try:
         prompt, generated = int(row[COLUMNS[1]]), int(row[COLUMNS[2]])
         at = _seconds(row[COLUMNS[0]])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TraceError(
             f"line {line} of the trace {path} is no request: "
             "it needs a time and two whole numbers of tokens"
         ) from None
+    if max(prompt, generated) > _MOST_TOKENS:
+        raise TraceError(f"line {line} of the trace {path} has more than {_MOST_TOKENS:,} tokens")
     if prompt < 0 or generated < 0:
         raise TraceError(f"line {line} of the trace {path} has a negative number of tokens")
     return at, prompt, generated
@@ -107,6 +111,8 @@ def _seconds(text: str) -> float:
         digits = fraction[: len(fraction) - len(fraction.lstrip("0123456789"))]
         rest = fraction[len(digits) :]
         moment = datetime.fromisoformat(head + rest)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)  # and not what this machine's clocks show
         return moment.timestamp() + (float(f"0.{digits}") if digits else 0.0)
     if not math.isfinite(value):
         raise ValueError(text)

@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.loose import clean
 from models.wal import use_wal
 
 #: Characters of one passage, about 300 words.
@@ -113,6 +114,8 @@ class Index:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
                 path = Path(folder, name)
+                if clean(str(path.relative_to(self.folder))) != str(path.relative_to(self.folder)):
+                    continue  # a name that is no text: nobody could ask for it
                 if name.startswith(".") or not name.lower().endswith(self.suffixes):
                     continue
                 try:

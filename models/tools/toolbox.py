@@ -100,7 +100,7 @@ class Box:
             return failed(f"There is no tool '{name}'. There are: {there}.")
         try:
             parsed = json.loads(arguments or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return failed(f"The arguments are not JSON ({error}). Send one JSON object.")
         if not isinstance(parsed, dict):
             return failed("The arguments must be one JSON object.")

@@ -34,6 +34,8 @@ LONGEST_INTERVAL_S = 0.2
 
 #: The engine's start-up on CPU needs these; a catalog's `env` may overrule each.
 CPU_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+#: A stream's usage comes with each chunk: one that is cut off counts as the work that it was.
+TELLS_USAGE = {"include_usage": True, "continuous_usage_stats": True}
 
 
 class VllmReplica:
@@ -105,7 +107,7 @@ class VllmReplica:
             self._streams -= 1
 
     def _chunks(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        answers = self._answers(self._totals.noticed(body))
+        answers = self._answers(self._totals.noticed(body | {"stream_options": TELLS_USAGE}))
         return coalesce(self._totals.streamed(answers), self._interval_s)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

@@ -7,7 +7,8 @@ import re
 from typing import Any, NamedTuple
 
 import json_repair
-from jsonschema import exceptions, validators
+
+from models import json_schema
 
 #: A larger text is taken as it is: repairing takes time that grows faster than the text.
 MAX_CHARS = 1_000_000
@@ -56,14 +57,4 @@ def problem(value: Any, schema: dict[str, Any] | None) -> str | None:
     """What is wrong with a value by this schema, in one line; None where nothing is."""
     if schema is None:
         return None if isinstance(value, dict) else "it is not a JSON object"
-    try:
-        validator = validators.validator_for(schema, default=validators.Draft202012Validator)
-        error = exceptions.best_match(validator(schema).iter_errors(value))
-    except Exception:
-        # A schema that nobody can check (unknown types, references to nowhere) is the caller's
-        # own matter, and the library has many errors for it.
-        return None
-    if error is None:
-        return None
-    place = "/".join(map(str, error.absolute_path)) or "the whole"
-    return f"at {place}: {error.message}"[:500]
+    return json_schema.problem(value, schema)

@@ -51,6 +51,7 @@ class KeyBook:
 
     async def rotate(self, key_id: str, grace_s: float) -> tuple[Key, str]:
         """A new key in this one's place, which goes on for `grace_s`. Raises NotFound."""
+        ends_at = int((self._clock.now() + grace_s) * 1e6)
         old = await self.get(key_id)
         if old.state(self._clock.now()) != "active":
             raise NotFound(f"The key '{key_id}' is not active; create a new one.")
@@ -61,9 +62,7 @@ class KeyBook:
             models=old.models,
             expires_at=old.expires_at,
         )
-        await self._update(
-            key_id, replaced_by=made.id, revoked_at=int((self._clock.now() + grace_s) * 1e6)
-        )
+        await self._update(key_id, replaced_by=made.id, revoked_at=ends_at)
         return made, text
 
     async def revoke(self, key_id: str) -> None:

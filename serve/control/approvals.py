@@ -153,14 +153,17 @@ class Approvals:
         self, project: str | None, state: str | None = None, limit: int = 100
     ) -> list[dict[str, Any]]:
         """The newest ones, of one project or of all."""
-        query = sa.select(approvals).order_by(approvals.c.created_at.desc()).limit(limit)
+        columns, now = approvals.c, self._clock.now()
+        query = sa.select(approvals).order_by(columns.created_at.desc()).limit(limit)
         if project is not None:
-            query = query.where(approvals.c.project == project)
+            query = query.where(columns.project == project)
+        if state is not None:
+            late = (columns.state == "pending") & (columns.expires_at <= _micros(now))
+            is_so = columns.state == state
+            query = query.where((is_so | late) if state == "expired" else is_so & ~late)
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).mappings().all()
-        now = self._clock.now()
-        found = [shown(_as_of(row, now)) for row in rows]
-        return [one for one in found if state is None or one["state"] == state]
+        return [shown(_as_of(row, now)) for row in rows]
 
     async def take(self, runner: str, identity: str | None = None) -> dict[str, Any] | None:
         """An approved request that waits and that nobody runs, now held by `runner`: any, or the

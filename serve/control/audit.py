@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from models.errors import StoreUnavailable
 from serve.control.policy.engine import Ruling
+from serve.money.ledger import plain_name
 from serve.store.database import Database
 from serve.store.schema import audit
 from serve.store.steps import ALONE, Steps, Values
@@ -88,7 +89,7 @@ def _rows(ruling: Ruling) -> list[Values]:
     event = ruling.event
     call = event.call
     whose = (call.request or call.id, call.id, call.project, call.key, call.session)
-    what = (event.phase, event.model or event.request.model)
+    what = (event.phase, plain_name(event.model or event.request.model))
     return [
         (
             round(event.at * 1e6),
@@ -96,7 +97,7 @@ def _rows(ruling: Ruling) -> list[Values]:
             *what,
             said.policy,
             said.verdict.decision,
-            said.verdict.reason,
+            said.verdict.reason.replace("\0", "\\x00"),
         )
         for said in ruling.said
     ]

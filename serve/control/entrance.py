@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from models.answerer import Answerer, Events
+from models.answerer import Answerer, Events, as_events
 from models.call import Call
 from models.catalog import Catalog
 from models.errors import (
@@ -23,12 +23,9 @@ from models.errors import (
 )
 from models.messages import (
     Completion,
-    Done,
     PlanOptions,
     Progress,
     Request,
-    TextDelta,
-    ToolCallDelta,
 )
 from serve.control import neutral
 from serve.control.asked import Asked, passed
@@ -88,7 +85,7 @@ class Entrance:
                 raise told
             answer = await self._decided(parked, until, call)
             if answer is not None:
-                async for event in replayed(answer):
+                for event in as_events(answer):
                     yield event
                 return
 
@@ -111,8 +108,12 @@ class Entrance:
     async def _admitted(self, request: Request, call: Call) -> Event:
         event = Event("request", self._control.clock.now(), call, request, approved=call.approved)
         event = passed(await self._control.rule(self._rules, event)).event
-        if request.messages and request.messages[-1].role == "tool":
-            passed(await self._control.rule(self._rules, replace(event, phase="tool_result")))
+        try:
+            if request.messages and request.messages[-1].role == "tool":
+                passed(await self._control.rule(self._rules, replace(event, phase="tool_result")))
+        except BaseException:
+            self._left(event)
+            raise
         return event
 
     def _left(self, event: Event) -> None:
@@ -159,12 +160,3 @@ class Entrance:
 def _rest(request: Request, asked: Asked) -> Request:
     """What is still to be done of a request: of a plan, nothing that was done already."""
     return replace(request, plan=PlanOptions(resume=asked.plan)) if asked.plan else request
-
-
-async def replayed(answer: Completion) -> Events:
-    """A whole answer as a stream."""
-    if answer.text:
-        yield TextDelta(answer.text)
-    for at, tool in enumerate(answer.message.tool_calls):
-        yield ToolCallDelta(at, tool.arguments, tool.id, tool.name)
-    yield Done(answer)

@@ -15,12 +15,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from models.answerer import Answerer, Clock, Events
+from models.answerer import Answerer, Clock, Events, as_events
 from models.call import Call, new_id
 from models.errors import BadRequest, StoreUnavailable
 from models.messages import Completion, Done, Request
 from serve.control import neutral
-from serve.control.entrance import replayed
 from serve.control.sweep import KEPT_S
 from serve.store.database import Database
 from serve.store.schema import repeats
@@ -63,7 +62,7 @@ class Idempotent:
             return
         holder = new_id("hold")
         if (known := await self._enter(request, call, holder)) is not None:
-            async for event in replayed(known):
+            for event in as_events(known):
                 yield event
             return
         at_it = asyncio.create_task(self._at_it(call, holder))

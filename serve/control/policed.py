@@ -180,4 +180,6 @@ def _worst(catalog: Catalog, model: str, request: Request) -> int:
     if spec.price is None:
         return 0
     entered = bound.input_tokens(request, spec.image_tokens)
-    return spec.price.worst(entered, request.sampling.max_tokens or spec.max_output)
+    # More than the model can write is cut to that (`Fit`).
+    written = min(request.sampling.max_tokens or spec.max_output, spec.max_output)
+    return spec.price.worst(entered, written)

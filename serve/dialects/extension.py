@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -80,8 +81,15 @@ def sources(found: tuple[Source, ...]) -> dict[str, Any]:
 
 def cited(text: str, found: tuple[Source, ...]) -> list[tuple[Source, int, int]]:
     """The sources whose address stands in `text`, and where it does, in characters."""
-    places = ((source, text.find(source.url)) for source in found if source.url)
+    places = ((source, _place(text, source.url)) for source in found if source.url)
     return [(source, at, at + len(source.url)) for source, at in places if at >= 0]
+
+
+def _place(text: str, url: str) -> int:
+    """Where this address stands and no longer one, or -1."""
+    ends = re.compile(re.escape(url) + r"(?![\w/?#&=%~+-]|[.,:;!]\w)")
+    found = ends.search(text)
+    return -1 if found is None else found.start()
 
 
 def cost(stages: tuple[Stage, ...]) -> str | None:

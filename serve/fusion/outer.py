@@ -211,7 +211,7 @@ def _question(request: Request, asked: ToolCall) -> Request:
     """What the panel is asked: the conversation, or what the outer model wants to know."""
     try:
         arguments = json.loads(asked.arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         arguments = None
     question = arguments.get("question") if isinstance(arguments, dict) else None
     plain = replace(request, tools=(), tool_choice=None, fusion=None)

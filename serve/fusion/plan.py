@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
-from models.catalog import AUTO, FUSION, Catalog
+from models.catalog import AUTO, DEFAULT_PANEL, FUSION, Catalog
 from models.errors import BadRequest, ModelNotFound
 from models.messages import Effort, FusionOptions, Request
 from models.panel import MAX_PANEL, Member, Panel, numbered
@@ -20,7 +20,6 @@ _BYTES_A_TOKEN = 6
 #: The bytes of our own words in a prompt, the judge's schema included.
 _INSTRUCTIONS = 8000
 #: The panel of a request that asks for a fusion without naming one.
-DEFAULT = "default"
 #: Longest answer of each inner call where the caller asked for a fusion as a tool.
 TOOL_COMPLETION_TOKENS = 16_000
 
@@ -160,7 +159,7 @@ def _panel(catalog: Catalog, panel: str | None, options: FusionOptions) -> tuple
                 f"There is no preset '{panel}'. Presets are the catalog's panels: {known}.",
                 param="preset",
             )
-    name = panel or DEFAULT
+    name = panel or DEFAULT_PANEL
     spec = catalog.panels.get(name)
     if options.analysis_models:
         if len(options.analysis_models) > MAX_PANEL:

@@ -85,18 +85,12 @@ class Gateway:
             recorder=RayRecorder(),
             clock=clock,
             watch=Watch(guard.still),
+            memory=StoredAnswers(house.database, clock),
         )
         files = Files(house.database, clock)
         jobs = RayJobs(ray.get_runtime_context().gcs_address, house.settings.store)
         rooms: list[Room] = [
             door,
-            Door(
-                editions=house.editions,
-                recorder=RayRecorder(),
-                clock=clock,
-                watch=Watch(guard.still),
-                memory=StoredAnswers(house.database, clock),
-            ),
             TokenCount(house.editions, house.count),
             Names(house.editions),
             Vitals(house.health, ClusterMetrics().text),

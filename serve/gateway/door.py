@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import secrets
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from models.answerer import Clock
 from models.call import Call, new_id
-from models.catalog import Server
+from models.catalog import Server, asked_names
 from models.errors import (
     BadRequest,
     Cancelled,
@@ -85,7 +86,7 @@ class Door:
             asked = dialect.parse(await read_body(http, visit.server))
             asked = knob.turned(asked, http.headers)
             visit.model = asked.request.model
-            visit.caller.may_ask(asked.request.names)
+            visit.caller.may_ask(asked_names(asked.request))
             visit.call = _call(http, asked, visit)
             asked = await self._remembering(asked, visit)
             if asked.stream:
@@ -244,10 +245,12 @@ class _Visit:
 
 def _call(http: HttpRequest, asked: Asked, visit: _Visit) -> Call:
     limit = asked.extension.deadline_s or visit.server.request_timeout_s
-    # Serve gives every request an id, logs it and returns it as x-request-id. Ours is the
-    # same, so that a client's report leads to the right lines.
+    # Serve gives every request an id, logs it and returns it as x-request-id. Ours begins with it,
+    # so that a client's report leads to the right lines; it ends with something of its own,
+    # because a client may name two requests alike.
     given = http.headers.get("x-request-id", "")
-    identity = given if re.fullmatch(r"[\w-]{8,64}", given) else new_id("req")
+    named = re.fullmatch(r"[\w-]{8,48}", given) is not None
+    identity = f"{given}-{secrets.token_hex(6)}" if named else new_id("req")
     depth = http.headers.get(DEPTH_HEADER, "0")
     if not re.fullmatch(r"[0-9]{1,3}", depth):
         raise BadRequest(f"'{DEPTH_HEADER}' must be a small number.", param=DEPTH_HEADER)

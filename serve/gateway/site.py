@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.errors import BadRequest, FusionError, NotFound
@@ -31,9 +32,19 @@ class Room(Protocol):
 
 
 def site(rooms: Iterable[Room], guard: Guard) -> ASGIApp:
-    """All rooms behind one guard."""
+    """All rooms behind one guard. Raises ValueError where two have one address."""
+    routes = [route for room in rooms for route in room.routes()]
+    places = Counter(
+        (route.path, method)
+        for route in routes
+        if isinstance(route, Route)
+        for method in route.methods or ()
+    )
+    # The first would answer and the second never.
+    if twice := [place for place, count in places.items() if count > 1]:
+        raise ValueError(f"two rooms have one address: {twice}")
     inner = Starlette(
-        routes=[route for room in rooms for route in room.routes()],
+        routes=routes,
         exception_handlers={
             FusionError: _told,
             HTTPException: _wrong_address,

@@ -16,6 +16,7 @@ from typing import Any
 
 from models.answerer import Clock
 from models.call import Call, new_id
+from models.catalog import asked_names
 from models.errors import (
     ApprovalNeeded,
     BadRequest,
@@ -179,7 +180,7 @@ class _Work:
         return NewRow(line.number, row.id, *place)
 
     def _check(self, row: Row) -> None:
-        Caller(models=self.batch.spec.models).may_ask(row.request.names)
+        Caller(models=self.batch.spec.models).may_ask(asked_names(row.request))
 
     # Asking
 

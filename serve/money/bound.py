@@ -78,13 +78,19 @@ def answered(completion: Completion, entered: int, most_output: int) -> Usage:
 
 
 def _message(message: Message, image_tokens: int) -> int:
-    tokens = MESSAGE_TOKENS + text_tokens(message.name or "")
+    tokens = MESSAGE_TOKENS + text_tokens(message.name or "") + _id_tokens(message.tool_call_id)
     for part in message.content:
         tokens += image_tokens if isinstance(part, Image) else text_tokens(part.text)
     for call in message.tool_calls:
         tokens += MESSAGE_TOKENS + text_tokens(call.name) + text_tokens(call.arguments)
+        tokens += _id_tokens(call.id)
     for thought in message.reasoning:
         tokens += text_tokens(thought.text)
         # Sealed thoughts go back as text of their own length.
         tokens += len(thought.redacted or "") + len(thought.signature or "")
     return tokens
+
+
+def _id_tokens(identity: str | None) -> int:
+    """Some models read the ids of calls. An ordinary one is in `MESSAGE_TOKENS`."""
+    return 0 if identity is None or len(identity) <= MESSAGE_TOKENS else text_tokens(identity)

@@ -192,18 +192,18 @@ def opened(call: Call, entry_id: str, model: str, tier: str, at: float) -> Entry
         id=entry_id,
         at=at,
         request=call.request or call.id,
-        project=_name(call.project),
-        key=call.key and _name(call.key),
-        session=call.session and _name(call.session),
-        job=call.job and _name(call.job),
+        project=plain_name(call.project),
+        key=call.key and plain_name(call.key),
+        session=call.session and plain_name(call.session),
+        job=call.job and plain_name(call.job),
         tier=tier,
         role=call.role,
         model=model,
     )
 
 
-def _name(given: str) -> str:
-    # Names may come from callers, and every store must be able to hold them.
+def plain_name(given: str) -> str:
+    """A caller's name as every store can hold it."""
     if given.isprintable() and len(given) <= 200:
         return given
     return given[:200].encode("ascii", "backslashreplace").decode().replace("\0", "\\x00")

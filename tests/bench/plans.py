@@ -31,7 +31,6 @@ from models.catalog import PLAN, Catalog
 from models.errors import Conflict
 from models.fake import FakeModel
 from models.messages import Completion, PlanOptions, Request, user
-from serve.house import settle
 from serve.plans import record
 from serve.plans.plan import Means, Plan
 from serve.plans.record import PlanBook, Saved
@@ -137,6 +136,9 @@ def kill(kills: int, seed: int = 0) -> int:
 
 
 async def speed() -> None:
+    # Not above: its neighbour imports Ray, which the tests that use this module do without.
+    from serve.house import settle
+
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{folder}/plans.db")
         await migrate.upgrade(database)

@@ -53,9 +53,12 @@ class PrivacyRule:
             tool_calls=tuple(
                 replace(tool, arguments=clean(tool.arguments)) for tool in message.tool_calls
             ),
+            # A thought that is changed breaks its seal, so it goes as a whole.
+            reasoning=tuple(one for one in message.reasoning if clean(one.text) == one.text),
         )
 
 
 def _texts(message: Message) -> list[str]:
     texts = [part.text for part in message.content if isinstance(part, Text)]
-    return [*texts, *(tool.arguments for tool in message.tool_calls)]
+    thoughts = [thought.text for thought in message.reasoning]
+    return [*texts, *thoughts, *(tool.arguments for tool in message.tool_calls)]

@@ -33,9 +33,10 @@ class SizeLimit:
 
 
 def _chars(event: Event) -> int:
-    """Everything that the model reads: texts, images' addresses, arguments of earlier calls."""
+    """Everything that the model reads: texts, images' addresses, thoughts, earlier calls."""
     return sum(
         sum(len(part.url if isinstance(part, Image) else part.text) for part in message.content)
         + sum(len(tool.arguments) for tool in message.tool_calls)
+        + sum(len(thought.text) for thought in message.reasoning)
         for message in event.request.messages
     )

@@ -41,7 +41,7 @@ class StoredAnswers:
         }
         insert = self._database.insert(responses).values(row)
         async with self._database.write() as connection:
-            # A client may name two requests alike; the first answer of a name stays.
+            # A stream that is told twice of its end keeps its answer once.
             await connection.execute(
                 insert.on_conflict_do_nothing(index_elements=["project", "id"])
             )

@@ -9,10 +9,10 @@ from __future__ import annotations
 from contextlib import aclosing
 from dataclasses import replace
 
-from models.answerer import Answerer, Events
+from models.answerer import Answerer, Events, as_events
 from models.call import Call
 from models.catalog import Catalog
-from models.messages import Completion, Done, Message, Request, TextDelta, user
+from models.messages import Completion, Done, Message, Request, user
 from serve.control.sessions import summary
 from serve.control.sessions.carry import carried
 from serve.control.sessions.store import History, Item, New, Sessions
@@ -45,8 +45,8 @@ class Remembering:
                     yield event
             return
         if (known := await self._known(call)) is not None:
-            yield TextDelta(known.text)
-            yield Done(known)
+            for event in as_events(known):
+                yield event
             return
         whole = await self._whole(request, call)
         async with aclosing(self._inner.stream(whole, call)) as events:

@@ -13,6 +13,7 @@ import json
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Any, TypeVar
 
+from models import loose
 from models.errors import BadRequest
 from models.messages import Message
 from serve.control import neutral
@@ -107,7 +108,7 @@ def message(data: Any) -> Message:
 
 def _parsed(raw: bytes, at: int) -> dict[str, Any]:
     try:
-        data = json.loads(raw)
+        data = loose.decoded(raw)
     except (ValueError, RecursionError):
         raise BadRequest(f"Line {at} is not JSON.") from None
     if not isinstance(data, dict):

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Literal
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
@@ -25,7 +26,7 @@ class Answer(body.Body):
     #: Let this one request pass, and nothing more.
     once: bool = False
     #: The new ceiling, in the units that the approval names.
-    ceiling: float | None = None
+    ceiling: float | None = Field(None, ge=0, le=1e12)
     #: Why, in the words of who decides.
     reason: str = ""
 

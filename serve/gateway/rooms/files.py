@@ -101,11 +101,12 @@ class FilesRoom:
         after = form.get("expires_after[seconds]")
         if after is None:
             return None
-        if not isinstance(after, str) or not after.isdecimal() or not 3600 <= int(after) <= 2592000:
+        good = isinstance(after, str) and after.isdecimal() and len(after) <= 9
+        if not good or not 3600 <= int(str(after)) <= 2592000:
             raise BadRequest(
                 "'expires_after' is 3600 to 2592000 seconds.", param="expires_after.seconds"
             )
-        return self._files.now() + int(after)
+        return self._files.now() + int(str(after))
 
 
 async def _form(request: Request) -> FormData:
@@ -151,6 +152,6 @@ def number(text: str | None, otherwise: int, most: int) -> int:
     """A `limit` of the query."""
     if text is None:
         return otherwise
-    if not text.isdecimal() or not 1 <= int(text) <= most:
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= most:
         raise BadRequest(f"'limit' is a whole number from 1 to {most}.", param="limit")
     return int(text)

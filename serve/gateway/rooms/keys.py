@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -13,6 +14,9 @@ from serve.access.book import KeyBook
 from serve.access.caller import caller
 from serve.gateway import body
 
+#: A hundred years.
+_LONGEST_S = 3.2e9
+
 
 class NewKey(body.Body):
     project: str = "default"
@@ -20,12 +24,12 @@ class NewKey(body.Body):
     scopes: tuple[str, ...] | list[str] = ("use",)
     models: list[str] | None = None
     #: Seconds from now; null never.
-    expires_in_s: float | None = None
+    expires_in_s: float | None = Field(None, le=_LONGEST_S)
 
 
 class Rotation(body.Body):
     #: How long the old key goes on.
-    grace_s: float = 0.0
+    grace_s: float = Field(0.0, le=_LONGEST_S)
 
 
 class KeysRoom:

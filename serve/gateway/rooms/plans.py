@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from models import prices
 from models.answerer import Clock
 from models.call import Call
-from models.catalog import PLAN
+from models.catalog import PLAN, asked_names
 from models.errors import BadRequest, Conflict, FusionError
 from models.messages import (
     Completion,
@@ -89,6 +89,7 @@ class PlansRoom:
         if not asked.task.strip():
             raise BadRequest("'task' is empty.", param="task")
         options = PlanOptions(graph=_graph(asked))
+        caller(http).may_ask(asked_names(Request(PLAN, (), plan=options)))
         return await self._run(http, options, asked.task, asked)
 
     async def list(self, http: HttpRequest) -> Response:
@@ -109,6 +110,7 @@ class PlansRoom:
         return await self._stop(http, "paused")
 
     async def _stop(self, http: HttpRequest, status: Status) -> Response:
+        caller(http).require("use")
         found = await self._find(http)
         await self._book.stop(found.id, status)
         return JSONResponse(_shown(await self._find(http)))

@@ -32,7 +32,7 @@ def test_a_whole_answer(server: Server) -> None:
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (2, 2)
     assert answer.usage.total_tokens == 4
     # One id leads from the client through the answer to the server's logs.
-    assert answer.id == f"chatcmpl-{raw.headers['x-request-id']}"
+    assert answer.id.startswith(f"chatcmpl-{raw.headers['x-request-id']}-")
     assert len(raw.headers.get_list("x-request-id")) == 1
 
 
@@ -377,3 +377,16 @@ def test_a_hosted_model_answers_and_counts_in_anthropics_dialect(server: Server)
     assert message.usage.output_tokens == 2
     # The replica's own tokenizer: the fake's tokens are words.
     assert counted.input_tokens == 2
+
+
+def test_a_response_is_gone_on_from(server: Server) -> None:
+    client = server.client()
+    first = client.responses.create(model="echo", input="one two three")
+    assert first.store
+    second = client.responses.create(model="echo", input="four", previous_response_id=first.id)
+    assert second.previous_response_id == first.id
+    assert first.usage is not None
+    assert second.usage is not None
+    assert second.usage.input_tokens > first.usage.input_tokens
+    with pytest.raises(openai.NotFoundError):
+        client.responses.create(model="echo", input="x", previous_response_id="resp_nobody")

@@ -12,6 +12,7 @@ from models.errors import BadRequest, Unavailable, UpstreamError
 from models.spec import VllmModel
 from models.workforce.totals import Totals
 from models.workforce.vllm import (
+    TELLS_USAGE,
     VllmReplica,
     bundles,
     cores,
@@ -81,7 +82,8 @@ async def test_a_limit_that_does_not_fit_behind_the_prompt_is_left_to_the_engine
     engine = Paper()
     [chunk] = await read({"prompt": 90, "max_tokens": 50}, engine)
     assert chunk["choices"][0]["delta"]["content"] == "hi"
-    assert engine.asked == [{"prompt": 90, "max_tokens": 50}, {"prompt": 90}]
+    told = {"stream_options": TELLS_USAGE}
+    assert engine.asked == [{"prompt": 90, "max_tokens": 50, **told}, {"prompt": 90, **told}]
 
 
 async def test_a_limit_that_fits_is_asked_for_once() -> None:
