@@ -30,6 +30,7 @@ from cluster.scaling.placement import (
     keep_until_replaced,
     place,
 )
+from cluster.simulation.simulator import may_be_late
 
 RATES = ServiceRates(4000, 0.045, 0.0009, 32)
 L4 = NodeType("l4", Decimal("0.80"), 120, spot=SpotMarket(Decimal("0.30"), 7200, 30))
@@ -266,3 +267,21 @@ def test_bursts_that_a_larger_fleet_would_have_met_raise_the_margin() -> None:
 def test_a_load_that_no_margin_meets_does_not_ask_for_the_largest() -> None:
     hopeless = [10.0] * 60 + [200.0] * 200
     assert margin_for(met(hopeless), 10.0, 0.01) < MARGINS[-1]
+
+
+@pytest.mark.parametrize("back_s", [300, 3600, 86_400, 10_000_000])
+def test_a_clock_that_is_set_back_orders_nothing(back_s: int) -> None:
+    before = replay(MODEL, [10.0] * 60)[-1]
+    seen = before.state.seen
+    assert seen is not None
+    after = decide(MODEL, replace(seen, now_s=seen.now_s - back_s), before.state)
+    assert after.replicas <= before.replicas
+    assert after.state.held_s == before.state.held_s
+
+
+@pytest.mark.parametrize(
+    ("attainment", "requests", "late"),
+    [(0.9, 10, 1), (0.9, 1000, 100), (0.8, 10, 2), (0.99, 50, 0)],
+)
+def test_how_many_may_be_late(attainment: float, requests: int, late: int) -> None:
+    assert may_be_late(attainment, requests) == late

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,19 @@ def test_dates_with_seven_digits_of_a_second(tmp_path: Path) -> None:
     assert list(trace.generated_tokens) == [44, 109]
 
 
+def test_a_time_without_a_zone_is_not_this_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")  # where this night has an hour less
+    time.tzset()
+    rows = "2024-03-31 01:59:59,1,1\n2024-03-31 03:00:00,1,1\n"
+    try:
+        assert list(read_trace(written(tmp_path, HEAD + rows)).arrival_s) == [0.0, 3601.0]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_seconds_and_gaps(tmp_path: Path) -> None:
     trace = read_trace(written(tmp_path, HEAD + "5,10,1\n100005,10,1\n"))
     assert list(trace.arrival_s) == [0.0, 100_000.0]
@@ -48,6 +62,7 @@ def test_rows_out_of_order_are_sorted_and_counted(tmp_path: Path) -> None:
         (HEAD + "1,2\n", "line 2"),
         (HEAD + "nan,2,3\n", "line 2"),
         (HEAD + "1,-2,3\n", "negative"),
+        (HEAD + f"1,2,{10**20}\n", "line 2"),
     ],
 )
 def test_what_is_no_trace_is_refused(tmp_path: Path, text: str, says: str) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.catalog import AUTO, PLAN, Catalog, Target
-from models.messages import Sampling
+from models.catalog import AUTO, PLAN, Catalog, Server, Target, asked_names
+from models.messages import FusionOptions, PlanOptions, Request, Sampling
 from models.panel import Panel
 from models.spec import FakeModelSpec, OpenAIModel, VllmModel
 
@@ -282,3 +282,35 @@ def test_a_panels_window_is_the_smallest_of_all_who_read() -> None:
     }
     known = catalog(models=models, panels=panels, roles={"judge": "wide"})
     assert [known.window_of(name) for name in panels] == [8000, 4000, 2000, 8000]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "names"),
+    [
+        ("cheap", None, ("cheap",)),
+        ("cheap", FusionOptions(enabled=False), ("cheap",)),
+        ("cheap", FusionOptions(), ("cheap", "fusion/default")),
+        ("cheap", FusionOptions(preset="dear"), ("cheap", "fusion/dear")),
+        ("fusion/mine", FusionOptions(judge="j"), ("fusion/mine", "j")),
+        ("openrouter/fusion", FusionOptions(), ("openrouter/fusion",)),
+        ("fusion/mine", FusionOptions(preset="dear"), ("fusion/mine", "fusion/dear")),
+        ("cheap", FusionOptions(analysis_models=("a", "b")), ("cheap", "a", "b")),
+    ],
+)
+def test_names_of_a_request(
+    model: str, options: FusionOptions | None, names: tuple[str, ...]
+) -> None:
+    assert asked_names(Request(model, (), fusion=options)) == names
+
+
+def test_a_graphs_models_are_names_too() -> None:
+    graph = {"subtasks": [{"model": "dear"}, {}, 3]}
+    assert asked_names(Request("fusion/plan", (), plan=PlanOptions(graph=graph))) == (
+        "fusion/plan",
+        "dear",
+    )
+
+
+def test_an_address_that_cannot_be_served_is_refused() -> None:
+    with pytest.raises(ValueError, match="IPv4"):
+        Server(host="::1")

@@ -175,3 +175,8 @@ def test_each_folder_has_its_own_index(monkeypatch: pytest.MonkeyPatch, tmp_path
     one, two = (index_of(Documents(folder=str(tmp_path / name))) for name in "ab")
     assert one.file != two.file
     assert one.file.is_relative_to(tmp_path)
+
+
+def test_a_name_that_is_no_text_is_left_out(index: Index, folder: Path) -> None:
+    (Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt"))).write_text("sky", "utf-8")
+    assert index.refresh() == 3

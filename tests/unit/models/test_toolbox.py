@@ -122,3 +122,8 @@ async def test_fake_tools_record_what_they_were_asked() -> None:
     assert (await tools.call("web_search", "cats", Call())).text == "about cats"
     assert (await tools.call("dig", "", Call())).is_error
     assert tools.calls == [("web_search", "cats"), ("dig", "")]
+
+
+async def test_arguments_without_an_end_are_the_models_mistake() -> None:
+    told = await box(Echo()).call("echo", "[" * 100_000, Call())
+    assert told.is_error

@@ -92,3 +92,19 @@ def test_priors_from_price_and_size() -> None:
         Candidate("m", strength=2)
     with pytest.raises(ValueError, match="cost"):
         Candidate("m", cost=float("nan"))
+
+
+def test_a_cost_that_another_family_knows_is_better_than_none(rows: list[Row]) -> None:
+    free = [
+        replace(
+            row,
+            id=f"free-{row.id}",
+            source="free",
+            outcomes={name: Outcome(one.score) for name, one in row.outcomes.items()}
+            | {"third": Outcome(0.5)},
+        )
+        for row in rows
+    ]
+    model = train([*rows, *free], growth=Growth(trees=6, leaf=5))
+    for names in (KNOWN, [*KNOWN, Candidate("third", cost=0.5)]):
+        assert np.isfinite(model.predict([HARD], names).cost).all()

@@ -179,6 +179,7 @@ async def test_a_secret_is_shown_once_and_kept_nowhere(gate: Gate, tmp_path: Pat
         ({"scopes": []}, "scopes"),
         ({"scopes": ["root"]}, "scopes"),
         ({"expires_in_s": -1}, "expires_in_s"),
+        ({"expires_in_s": 1e300}, "expires_in_s"),
         ({"colour": "red"}, "colour"),
         ({"project": 7}, "project"),
     ],
@@ -187,6 +188,17 @@ async def test_a_key_that_cannot_be(gate: Gate, body: dict[str, Any], field: str
     response = await gate.client.post("/v1/keys", json=body)
     assert response.status_code == 400
     assert field in response.json()["error"]["message"].lower()
+
+
+@pytest.mark.parametrize("grace", ["1e300", "NaN", "Infinity"])
+async def test_a_rotation_that_cannot_be_makes_no_key(gate: Gate, grace: str) -> None:
+    made: dict[str, Any] = (await gate.client.post("/v1/keys", json={"scopes": ["admin"]})).json()
+    headers = {"authorization": f"Bearer {made['key']}", "content-type": "application/json"}
+    response = await gate.client.post(
+        f"/v1/keys/{made['id']}/rotate", content=f'{{"grace_s": {grace}}}', headers=headers
+    )
+    assert response.status_code == 400
+    assert len(await gate.book.list()) == 1
 
 
 async def test_a_store_that_fails_lets_nobody_in(gate: Gate, database: Database) -> None:

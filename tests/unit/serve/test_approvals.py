@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from guarded import HELLO, IN_SESSION, Guarded, store, until
 
 from models.call import Call
@@ -33,6 +34,7 @@ from serve.control import neutral
 from serve.control.approvals import HELD_S, Decision
 from serve.control.entrance import Entrance
 from serve.control.webhook import ATTEMPTS, Webhook
+from serve.store import schema
 from serve.store.database import Database
 
 FREEZE = {"budget": {"kind": "spend", "limit_usd": 1}}
@@ -474,3 +476,21 @@ def test_records_survive_their_json() -> None:
     assert neutral.request(json.loads(json.dumps(neutral.write(request)))) == request
     call = Call(session="s", approved=frozenset({"a"}), metadata=(("k", "v"),))
     assert neutral.call(json.loads(json.dumps(neutral.write(call)))) == call
+
+
+async def test_one_that_waits_is_found_behind_a_hundred_others(database: Database) -> None:
+    process, identity = await frozen(database)
+    approvals = process.control.approvals
+    async with database.write() as connection:
+        [row] = (await connection.execute(sa.select(schema.approvals))).mappings().all()
+        others = [
+            {**row, "id": f"apv_{n}", "state": "rejected", "created_at": row["created_at"] + n}
+            for n in range(1, 120)
+        ]
+        await connection.execute(sa.insert(schema.approvals), others)
+    assert [one["id"] for one in await approvals.newest("default", "pending")] == [identity]
+    assert len(await approvals.newest("default", "rejected")) == 100
+    assert len(await approvals.newest("default")) == 100
+    await process.clock.advance(100_000)
+    assert await approvals.newest("default", "pending") == []
+    assert [one["id"] for one in await approvals.newest("default", "expired")] == [identity]

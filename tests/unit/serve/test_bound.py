@@ -49,6 +49,17 @@ ASKED = Request("m", (user("a" * 100),))
         (replace(ASKED, messages=(Message("user", (Text("a" * 100), Image("data:x"))),)), 7),
         (replace(ASKED, tools=(Tool("look", "d" * 30, {"type": "object"}),)), 48),
         (replace(ASKED, response_format=ResponseFormat("json_schema", schema={"k": "v" * 9})), 9),
+        (replace(ASKED, messages=(*ASKED.messages, Message("tool", tool_call_id="i" * 90))), 90),
+        (
+            replace(
+                ASKED,
+                messages=(
+                    *ASKED.messages,
+                    Message("assistant", tool_calls=(ToolCall("i" * 90, "f", "{}"),)),
+                ),
+            ),
+            90,
+        ),
         (replace(ASKED, messages=(replace(user("a" * 100), reasoning=(Reasoning("t" * 9),)),)), 9),
     ],
 )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from guarded import HELLO, IN_SESSION, Guarded, store, until
@@ -24,12 +25,15 @@ from models.fake import settle
 from models.messages import (
     Completion,
     Done,
+    Message,
     Sampling,
+    Text,
     TextDelta,
     ToolCall,
     ToolCallDelta,
     user,
 )
+from serve.control.policy.values import Event
 from serve.store.database import Database
 
 
@@ -140,6 +144,36 @@ async def test_a_place_is_free_again_when_its_request_is_over(database: Database
     await stream.aclose()
     await process.control.close()
     await process.entrance.complete(HELLO, Call())
+
+
+async def test_a_tool_result_that_is_refused_gives_its_place_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Guarded(database, {"one": {"kind": "rate", "concurrent": 1}})
+    ruled = process.control.rule
+
+    async def rule(rules: Any, event: Event) -> Any:
+        if event.phase == "tool_result":
+            raise PolicyDenied("Not this.")
+        return await ruled(rules, event)
+
+    monkeypatch.setattr(process.control, "rule", rule)
+    result = Message("tool", (Text("x"),), tool_call_id="1")
+    for _ in range(3):
+        with pytest.raises(PolicyDenied, match="Not this"):
+            asked = replace(HELLO, messages=(*HELLO.messages, result))
+            await process.entrance.complete(asked, Call())
+        await process.control.close()
+    await process.entrance.complete(HELLO, Call())
+
+
+async def test_what_cannot_be_written_does_not_stop_the_log(database: Database) -> None:
+    process = Guarded(database, {"slow": {"kind": "rate", "per_minute": 60}})
+    with pytest.raises(LookupError):
+        await process.entrance.complete(replace(HELLO, model="x\0y"), Call())
+    await process.control.audit.flush()
+    rows = [row async for row in process.control.audit.export()]
+    assert [row["model"] for row in rows] == ["x\\x00y"]
 
 
 async def test_a_forbidden_tool_call_is_not_streamed(database: Database) -> None:

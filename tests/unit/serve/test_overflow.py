@@ -119,6 +119,8 @@ async def test_where_the_other_has_no_room_either_it_waits_here() -> None:
     assert await said(answerer) == "here"
     events = [event async for event in answerer.stream(REQUEST, Call())]
     assert isinstance(events[-1], Done)
+    # They did not go elsewhere, so the scaling rule sees each of them once.
+    assert (place.missed, place.counted) == (0, [])
 
 
 async def test_who_loses_its_replica_and_finds_no_other_is_answered_elsewhere() -> None:

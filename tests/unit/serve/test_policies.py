@@ -12,18 +12,22 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from models.call import Call
+from models.catalog import Catalog
 from models.messages import (
     Completion,
     Message,
+    Reasoning,
     Request,
     Sampling,
     Stage,
+    Text,
     ToolCall,
     assistant,
     user,
 )
 from models.policies import PolicySpec
 from models.prices import NANO_PER_USD
+from serve.control.policed import worst
 from serve.control.policy import findings
 from serve.control.policy.catalog import rules
 from serve.control.policy.engine import Ruling, evaluate
@@ -228,10 +232,10 @@ def test_calls_at_the_same_time_cannot_pass_a_hard_limit_together(
 ) -> None:
     ledger, spend = Ledger(), policy(kind="spend", limit_usd=100, then="deny")
     open_calls = []
-    for at, (worst, true) in enumerate(calls):
-        one = event(call=Call(id=f"c{at}", session="s"), worst_nano_usd=worst * USD)
+    for at, (most, true) in enumerate(calls):
+        one = event(call=Call(id=f"c{at}", session="s"), worst_nano_usd=most * USD)
         if ledger.ask(spend, event=one).decision == "allow":
-            open_calls.append((one, min(true, worst)))
+            open_calls.append((one, min(true, most)))
         if at % 3 == 2 and open_calls:
             ended, cost = open_calls.pop(0)
             ledger.end(spend, event=ended, nano_usd=cost * USD)
@@ -463,3 +467,25 @@ def test_a_function_that_is_not_there_is_said_at_the_start() -> None:
     spec: Mapping[str, Any] = {"kind": "python", "function": "nowhere.at_all:f"}
     with pytest.raises(ValueError, match="policies"):
         rules({"mine": SPEC.validate_python(spec)})
+
+
+@pytest.mark.parametrize("then", ["deny", "redact"])
+def test_thoughts_are_read_too(then: str) -> None:
+    thought = Message(
+        "assistant", (Text("Hm."),), reasoning=(Reasoning("he is bob@example.com"), Reasoning("so"))
+    )
+    asked = event(request=Request("m", (user("hello"), thought)))
+    verdict = policy(kind="privacy", find=["email"], then=then).judge(asked, State())
+    if then == "deny":
+        assert verdict.decision == "deny"
+    else:
+        assert verdict.request is not None
+        assert verdict.request.messages[1].reasoning == (Reasoning("so"),)
+
+
+def test_what_a_model_cannot_write_is_not_counted() -> None:
+    model = {"engine": "openai", "max_output": 4096, "price": {"input": 1, "output": 10}}
+    known = Catalog.model_validate({"models": {"m": model}, "roles": {"judge": "m"}})
+    asked = Request("m", (user("hello"),))
+    much = replace(asked, sampling=Sampling(max_tokens=1_000_000))
+    assert worst(known, "m", much) == worst(known, "m", asked)

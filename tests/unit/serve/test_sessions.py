@@ -383,3 +383,17 @@ async def test_an_answer_is_gone_on_from_by_its_id(database: Database) -> None:
     assert await memory.recall("req_1", who) == (user("hi"), assistant("ok"))
     with pytest.raises(NotFound):
         await memory.recall("req_1", Caller("other"))
+
+
+async def test_a_turn_that_comes_again_as_a_stream_has_its_tool_calls(sessions: Sessions) -> None:
+    identity = (await sessions.create("default"))["id"]
+    said = Message(
+        "assistant", reasoning=(Reasoning("hm"),), tool_calls=(ToolCall("1", "look", "{}"),)
+    )
+    model = FakeModel("large", said)
+    named = Call(session=identity, idempotency_key="k")
+    again = Remembering(model, CATALOG, model, sessions)
+    await again.complete(ask("large", "hi"), named)
+    events = [event async for event in again.stream(ask("large", "hi"), named)]
+    assert len(model.calls) == 1
+    assert [type(one).__name__ for one in events] == ["ReasoningDelta", "ToolCallDelta", "Done"]

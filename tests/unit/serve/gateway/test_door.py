@@ -288,3 +288,25 @@ async def test_one_watch_for_all_streams_and_none_without(house: Any) -> None:
     await asyncio.gather(*asking)
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == before
+
+
+async def test_requests_that_a_client_names_alike_are_two(house: Any) -> None:
+    here = house(reply="hi")
+    same = {"x-request-id": "same-name-1"}
+    ids = [
+        (await here.client.post("/v1/chat/completions", json=HELLO, headers=same)).json()["id"]
+        for _ in range(2)
+    ]
+    assert len(set(ids)) == 2
+    assert all(one.startswith("chatcmpl-same-name-1-") for one in ids)
+
+
+def test_two_rooms_of_one_address_are_a_mistake() -> None:
+    async def health() -> tuple[int, dict[str, Any]]:
+        return 200, {}
+
+    async def metrics() -> str:
+        return ""
+
+    with pytest.raises(ValueError, match="healthz"):
+        site([Vitals(health, metrics), Vitals(health, metrics)], everybody)

@@ -274,7 +274,7 @@ def test_an_answer_that_stops_short_says_why(
 
 
 def test_sources_that_are_cited_are_annotations(doorway: Doorway) -> None:
-    text = "see https://a.example/x for more"
+    text = "see https://a.example/xyz, https://a.example/x?q=1 and https://a.example/x. That is all"
     done = Done(
         Completion(
             "m", assistant(text), sources=(Source("https://a.example/x", "X"), Source("b", "B"))
