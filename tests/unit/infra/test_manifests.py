@@ -138,6 +138,7 @@ def test_serving_survives_its_head_and_serves_our_application() -> None:
 
 def test_the_launcher_file_is_valid_by_rays_own_check() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
+    from ray.autoscaler.sdk import get_docker_host_mount_location
 
     config = yaml.safe_load((INFRA / "aws.yaml").read_text())
     validate_config(prepare_config(config))
@@ -151,6 +152,10 @@ def test_the_launcher_file_is_valid_by_rays_own_check() -> None:
         "RAY_AUTH_MODE=token" in config[f"{node}_start_ray_commands"][1]
         for node in ("head", "worker")
     )
+    # Where the launcher lays a mounted file on a host with Docker.
+    mounted = get_docker_host_mount_location(config["cluster_name"])
+    [target] = config["file_mounts"]
+    assert f"--env-file {mounted}{target}" in config["docker"]["run_options"]
     open_ports = [
         rule["FromPort"] for rule in config["provider"]["security_group"]["IpPermissions"]
     ]
