@@ -13,7 +13,7 @@ from typing import Any
 
 from models.answerer import Answerer, Clock, Events, SystemClock
 from models.call import Call
-from models.catalog import Catalog, Target
+from models.catalog import CONTRACT_NAMES, Catalog, Target
 from models.errors import ModelNotFound
 from models.messages import Completion, Done, FusionOptions, Request
 from models.tools.toolbox import ToolBox
@@ -93,14 +93,18 @@ class Pipeline:
 
     async def _choose(self, request: Request) -> tuple[Answerer, Request, dict[str, Any]]:
         target = self._catalog.resolve(request.model)
+        options = request.fusion
+        if options is not None and not options.enabled:
+            options = None
+        named = options is not None and bool(options.analysis_models or options.preset)
+        if target is None and request.model in CONTRACT_NAMES and named:
+            # It needs no panel of that name where it names its models, or another panel.
+            return self._fusion(request, None, options), request, {}
         if target is None:
             raise ModelNotFound(
                 f"No model, alias or panel is called '{request.model}'. GET /v1/models lists them.",
                 param="model",
             )
-        options = request.fusion
-        if options is not None and not options.enabled:
-            options = None
         if target.kind == "panel":
             return self._fusion(request, target.name, options), request, {}
         if target.kind == "plan":

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from models.catalog import CONTRACT_NAMES, FUSION
 from models.errors import BadRequest
 from models.messages import FUSION_TOOL, Effort, FusionOptions, Named, ServerTool, ToolChoice
 from serve.dialects.shape import Shape, effort_of
@@ -114,14 +115,21 @@ def options(
     return None if plugin is None else _of_plugin(plugin)
 
 
-def chosen(choice: ToolChoice | None, known: set[str]) -> ToolChoice | None:
+def runs(model: str, plugins: tuple[FusionPlugin, ...] | None) -> bool:
+    """Whether a fusion runs whatever its models choose."""
+    named = model.startswith(FUSION) or model in CONTRACT_NAMES
+    return named or any(plugin.enabled for plugin in plugins or ())
+
+
+def chosen(choice: ToolChoice | None, known: set[str], *, fused: bool = False) -> ToolChoice | None:
     """This choice among the tools of these names; None where there are no tools to choose from.
-    Raises BadRequest if it asks for one that is not there."""
+    Raises BadRequest if it asks for one that is not there. A fusion that runs whatever is chosen
+    is what `required` asks for."""
     if isinstance(choice, Named) and choice.name not in known:
         raise BadRequest(
             f"'tool_choice' names '{choice.name[:64]}', which 'tools' lacks.", param="tool_choice"
         )
-    if choice == "required" and not known:
+    if choice == "required" and not known and not fused:
         raise BadRequest("'tool_choice' asks for a tool and 'tools' has none.", param="tool_choice")
     return choice if known else None
 

@@ -5,6 +5,7 @@ Source: the contract's public documentation and OpenAPI description (read 2026-1
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.errors import (
     AllPanelsFailed,
+    BadRequest,
     BudgetExceeded,
     Cancelled,
     DeadlineExceeded,
@@ -46,13 +48,23 @@ _REASONS: tuple[tuple[type[FusionError], FailureReason], ...] = (
 )
 
 
+class TooDeep(BadRequest):
+    """A fusion inside a fusion."""
+
+
 def failure_reason(error: FusionError) -> FailureReason:
     """The contract's word for what ended a fusion."""
+    if isinstance(error, TooDeep):
+        return "fusion_invocation_capped"
     if error.param in ("analysis_models", "model"):
         return "invalid_model"
     return next((word for kind, word in _REASONS if isinstance(error, kind)), "unexpected_error")
 
 
+#: How a text of the judge's names answers: "Answer A", "answers A, B and C". A letter alone may be
+#: a word, so it stays.
+_LABEL = re.compile(r"\b[A-H]\b")
+_MENTIONS = re.compile(r"\b[Aa]nswers?\s+([A-H]\b(?:(?:\s*,\s*|\s*,?\s+(?:and|or)\s+)[A-H]\b)*)")
 #: Characters that a model writes with one token, at worst (JSON and junk are dense).
 _CHARACTERS_A_TOKEN = 2.5
 _TOPIC = 80
@@ -101,26 +113,30 @@ class Analysis(_Shape):
             bare = label.strip().removeprefix("Answer ").removeprefix("answer ").strip(" .:()")
             return names.get(bare, label)
 
+        def said(text: str) -> str:
+            return _MENTIONS.sub(lambda found: _LABEL.sub(lambda m: name(m[0]), found[1]), text)
+
         return Analysis(
-            consensus=self.consensus,
+            consensus=tuple(map(said, self.consensus)),
             contradictions=tuple(
                 Contradiction(
-                    topic=item.topic,
+                    topic=said(item.topic),
                     stances=tuple(
-                        Stance(model=name(one.model), stance=one.stance) for one in item.stances
+                        Stance(model=name(one.model), stance=said(one.stance))
+                        for one in item.stances
                     ),
                 )
                 for item in self.contradictions
             ),
             partial_coverage=tuple(
-                Coverage(models=tuple(map(name, item.models)), point=item.point)
+                Coverage(models=tuple(map(name, item.models)), point=said(item.point))
                 for item in self.partial_coverage
             ),
             unique_insights=tuple(
-                Insight(model=name(item.model), insight=item.insight)
+                Insight(model=name(item.model), insight=said(item.insight))
                 for item in self.unique_insights
             ),
-            blind_spots=self.blind_spots,
+            blind_spots=tuple(map(said, self.blind_spots)),
         )
 
 

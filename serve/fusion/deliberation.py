@@ -97,6 +97,7 @@ class Deliberation:
             resources.models, plan.reducer, reducer.context, reducer.max_output, self.stages
         )
         self._short: tuple[engine.Answer, ...] | None = None
+        self._comparing = False
 
     async def __aenter__(self) -> Deliberation:
         return self
@@ -120,6 +121,9 @@ class Deliberation:
                 yield Progress("panel.failed", {"index": one.who, **result.failure(one)})
             told = len(self.run.failed)
             for action in actions:
+                if isinstance(action, engine.Write) and self._comparing and self._live:
+                    # Its judge ran out of time, and said nothing to the end.
+                    yield Progress("analysis.completed", {"failure_reason": action.judge_failure})
                 if progress := self._do(action):
                     yield progress
                 if isinstance(action, engine.GiveUp):
@@ -132,6 +136,8 @@ class Deliberation:
                 yield happened
                 continue
             progress = self._progress(happened)
+            if isinstance(happened, engine.Judged | engine.JudgeFailed):
+                self._comparing = False
             actions = self.run.on(happened, self._clock.now())
             if progress:
                 yield progress
@@ -145,6 +151,7 @@ class Deliberation:
                 data = {"index": action.who, "model": self.plan.names[action.who]}
                 return Progress("panel.added", data) if self._live else None
             case engine.AskJudge():
+                self._comparing = True
                 self._start(action.ask, self._compare(action), self._judge_broke)
                 data = {"model": self.plan.judge}
                 return Progress("analysis.in_progress", data) if self._live else None
@@ -155,7 +162,10 @@ class Deliberation:
                 return Progress("completed", {"result": result.error(error, self.run)})
             case engine.Write():
                 self.write = action
-                return Progress("completed", {"result": self.result()}) if self._live else None
+                found = self.result()
+                if cited := self.sources(""):
+                    found["sources"] = [{"url": one.url, "title": one.title} for one in cited]
+                return Progress("completed", {"result": found}) if self._live else None
 
     def result(self, answers: tuple[engine.Answer, ...] | None = None) -> dict[str, Any]:
         """The contract's result, with these answers in the place of the whole ones."""

@@ -9,9 +9,10 @@ from typing import Any
 
 from models.answerer import Events
 from models.call import Call
-from models.errors import BadRequest, Cancelled, FusionError
+from models.errors import Cancelled, FusionError
 from models.messages import Completion, Done, Request, Usage
 from serve.fusion import engine, synthesis
+from serve.fusion.contract import TooDeep
 from serve.fusion.deliberation import Deliberation, Resources
 from serve.fusion.plan import Plan
 from serve.fusion.record import Record
@@ -63,9 +64,9 @@ class Fusion:
 
 
 def deeper(call: Call) -> Call:
-    """The call for what runs inside a fusion. Raises BadRequest inside of one."""
+    """The call for what runs inside a fusion. Raises TooDeep inside of one."""
     if call.fusion_depth >= MAX_DEPTH:
-        raise BadRequest("A fusion cannot run inside a fusion.", param="model")
+        raise TooDeep("A fusion cannot run inside a fusion.", param="model")
     return replace(call, fusion_depth=call.fusion_depth + 1)
 
 

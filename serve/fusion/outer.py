@@ -21,6 +21,7 @@ from models.messages import (
     Done,
     Message,
     Named,
+    Progress,
     ReasoningDelta,
     Request,
     Stage,
@@ -167,6 +168,10 @@ class Outer:
             invoked.error = error
             failed = result.error(error, invoked.work.run if invoked.work else None)
             invoked.answer = _answer(asked, json.dumps(failed, ensure_ascii=False), failed=True)
+            if live and invoked.work is None:
+                # It never began, and a listener hears of it all the same.
+                yield Progress("in_progress", {})
+                yield Progress("completed", {"result": failed})
 
     def _whole(
         self,
@@ -177,10 +182,10 @@ class Outer:
         call: Call,
     ) -> Completion:
         """The outer model's answer with all that it took."""
-        written = replace(written, stages=stages)
+        usage = sum((stage.usage for stage in stages), Usage())
+        written = replace(written, stages=stages, usage=usage)
         if invoked is None:
-            usage = sum((stage.usage for stage in stages), Usage())
-            return replace(written, usage=usage)
+            return written
         if invoked.work is None:
             assert invoked.error is not None
             failed = result.error(invoked.error)

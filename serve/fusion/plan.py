@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Literal
+from typing import Any, Literal
 
 from models.catalog import AUTO, DEFAULT_PANEL, FUSION, Catalog
 from models.errors import BadRequest, ModelNotFound
@@ -168,7 +168,14 @@ def _panel(catalog: Catalog, panel: str | None, options: FusionOptions) -> tuple
             Member(model=_named(catalog, model, "analysis_models"))
             for model in options.analysis_models
         )
-        changed = {"members": tuple(named), "candidates": (), "self": 1, "quorum": None}
+        changed: dict[str, Any] = {
+            "members": tuple(named),
+            "candidates": (),
+            "self": 1,
+            "quorum": None,
+        }
+        if spec is not None and spec.answer == "judge_only":
+            changed["answer"] = "synthesis"  # who names models wants to hear them
         return (spec or Panel(members=changed["members"])).model_copy(update=changed), name
     if spec is None:
         raise BadRequest(

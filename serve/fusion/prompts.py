@@ -85,7 +85,8 @@ def judge(
         "Report as JSON: consensus (points that the answers agree on), contradictions (topic, and "
         "the stance of each answer that takes one), partial_coverage (points that only some "
         "answers cover), unique_insights (valuable points of a single answer), blind_spots (what "
-        f"every answer misses){best}. Be specific and brief. Keep minority views: one answer "
+        f"every answer misses){best}. In texts call an answer by its label behind the word, as in "
+        "Answer A. Be specific and brief. Keep minority views: one answer "
         "against many may be the right one. Empty lists are fine."
     )
     return (

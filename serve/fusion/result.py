@@ -33,10 +33,13 @@ def error(error: FusionError, run: Run | None = None) -> dict[str, Any]:
     """The contract's result of a fusion that has none. `run` is what there was of it."""
     failed = run.failed if run is not None else []
     nobody = run is not None and failed and not run.answers and not isinstance(error, Cancelled)
+    reason = failure_reason(error)
+    if nobody and reason == "unexpected_error":
+        reason = "all_panels_failed"
     return {
         "status": "error",
         "error": "all panel models failed" if nobody else error.message,
-        "failure_reason": failure_reason(error),
+        "failure_reason": reason,
         "failed_models": [failure(one) for one in failed],
     }
 

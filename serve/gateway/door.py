@@ -270,10 +270,17 @@ def _call(http: HttpRequest, asked: Asked, visit: _Visit) -> Call:
 
 def _model_of(request: Request, visit: _Visit) -> str:
     """The concrete model that will answer, as far as it is known before it does."""
-    target = visit.edition.catalog.resolve(request.model)
-    if target is not None and target.kind == "panel":
-        return visit.edition.catalog.writer_of(target.name)
-    return request.model if target is None else target.name
+    catalog, options = visit.edition.catalog, request.fusion
+    target = catalog.resolve(request.model)
+    if target is None or target.kind != "panel":
+        return request.model if target is None else target.name
+    if options is None or not options.enabled:
+        return catalog.writer_of(target.name)
+    judge = None if options.judge is None else catalog.resolve(options.judge)
+    if judge is not None:
+        return judge.name
+    panel = options.preset if options.preset in catalog.panels else target.name
+    return catalog.writer_of(panel)
 
 
 async def read_body(http: HttpRequest, server: Server) -> bytes:

@@ -28,7 +28,15 @@ from models.messages import (
     ToolMode,
 )
 from serve.dialects.dialect import Asked
-from serve.dialects.entries import FusionChoice, FusionTool, Plugins, Thinking, chosen, options
+from serve.dialects.entries import (
+    FusionChoice,
+    FusionTool,
+    Plugins,
+    Thinking,
+    chosen,
+    options,
+    runs,
+)
 from serve.dialects.extension import Extension
 from serve.dialects.shape import Loose, Shape, read
 
@@ -223,7 +231,7 @@ def _tool_choice(body: Body) -> ToolChoice | None:
         case FusionChoice(type=name):
             return chosen(Named(name), known)
         case mode:
-            return chosen(mode, known)
+            return chosen(mode, known, fused=runs(body.model, body.plugins))
 
 
 def _messages(raw: tuple[_Message, ...]) -> tuple[Message, ...]:

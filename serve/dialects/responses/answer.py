@@ -158,7 +158,7 @@ def call_item(identity: str, call: ToolCall, status: str = "completed") -> Item:
 
 def fusion_item(identity: str, result: Mapping[str, Any], status: str = "completed") -> Item:
     told = {key: result[key] for key in (*_RESULT, "sources") if result.get(key) is not None}
-    if result.get("status") == "error":
+    if "error" in result:
         status = "failed"
     return {"id": identity, "type": "openrouter:fusion", "status": status, **told}
 

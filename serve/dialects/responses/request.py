@@ -23,7 +23,7 @@ from models.messages import (
     system,
 )
 from serve.dialects.dialect import Asked
-from serve.dialects.entries import FusionChoice, FusionTool, Plugins, chosen, options
+from serve.dialects.entries import FusionChoice, FusionTool, Plugins, chosen, options, runs
 from serve.dialects.extension import Extension
 from serve.dialects.responses.items import Item, conversation
 from serve.dialects.shape import Shape, read
@@ -187,7 +187,7 @@ def _tool_choice(body: Body) -> ToolChoice | None:
         case _NamedFunction(name=name) | FusionChoice(type=name):
             return chosen(Named(name), known)
         case mode:
-            return chosen(mode, known)
+            return chosen(mode, known, fused=runs(body.model, body.plugins))
 
 
 def _format(text: _TextConfig | None) -> ResponseFormat | None:

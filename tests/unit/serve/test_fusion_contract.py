@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -12,10 +13,11 @@ import openai
 import pytest
 from doorway import Doorway, doorway
 
+from models.call import Call
 from models.catalog import Catalog
-from models.errors import BudgetExceeded, RateLimited, Unavailable
+from models.errors import BadRequest, BudgetExceeded, RateLimited, Unavailable
 from models.fake import FakeModel
-from models.messages import Message, Request, ToolCall
+from models.messages import Completion, Done, Message, Request, Source, ToolCall
 from router.live import Plan, Question
 from serve.fusion.contract import Analysis
 from serve.fusion.judge import ModelJudge
@@ -327,3 +329,97 @@ def test_a_panel_that_fails_whole_is_told_with_its_reason(house: House) -> None:
         "failed",
         "all_panels_failed",
     )
+
+
+CALLED = Message("assistant", tool_calls=(ToolCall("c1", "openrouter_fusion", "{}"),))
+BY_TOOL = {"model": "outer", "input": "Is water wet?", "tools": [{"type": "openrouter:fusion"}]}
+
+
+def fusion_items(house: House, **body: Any) -> list[tuple[dict[str, Any], Any]]:
+    """The fusion's item and the usage of a response, whole and streamed."""
+    found = []
+    for stream in (False, True):
+        house.fakes["outer"].reply = [CALLED, "From outside."]
+        answer = house.openai.responses.create(**{**BY_TOOL, **body}, stream=stream)
+        if stream:
+            *_, last = [plain(event) for event in answer]
+            told = last["response"]
+        else:
+            told = plain(answer)
+        [item] = [one for one in told["output"] if one["type"] == "openrouter:fusion"]
+        found.append((item, told["usage"]["input_tokens"]))
+    return found
+
+
+@pytest.mark.parametrize("panel", [["one", "two"], ["nobody"]])
+def test_a_tools_fusion_that_fails_is_told_alike_whole_and_streamed(
+    house: House, panel: list[str]
+) -> None:
+    for name in ("one", "two"):
+        house.fakes[name].reply = Unavailable("down")
+    tool = {"type": "openrouter:fusion", "parameters": {"analysis_models": panel}}
+    (whole, used), (streamed, also_used) = fusion_items(house, tools=[tool])
+    assert whole["status"] == streamed["status"] == "failed"
+    assert whole["error"] == streamed["error"]
+    assert used == also_used
+
+
+def test_panelists_that_were_asked_wrongly_are_a_failed_panel(house: House) -> None:
+    for name in ("one", "two"):
+        house.fakes[name].reply = BadRequest("too long")
+    for item, _ in fusion_items(house):
+        assert item["failure_reason"] == "all_panels_failed"
+
+
+def test_no_fusion_inside_a_fusion_by_the_tool_either(house: House) -> None:
+    deep = {"x-openrouter-fusion-depth": "1"}
+    for item, _ in fusion_items(house, extra_headers=deep):
+        assert item["failure_reason"] == "fusion_invocation_capped"
+
+
+def test_sources_are_on_the_item_whole_and_streamed(house: House) -> None:
+    class Cites(FakeModel):
+        async def complete(self, request: Request, call: Call) -> Completion:
+            source = Source("https://a.example/x", "X")
+            return replace(await super().complete(request, call), sources=(source,))
+
+        async def stream(self, request: Request, call: Call) -> Any:
+            yield Done(await self.complete(request, call))
+
+    house.fakes["one"] = Cites("one", "Yes.")
+    models = Models(CATALOG, house.fakes)
+    pipeline = Pipeline(CATALOG, models, ModelJudge(models), NoRouter())
+    house.door.models["outer"] = pipeline
+    for item, _ in fusion_items(house):
+        assert item["sources"] == [{"url": "https://a.example/x", "title": "X"}]
+
+
+def test_labels_in_the_judges_texts_are_names_again() -> None:
+    found = Analysis.model_validate(
+        EMPTY
+        | {
+            "consensus": ["Answers A, B and C agree on vitamin C."],
+            "unique_insights": [
+                {"model": "Answer B", "insight": "Unlike answer A it says so; plan B."}
+            ],
+        }
+    ).renamed({"A": "one", "B": "two#2", "C": "three"})
+    assert found.consensus == ("one, two#2 and three agree on vitamin C.",)
+    assert found.unique_insights[0].insight == "Unlike one it says so; plan B."
+
+
+def test_a_tool_that_is_required_is_a_fusion_that_always_runs(house: House) -> None:
+    answer = house.chat(model="openrouter/fusion", tool_choice="required")
+    assert answer["status"] == 200
+    assert house.chat(model="outer", tool_choice="required")["status"] == 400
+
+
+def test_models_that_are_named_need_no_panel(open_door: Doorway) -> None:
+    known = CATALOG.model_copy(update={"panels": {}})
+    house = House(open_door)
+    models = Models(known, house.fakes)
+    pipeline = Pipeline(known, models, ModelJudge(models), NoRouter())
+    house.door.models["openrouter/fusion"] = pipeline
+    plugin = {"id": "fusion", "analysis_models": ["one", "three"]}
+    assert house.chat(model="openrouter/fusion", plugins=[plugin])["status"] == 200
+    assert house.asked() == {"one", "three"}
