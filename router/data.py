@@ -74,6 +74,8 @@ def parse_row(text: str) -> Row:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg})") from error
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004  a broken row, not a bug
     prompt, outcomes = value.get("prompt"), value.get("outcomes")

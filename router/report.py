@@ -173,7 +173,8 @@ def _two(truth: Truth, quality: Doubles) -> tuple[Figures, Figures]:
     weak, strong = truth.scores[:, low], truth.scores[:, high]
     gain = quality[:, high] - quality[:, low]
     rankings = {
-        "random": np.random.default_rng(0).random(len(gain)),
+        # In expectation; one draw of few rows may show anything.
+        "random": np.zeros(len(gain)),
         "prompt_length": truth.lengths,
         "task_label": task_gain(strong - weak, truth.tasks),
         # A constant ranks nothing: shares of it are drawn at random, and its area is a half.
@@ -188,6 +189,10 @@ def _two(truth: Truth, quality: Doubles) -> tuple[Figures, Figures]:
     def baselines(at: Rows) -> dict[str, float | None]:
         return {name: apgr(by[at], weak[at], strong[at]) for name, by in rankings.items()}
 
+    if truth.costs is not None and not (strong - weak).sum() > 0.0:
+        # Without a gap there is nothing to recover; what it costs can still be told.
+        nothing = Interval(None, None, None)
+        return dict.fromkeys(("apgr", "cpt50", "cpt80"), nothing), dict.fromkeys(rankings, nothing)
     return bootstrap(figures, len(gain)), bootstrap(baselines, len(gain))
 
 

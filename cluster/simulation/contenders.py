@@ -110,7 +110,7 @@ def run_policy(name: str, setting: Setting, progress: Progress | None = None) ->
         return tune_serve_default(setting, progress)
     if name.startswith("static:"):
         count = name.removeprefix("static:")
-        if not count.isdigit() or int(count) < 1:
+        if not count.isdecimal() or int(count) < 1:
             raise PolicyError(f"static:N needs a whole number of replicas above zero, not {count}")
         return simulate(setting, Static(int(count)), progress=progress)
     if ":" in name:

@@ -38,6 +38,8 @@ from cluster.simulation.simulator import (
     simulate,
 )
 
+#: Constant numbers of replicas that are tried for a fleet that mostly idles.
+_MOST_CONSTANT = 4
 _BACKLOGS = 49  # points of the backlog axis
 
 
@@ -216,13 +218,13 @@ def find_oracle(setting: Setting, progress: Callable[[float], None] | None = Non
         for margin in (0.7, 0.8, 0.9, 0.95, 1.0, 1.05):
             search.tried(3.0, margin)
     else:
-        for waits in (1.5, 3.0, 4.5):
-            low, high = 0.9, 1.4
-            while not search.tried(waits, high) and high < 4.0:
-                low, high = high, high * 1.5
-            while high - low > 0.012:
-                middle = (low + high) / 2
-                low, high = (low, middle) if search.tried(waits, middle) else (middle, high)
+        search.bisected()
+        # Of a fleet that mostly idles, a replica costs more than all who would be late at that
+        # price; and its cheapest schedule may be the same number all the time.
+        if not search.reached:
+            search.price *= 100
+            search.bisected()
+            search.constants()
     assert search.best is not None
     return search.best
 
@@ -242,6 +244,22 @@ class _Search:
         self.start = initial_replicas(setting.trace, setting.profile)
         self.price = _price_of_lateness(setting)
 
+    def bisected(self) -> None:
+        """Look for the least margin that reaches the attainment, at three lengths of the wait."""
+        for waits in (1.5, 3.0, 4.5):
+            low, high = 0.9, 1.4
+            while not self.tried(waits, high) and high < 4.0:
+                low, high = high, high * 1.5
+            while high - low > 0.012:
+                middle = (low + high) / 2
+                low, high = (low, middle) if self.tried(waits, middle) else (middle, high)
+
+    def constants(self) -> None:
+        """The same number of replicas all the time, up to one that reaches the attainment."""
+        for count in range(1, _MOST_CONSTANT + 1):
+            if self.replayed((count,) * len(self.fluid.need)):
+                return
+
     def tried(self, waits: float, margin: float) -> bool:
         """Whether the schedule for that wait (first-token targets) and margin reaches it."""
         profile = self.setting.profile
@@ -254,9 +272,12 @@ class _Search:
             late_price_s=self.price,
             margin=margin,
         )
-        schedule = Scheduled(
-            levels, self.fluid.slot_s, profile.node.startup_s, spot=self.setting.spot
-        )
+        return self.replayed(levels)
+
+    def replayed(self, levels: tuple[int, ...]) -> bool:
+        """Whether this schedule reaches the attainment when it is really replayed."""
+        startup_s = self.setting.profile.node.startup_s
+        schedule = Scheduled(levels, self.fluid.slot_s, startup_s, spot=self.setting.spot)
         self.runs += 1
         if self.progress is not None:
             self.progress(min(0.99, self.runs / 22))

@@ -85,12 +85,17 @@ class ServePolicy:
             self._target = view.replicas
         self._record(view)
         self._fake.now_s = _EPOCH_S + view.now_s
-        with _clock(self._fake):
-            decision, state = self._policy(self._context(view))
-        self._state = dict(state or {})
-        bounded = max(
-            self._config.min_replicas, min(self._config.max_replicas, math.ceil(decision))
-        )
+        try:
+            with _clock(self._fake):
+                decision, state = self._policy(self._context(view))
+            self._state = dict(state or {})
+            wanted = math.ceil(decision)
+        except Exception as error:
+            raise PolicyError(
+                f"the policy failed at {view.now_s:.0f} s ({type(error).__name__}: {error}); it "
+                "returns a number of replicas and a state"
+            ) from error
+        bounded = max(self._config.min_replicas, min(self._config.max_replicas, wanted))
         if bounded != self._target:
             self._scaled_s["up" if bounded > self._target else "down"] = self._fake.now_s
         self._target = bounded

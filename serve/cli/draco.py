@@ -228,7 +228,9 @@ def _as_json(
 
 
 def _pass_rate(result: Result) -> float | None:
+    """The mean over the tasks; one that failed passes nothing."""
     rates = [score.pass_rate for score in result.scores.values()]
+    rates += [0.0 for one in result.outcomes.values() if one.failed]
     return sum(rates) / len(rates) if rates else None
 
 

@@ -98,7 +98,9 @@ def front(points: Sequence[tuple[float | None, float]]) -> set[int]:
 def of_row(row: Mapping[str, Any], score: float) -> Outcome:
     """One row of a batch's results, scored."""
     failed = row["status"] != "done"
-    cost = Decimal(0) if failed else None if row["cost_usd"] is None else Decimal(row["cost_usd"])
+    # What failed may have cost money all the same: an answer that was all thought, for one.
+    unknown = Decimal(0) if failed else None
+    cost = unknown if row["cost_usd"] is None else Decimal(row["cost_usd"])
     why = row.get("error") if failed else None
     return Outcome(0.0 if failed else score, cost, row["seconds"] or 0.0, failed, why)
 

@@ -84,20 +84,26 @@ def teach(
 ) -> int:
     """Write the outcomes of the models that answer alone in the router's training format.
 
-    Returns how many rows there are.
+    Returns how many rows there are. A call that failed tells of a provider's bad day and nothing of
+    what its model can do, so it teaches nothing.
     """
-    solo = check_teachable(systems)
+    solo, rows = check_teachable(systems), 0
     with gzip.open(path, "wt", encoding="utf-8") as file:
         for place, question in enumerate(questions):
+            found = {str(one.model): outcomes[one.name][place] for one in solo}
+            answered = {name: _outcome(one) for name, one in found.items() if not one.failed}
+            if not answered:
+                continue
             line = {
                 "id": question.id,
                 "prompt": question.prompt(),
                 "task": question.task,
                 "source": source,
-                "outcomes": {str(one.model): _outcome(outcomes[one.name][place]) for one in solo},
+                "outcomes": answered,
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    return len(questions)
+            rows += 1
+    return rows
 
 
 def _outcome(one: Outcome) -> dict[str, float]:

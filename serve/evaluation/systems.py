@@ -117,11 +117,18 @@ def with_baselines(systems: list[System]) -> list[System]:
             (f"{judge} alone", _System(model=judge, **given)),
             (f"{judge} fused x{count}", _System(panel=[judge] * count, judge=judge, **given)),
         ):
-            baseline = _system(name, raw)
+            baseline = _system(_free(name, made), raw)
             if _what(baseline) not in known:
                 known.add(_what(baseline))
                 made.append(baseline)
     return made
+
+
+def _free(name: str, made: list[System]) -> str:
+    """This name, or with a number where another system has it."""
+    taken = {one.name for one in made}
+    names = (name, *(f"{name} ({number})" for number in range(2, len(taken) + 2)))
+    return next(one for one in names if one not in taken)
 
 
 def _what(one: System) -> str:
@@ -145,6 +152,6 @@ def with_matched(systems: list[System]) -> list[System]:
             rest = {key: value for key, value in one.body.items() if key != "plugins"}
             # Votes of one and the same answer would be one vote.
             body = {"temperature": 0.7} | rest | {"model": writer}
-            name = f"{writer} x{one.calls}"
+            name = _free(f"{writer} x{one.calls}", made)
             made.append(System(name, body, "votes", one.calls, writer, one.calls))
     return made

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -18,7 +19,7 @@ class _Read(BaseModel):
 
 class Criterion(_Read):
     id: str
-    weight: FiniteFloat
+    weight: Annotated[FiniteFloat, Field(ge=-1e12, le=1e12)]
     requirement: str
 
 

@@ -70,6 +70,6 @@ def read_verdict(text: str | None) -> tuple[Verdict | None, str]:
     try:
         raw = json.loads(body)
         verdict, reason = raw["verdict"], str(raw.get("reason", ""))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None, body[:_REASON]
     return (verdict if verdict in ("MET", "UNMET") else None), reason

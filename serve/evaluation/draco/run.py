@@ -143,7 +143,8 @@ class Bench:
             row = answers[_id(system, task.id)]
             if not _text(row):
                 # Refused, failed or empty: 0, and shown as such.
-                outcomes[task.id] = of_row(row | {"status": "failed"}, 0.0)
+                why = row.get("error") or "an empty answer"
+                outcomes[task.id] = of_row(row | {"status": "failed", "error": why}, 0.0)
                 continue
             judged[task.id] = [
                 [_judged(verdicts, system, task, one, run) for one in task.criteria]

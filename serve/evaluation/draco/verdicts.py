@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from serve.evaluation.draco.scoring import Judged, ScoringError, Verdict
 
@@ -14,7 +15,7 @@ class _Verdict(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     criterion_id: str | int
-    weight: FiniteFloat
+    weight: Annotated[FiniteFloat, Field(ge=-1e12, le=1e12)]
     #: Must be there: a forgotten verdict is not the same as one that was asked for in vain.
     verdict: Verdict | None
 

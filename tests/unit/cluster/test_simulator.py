@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -181,3 +182,26 @@ def test_percentiles_and_recovery(setting: Setting) -> None:
     cheap, dear = replace(base, microdollars=10), replace(base, microdollars=20)
     assert recovered(dear, replace(base, microdollars=13), cheap) == pytest.approx(0.7)
     assert recovered(cheap, cheap, dear) is None
+
+
+@pytest.mark.parametrize("rate", [0.03])
+def test_the_oracle_reaches_the_attainment_where_a_fleet_mostly_idles(
+    profile: Profile, rate: float
+) -> None:
+    chance = random.Random(3)
+    at, rows = 0.0, []
+    for _ in range(15):
+        at += chance.expovariate(rate)
+        rows.append((at, 800, 150))
+    quiet = make_setting(make_trace(rows), profile)
+    found = run_policy("oracle", quiet)
+    assert found.ttft_attainment >= profile.targets.attainment
+    for count in (1, 2):
+        static = run_policy(f"static:{count}", quiet)
+        if static.ttft_attainment >= profile.targets.attainment:
+            assert found.microdollars <= static.microdollars * 1.02
+
+
+def test_a_number_that_is_none_is_refused(setting: Setting) -> None:
+    with pytest.raises(PolicyError, match="whole number"):
+        run_policy("static:\u00b2", setting)

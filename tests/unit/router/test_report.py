@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -77,3 +78,13 @@ def test_rows_without_two_common_models_are_refused(model: GainModel) -> None:
     lonely = [Row("p", {"a": Outcome(1.0)}), Row("q", {"b": Outcome(1.0)})]
     with pytest.raises(DataError, match="fewer than two models"):
         evaluate(model, lonely)
+
+
+def test_models_that_are_equally_good_still_have_costs(model: GainModel, rows: list[Row]) -> None:
+    same = [
+        replace(row, outcomes={name: Outcome(0.5, one.cost) for name, one in row.outcomes.items()})
+        for row in rows
+    ]
+    report = evaluate(model, same)
+    assert report.figures["apgr"].value is None
+    assert report.curve
