@@ -8,7 +8,7 @@ what the fusion says: the model asks again if it still wants it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -80,6 +80,7 @@ class Outer:
         asked = self._offered(request)
         name = asked.tools[-1].name
         invoked: _Invocation | None = None
+        used = _was_called(request.messages, name)
         stages: tuple[Stage, ...] = ()
         for step in range(_STEPS):
             if step == _STEPS - 1:
@@ -104,7 +105,7 @@ class Outer:
             for one in written.message.tool_calls:
                 if one.name != name:
                     answers.append(_answer(one, _DEFERRED, failed=True))
-                elif invoked is None:
+                elif invoked is None and not used:
                     invoked = _Invocation(_answer(one, "", failed=True))
                     spent = sum(stage.nano_usd or 0 for stage in stages)
                     running = self._invoke(one, request, call, live, invoked, spent)
@@ -191,6 +192,16 @@ class Outer:
             failed = result.error(invoked.error)
             return replace(written, extension={**written.extension, **failed})
         return finished(invoked.work, written, self._resources, request, call, invoked.error)
+
+
+def _was_called(messages: Sequence[Message], name: str) -> bool:
+    """Whether it has been called already for what the user asked last."""
+    for message in reversed(messages):
+        if message.role == "user":
+            return False
+        if any(call.name == name for call in message.tool_calls):
+            return True
+    return False
 
 
 def _tool(name: str) -> Tool:

@@ -6,13 +6,14 @@ neighbours are put together. An item that came out of an answer may go back in a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from models.messages import Image, Message, Reasoning, Text, ToolCall
+from models.messages import FUSION_TOOL, Image, Message, Reasoning, Text, ToolCall
 from serve.dialects.shape import Loose, Shape
 
 #: A thought that its provider hides begins so; what begins otherwise is the seal of a thought.
@@ -76,10 +77,14 @@ class _Reasoning(Loose):
 
 
 class _Fusion(Loose):
-    """What a fusion found for an answer before. The answer stands behind it, so it is not sent
-    to a model again."""
+    """What a fusion found for an answer before. Where the answer stands behind it, it is not sent
+    to a model again; where the model called a function of the caller's next, it is."""
 
     type: Literal["openrouter:fusion"]
+    id: str = "fus"
+    analysis: dict[str, Any] | None = None
+    responses: list[Any] | None = None
+    error: Any = None
 
 
 def _kind(value: Any) -> Any:
@@ -100,7 +105,12 @@ Item = Annotated[
 def conversation(items: Iterable[Item]) -> tuple[Message, ...]:
     """The messages in these items."""
     messages: list[Message] = []
+    found: _Fusion | None = None
     for item in items:
+        if found is not None and isinstance(item, _Call):
+            messages += _called(found)
+        if not isinstance(item, _Reasoning):
+            found = item if isinstance(item, _Fusion) else None
         match item:
             case _Message(role="assistant", content=parts):
                 turn = _turn(messages, fresh=_has_spoken)
@@ -117,6 +127,17 @@ def conversation(items: Iterable[Item]) -> tuple[Message, ...]:
             case _Output(call_id=identity, output=parts):
                 messages.append(Message("tool", _content(parts), tool_call_id=identity))
     return tuple(messages)
+
+
+def _called(found: _Fusion) -> tuple[Message, Message]:
+    """The call that a fusion answered, and what it found."""
+    name, identity = FUSION_TOOL.replace(":", "_"), found.id[:64]
+    told = {"analysis": found.analysis, "responses": found.responses, "error": found.error}
+    known = {key: value for key, value in told.items() if value is not None}
+    return (
+        Message("assistant", tool_calls=(ToolCall(identity, name, "{}"),)),
+        Message("tool", (Text(json.dumps(known)),), tool_call_id=identity, name=name),
+    )
 
 
 def _has_spoken(turn: Message) -> bool:

@@ -423,3 +423,27 @@ def test_models_that_are_named_need_no_panel(open_door: Doorway) -> None:
     plugin = {"id": "fusion", "analysis_models": ["one", "three"]}
     assert house.chat(model="openrouter/fusion", plugins=[plugin])["status"] == 200
     assert house.asked() == {"one", "three"}
+
+
+def test_a_turn_that_goes_on_with_a_function_keeps_what_its_fusion_found(house: House) -> None:
+    own = {"type": "function", "name": "look", "parameters": {"type": "object"}}
+    tools = [own, {"type": "openrouter:fusion"}]
+    looks = Message("assistant", tool_calls=(ToolCall("c2", "look", "{}"),))
+    house.fakes["outer"].reply = [CALLED, looks]
+    first = plain(house.openai.responses.create(**{**BY_TOOL, "tools": tools}))
+    assert [one["type"] for one in first["output"]] == ["openrouter:fusion", "function_call"]
+    asked = [
+        {"role": "user", "content": "Is water wet?"},
+        *first["output"],
+        {"type": "function_call_output", "call_id": "c2", "output": "seen"},
+    ]
+    house.fakes["outer"].reply = [CALLED, "Done."]
+    before = len(house.fakes["one"].calls)
+    second = plain(house.openai.responses.create(**{**BY_TOOL, "tools": tools, "input": asked}))
+    assert [one["type"] for one in second["output"]] == ["message"]
+    assert len(house.fakes["one"].calls) == before, "one invocation a turn"
+    shown, _ = house.fakes["outer"].calls[-2]
+    assert [message.role for message in shown.messages] == [
+        *("user", "assistant", "tool", "assistant", "tool")
+    ]
+    assert "water is a liquid" in shown.messages[2].text
