@@ -71,7 +71,7 @@ def test_a_graph_of_ones_own_from_the_command_line(server: Server, tmp_path: Pat
     [
         (("--deadline", "soon"), 2, "'soon' is not a time"),
         (("--template", "nothing"), 1, "there are architecture, comparison, reading"),
-        (("--budget", "-1"), 1, "above 0"),
+        (("--budget", "-1"), 2, "above 0"),
         (("--documents", "nowhere"), 2, "nowhere is no folder"),
         (("--graph", "nowhere.yaml"), 2, "nowhere.yaml cannot be read"),
         (("--resume", "plan_0"), 1, "plan_0"),
