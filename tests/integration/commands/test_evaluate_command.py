@@ -242,7 +242,7 @@ def test_draco_from_answers_to_scores(url: str, asker: FakeAsker, tmp_path: Path
     told = json.loads(done.stdout)
     mute, able = told["systems"]
     # Failed generations are 0, and shown.
-    assert (mute["score"]["value"], mute["failed"], mute["pass_rate"]) == (0, 2, None)
+    assert (mute["score"]["value"], mute["failed"], mute["pass_rate"]) == (0, 2, 0)
     # 'good' is MET (10), 'more' has no verdict and leaves both sums, 'bad' is UNMET: 100.
     assert (able["score"]["value"], able["pass_rate"]) == (100, 1)
     assert able["dropped_verdicts"] == 2 * 3
