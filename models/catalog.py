@@ -291,18 +291,22 @@ class Catalog(Record):
         yield PLAN, Target("plan", "plan")
 
 
+def names_panel(name: str) -> bool:
+    """Whether this name says a panel by itself, so that a fusion runs whatever else is asked."""
+    return name in CONTRACT_NAMES or (name.startswith(FUSION) and name not in (AUTO, PLAN))
+
+
 def asked_names(request: Request) -> tuple[str, ...]:
     """Every name that this request says, the panel that it means by saying none among them."""
     graph = loose.mapping(request.plan.graph if request.plan is not None else None)
     pinned = tuple(
         str(one["model"]) for one in loose.mappings(graph.get("subtasks")) if one.get("model")
     )
-    options = request.fusion
+    said, options = (request.model, *pinned), request.fusion
     if options is None or not options.enabled:
-        return (request.model, *pinned)
+        return said
     judge = () if options.judge is None else (options.judge,)
     if options.analysis_models:
-        return (request.model, *options.analysis_models, *judge)
-    is_panel = request.model.startswith(FUSION) or request.model in CONTRACT_NAMES
-    panel = options.preset or (None if is_panel else DEFAULT_PANEL)
-    return (request.model, *(() if panel is None else (FUSION + panel,)), *judge)
+        return (*said, *options.analysis_models, *judge)
+    panel = options.preset or (None if names_panel(request.model) else DEFAULT_PANEL)
+    return (*said, *(() if panel is None else (FUSION + panel,)), *judge)

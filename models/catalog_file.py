@@ -259,7 +259,7 @@ def _nearest_key(loc: Place) -> str:
 def _references(data: Any) -> Iterator[tuple[Place, str, str]]:
     """Names that point nowhere, in a circle, or at something that cannot stand there."""
     models, aliases, panels = (_mapping(data, key) for key in ("models", "aliases", "panels"))
-    names = _Names(models, aliases, panels)
+    names, tools = _Names(models, aliases, panels), _mapping(data, "tools")
     for group in (models, aliases, panels):
         key = "models" if group is models else "aliases" if group is aliases else "panels"
         for name in group:
@@ -278,7 +278,6 @@ def _references(data: Any) -> Iterator[tuple[Place, str, str]]:
                 target = member.get("model") if isinstance(member, dict) else member
                 place = ("panels", name, key, index)
                 yield from names.check(place, target, model_only=True)
-        tools = _mapping(data, "tools")
         for index, tool in enumerate(_list(panel, "tools")):
             if tool not in tools:
                 there = ", ".join(map(str, tools)) or "none"

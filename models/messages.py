@@ -161,6 +161,8 @@ class Sampling:
 
 #: The fusion as a tool among others: how a request chooses it, and what the outer model calls.
 FUSION_TOOL = "openrouter:fusion"
+#: The same as a function that a model may call: their names have no colon.
+FUSION_FUNCTION = "openrouter_fusion"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from models.catalog import CONTRACT_NAMES, FUSION
+from models.catalog import names_panel
 from models.errors import BadRequest
 from models.messages import FUSION_TOOL, Effort, FusionOptions, Named, ServerTool, ToolChoice
 from serve.dialects.shape import Shape, effort_of
@@ -117,8 +117,7 @@ def options(
 
 def runs(model: str, plugins: tuple[FusionPlugin, ...] | None) -> bool:
     """Whether a fusion runs whatever its models choose."""
-    named = model.startswith(FUSION) or model in CONTRACT_NAMES
-    return named or any(plugin.enabled for plugin in plugins or ())
+    return names_panel(model) or any(plugin.enabled for plugin in plugins or ())
 
 
 def chosen(choice: ToolChoice | None, known: set[str], *, fused: bool = False) -> ToolChoice | None:

@@ -16,6 +16,7 @@ from models.answerer import Events
 from models.call import Call
 from models.errors import FusionError, UpstreamError
 from models.messages import (
+    FUSION_FUNCTION,
     FUSION_TOOL,
     Completion,
     Done,
@@ -121,7 +122,7 @@ class Outer:
 
     def _offered(self, request: Request) -> Request:
         """The request with the fusion as its last tool."""
-        name = FUSION_TOOL.replace(":", "_")
+        name = FUSION_FUNCTION
         while any(tool.name == name for tool in request.tools):
             name += "_"
         choice = request.tool_choice

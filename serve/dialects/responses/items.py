@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from models.messages import FUSION_TOOL, Image, Message, Reasoning, Text, ToolCall
+from models.messages import FUSION_FUNCTION, Image, Message, Reasoning, Text, ToolCall
 from serve.dialects.shape import Loose, Shape
 
 #: A thought that its provider hides begins so; what begins otherwise is the seal of a thought.
@@ -131,12 +131,12 @@ def conversation(items: Iterable[Item]) -> tuple[Message, ...]:
 
 def _called(found: _Fusion) -> tuple[Message, Message]:
     """The call that a fusion answered, and what it found."""
-    name, identity = FUSION_TOOL.replace(":", "_"), found.id[:64]
+    identity = found.id[:64]
     told = {"analysis": found.analysis, "responses": found.responses, "error": found.error}
     known = {key: value for key, value in told.items() if value is not None}
     return (
-        Message("assistant", tool_calls=(ToolCall(identity, name, "{}"),)),
-        Message("tool", (Text(json.dumps(known)),), tool_call_id=identity, name=name),
+        Message("assistant", tool_calls=(ToolCall(identity, FUSION_FUNCTION, "{}"),)),
+        Message("tool", (Text(json.dumps(known)),), tool_call_id=identity, name=FUSION_FUNCTION),
     )
 
 

@@ -293,6 +293,7 @@ def test_a_panels_window_is_the_smallest_of_all_who_read() -> None:
         ("cheap", FusionOptions(preset="dear"), ("cheap", "fusion/dear")),
         ("fusion/mine", FusionOptions(judge="j"), ("fusion/mine", "j")),
         ("openrouter/fusion", FusionOptions(), ("openrouter/fusion",)),
+        ("fusion/auto", FusionOptions(), ("fusion/auto", "fusion/default")),
         ("fusion/mine", FusionOptions(preset="dear"), ("fusion/mine", "fusion/dear")),
         ("cheap", FusionOptions(analysis_models=("a", "b")), ("cheap", "a", "b")),
     ],
