@@ -32,6 +32,8 @@ MESSAGES_A_SECOND = 100
 #: and each waits at most this long between two chunks: faster than anybody reads.
 LONGEST_INTERVAL_S = 0.2
 
+#: The largest that vLLM itself ever takes for one engine; more than it may read in one step fails.
+MOST_SEQUENCES = 1024
 #: The engine's start-up on CPU needs these; a catalog's `env` may overrule each.
 CPU_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1"}
 #: A stream's usage comes with each chunk: one that is cut off counts as the work that it was.
@@ -219,6 +221,8 @@ def llm_config(name: str, spec: VllmModel) -> Any:
     cpu = spec.accelerator == "cpu"
     engine_args = {
         "max_model_len": spec.context,
+        # What Serve lets in is computed together: vLLM behind a server has a lower bound of its own.
+        "max_num_seqs": min(spec.max_ongoing, MOST_SEQUENCES),
         # A small model under a schema would fill its tokens with blanks between the marks.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         # So that an answer says how much of its prompt the prefix cache had.
@@ -226,7 +230,14 @@ def llm_config(name: str, spec: VllmModel) -> Any:
         **spec.engine_args,
     }
     if cpu:
-        engine_args = {"dtype": cpu_dtype(cpu_flags()), "enforce_eager": True, **engine_args}
+        engine_args = {
+            "dtype": cpu_dtype(cpu_flags()),
+            "enforce_eager": True,
+            # The smallest that its kernels are made for. Prompts are cached in whole blocks, and
+            # a block of 128, vLLM's own choice here, is longer than many a prompt.
+            "block_size": 32,
+            **engine_args,
+        }
     settings: dict[str, Any] = {
         "model_loading_config": {"model_id": name, "model_source": weights.locate(spec.source)},
         "accelerator_config": {"kind": "cpu" if cpu else "gpu"},

@@ -20,8 +20,9 @@ _PATIENCE = 8
 class Window:
     """`size` rows may be at work. Tell it what ends; a generation is `size` rows."""
 
-    #: At first as many as keep one engine busy: smaller steps would take longer than a short batch.
-    size: int = 64
+    #: At first as many as vLLM computes together: what is too much says so, and what is too little
+    #: takes longer to find out than a short batch.
+    size: int = 256
     least: int = 1
     most: int = 1024
     _ended: int = 0

@@ -204,7 +204,7 @@ def measure_prefix(client: httpx.Client, words: int) -> None:
         text = f"Case {number} of {words}. " + "The river carries the boat past the old mill. " * (
             words // 9
         )
-        body = {"model": "fusion/default", "fusion": {"expose_panel": True}}
+        body = {"model": "fusion/default", "fusion": {"expose_panel": True}, "max_tokens": 48}
         body["messages"] = [{"role": "user", "content": text + "What is it about?"}]
         told = client.post("/v1/chat/completions", json=body).json()["fusion"]
         panel = [stage for stage in told["stages"] if stage["role"] == "panelist"]

@@ -132,7 +132,7 @@ async def test_cancel_stops_it_and_resume_goes_on(face: Face) -> None:
     asker = face.house.asker = FakeAsker(seconds=0.02, room=1)
     begun = asyncio.Event()
     asker.told = lambda _: begun.set()
-    made = await face.submit(*[line(f"r{n}", f"say {n}") for n in range(200)])
+    made = await face.submit(*[line(f"r{n}", f"say {n}") for n in range(600)])
     await begun.wait()
     cancelling = await face.client.batches.cancel(made.id)
     assert cancelling.status in ("cancelling", "cancelled")
@@ -140,15 +140,15 @@ async def test_cancel_stops_it_and_resume_goes_on(face: Face) -> None:
     batch = await face.client.batches.retrieve(made.id)
     assert batch.status == "cancelled"
     assert batch.request_counts is not None
-    assert batch.request_counts.completed < 200
+    assert batch.request_counts.completed < 600
     asker.seconds = 0
     await face.client.post(f"/batches/{made.id}/resume", cast_to=object)
     await face.ended()
     again = await face.client.batches.retrieve(made.id)
     assert again.status == "completed"
     assert again.request_counts is not None
-    assert again.request_counts.completed == 200
-    assert len(asker.asked) == 200
+    assert again.request_counts.completed == 600
+    assert len(asker.asked) == 600
 
 
 async def test_files_are_shown_and_deleted(face: Face) -> None:
