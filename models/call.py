@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass, field, replace
+import os
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from models.errors import DeadlineExceeded
 from models.messages import StageRole
+from models.values import changed
 
 
 def new_id(prefix: str) -> str:
     """A public id such as `req_9f2c…`: 96 random bits, so nobody can guess a neighbour's."""
-    return f"{prefix}_{secrets.token_hex(12)}"
+    return f"{prefix}_{os.urandom(12).hex()}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """The circumstances of one call.
 
@@ -49,7 +50,7 @@ class Call:
 
     def child(self, role: StageRole, **changes: Any) -> Call:
         """The same circumstances for an inner call, with an id of its own."""
-        return replace(
+        return changed(
             self,
             id=new_id("call"),
             request=self.request or self.id,

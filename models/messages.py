@@ -66,7 +66,7 @@ class ToolCall:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Message:
     """One turn. `tool_call_id` says which call a `tool` message answers."""
 
@@ -84,6 +84,8 @@ class Message:
     @property
     def text(self) -> str:
         """All text parts joined."""
+        if len(self.content) == 1 and isinstance(one := self.content[0], Text):
+            return one.text
         return "".join(part.text for part in self.content if isinstance(part, Text))
 
     @property
@@ -144,7 +146,7 @@ class ResponseFormat:
     description: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sampling:
     """How to sample. `None` leaves the choice to the model's own default."""
 
@@ -220,7 +222,7 @@ class RouteOptions:
     kind: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request:
     """What is asked, of whom, in no vendor's form."""
 
@@ -265,7 +267,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stage:
     """What one inner call did and cost. `nano_usd` is None where the model has no price."""
 
@@ -279,7 +281,7 @@ class Stage:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Completion:
     """A whole answer. `model` is the concrete model that wrote it, never an alias."""
 

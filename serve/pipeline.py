@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from models.answerer import Answerer, Clock, Events, SystemClock
@@ -17,6 +16,7 @@ from models.catalog import CONTRACT_NAMES, Catalog, Target
 from models.errors import ModelNotFound
 from models.messages import Completion, Done, FusionOptions, Request
 from models.tools.toolbox import ToolBox
+from models.values import changed
 from models.wrappers.fit import refuse_unfit
 from serve.auto.auto import Auto, Keep, Router, forget
 from serve.fusion.deliberation import Resources
@@ -51,7 +51,7 @@ class Models:
         if (known := self._answerers.get(request.model)) is not None:
             return known, request
         model = self._catalog.model_behind(request.model)
-        return self._answerers[model], replace(request, model=model)
+        return self._answerers[model], changed(request, model=model)
 
 
 class Pipeline:
@@ -114,7 +114,7 @@ class Pipeline:
             if options is None:
                 return self._auto, request, {}
             model, extension = await self._auto.model_for(request)
-            request, target = replace(request, model=model), Target("model", model)
+            request, target = changed(request, model=model), Target("model", model)
         if options is None:
             return self._models, request, extension
         return self._fusion(request, None, options, target.name), request, extension
@@ -141,4 +141,4 @@ class Pipeline:
 def _extended(completion: Completion, extension: dict[str, Any]) -> Completion:
     if not extension:
         return completion
-    return replace(completion, extension={**completion.extension, **extension})
+    return changed(completion, extension={**completion.extension, **extension})

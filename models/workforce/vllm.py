@@ -221,7 +221,7 @@ def llm_config(name: str, spec: VllmModel) -> Any:
     cpu = spec.accelerator == "cpu"
     engine_args = {
         "max_model_len": spec.context,
-        # What Serve lets in is computed together: vLLM behind a server has a lower bound of its own.
+        # What Serve lets in is computed together; vLLM's own bound for servers is lower.
         "max_num_seqs": min(spec.max_ongoing, MOST_SEQUENCES),
         # A small model under a schema would fill its tokens with blanks between the marks.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},

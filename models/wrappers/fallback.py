@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from models.answerer import Answerer, Clock, Events, SystemClock
@@ -20,6 +20,7 @@ from models.errors import (
     UpstreamError,
 )
 from models.messages import Completion, Done, Request
+from models.values import changed
 
 #: Failures of one model that say nothing about the next.
 _PASSING = (Unavailable, UpstreamError, Overloaded, DeadlineExceeded)
@@ -128,11 +129,11 @@ class _Run:
         if not self._failed:
             return completion
         inner = completion.extension.get("fallback_from", [])
-        return replace(
+        return changed(
             completion,
             extension={**completion.extension, "fallback_from": [*self._failed, *inner]},
         )
 
 
 def _asking(request: Request, name: str) -> Request:
-    return request if request.model == name else replace(request, model=name)
+    return request if request.model == name else changed(request, model=name)

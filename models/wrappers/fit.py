@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import replace
 
 from models.answerer import Answerer, Events
 from models.call import Call
 from models.errors import Unsupported
 from models.messages import Completion, Image, Request
 from models.spec import ModelSpec
+from models.values import changed
 
 
 class Fit:
@@ -37,7 +37,7 @@ class Fit:
         refuse_unfit(request, self._name, spec)
         asked = request.sampling.max_tokens
         limit = spec.max_output if asked is None else min(asked, spec.max_output)
-        return replace(request, sampling=replace(request.sampling, max_tokens=limit))
+        return changed(request, sampling=changed(request.sampling, max_tokens=limit))
 
 
 def needs_images(request: Request) -> bool:

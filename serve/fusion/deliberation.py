@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from models.messages import (
     user,
 )
 from models.tools.toolbox import ToolBox
+from models.values import changed
 from serve.fusion import engine, prompts, result, window
 from serve.fusion.judge import Case, Finding, Judge
 from serve.fusion.loop import Loop
@@ -214,7 +215,7 @@ class Deliberation:
         sampling, seed = member.sampling, self.request.sampling.seed
         if seed is not None:
             # The same model at the same seed would say the same thing again.
-            sampling = replace(sampling, seed=seed + action.who)
+            sampling = changed(sampling, seed=seed + action.who)
         asked = prompts.panelist(
             self.request, member, sampling, self.plan.effort, action.before, self._mark
         )
@@ -244,7 +245,7 @@ class Deliberation:
             cut = completion.finish_reason == "length"
             self._inbox.put_nowait(engine.Answered(action.ask, text, completion.sources, cost, cut))
         finally:
-            self.stages += (replace(stage, member=name) for stage in loop.stages)
+            self.stages += (changed(stage, member=name) for stage in loop.stages)
 
     def _tools_of(self, model: str) -> tuple[Tool, ...]:
         """A model that cannot call tools works without them."""
@@ -254,8 +255,8 @@ class Deliberation:
         """A panelist whose answer may be the final one writes in the caller's form."""
         limits = (asked.sampling.max_tokens, self.request.sampling.max_tokens)
         known = [one for one in limits if one is not None]
-        sampling = replace(asked.sampling, max_tokens=min(known) if known else None)
-        return replace(asked, sampling=sampling, response_format=self.request.response_format)
+        sampling = changed(asked.sampling, max_tokens=min(known) if known else None)
+        return changed(asked, sampling=sampling, response_format=self.request.response_format)
 
     def _heard(self, who: int, event: Event) -> None:
         kinds = {TextDelta: "panel.delta", ReasoningDelta: "panel.reasoning.delta"}
@@ -266,7 +267,7 @@ class Deliberation:
     async def _compare(self, action: engine.AskJudge) -> None:
         spec = self._resources.catalog.models[self.plan.judge]
         room = spec.context - self.plan.analysis_tokens - window.OVERHEAD
-        call = replace(self.call, deadline=action.deadline or self.call.deadline)
+        call = changed(self.call, deadline=action.deadline or self.call.deadline)
         try:
             try:
                 finding = await self._judged(action.answers, room, call)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from models.answerer import Events
 from models.call import Call
 from models.errors import Cancelled, FusionError
 from models.messages import Completion, Done, Request, Usage
+from models.values import changed
 from serve.fusion import engine, synthesis
 from serve.fusion.contract import TooDeep
 from serve.fusion.deliberation import Deliberation, Resources
@@ -67,13 +68,13 @@ def deeper(call: Call) -> Call:
     """The call for what runs inside a fusion. Raises TooDeep inside of one."""
     if call.fusion_depth >= MAX_DEPTH:
         raise TooDeep("A fusion cannot run inside a fusion.", param="model")
-    return replace(call, fusion_depth=call.fusion_depth + 1)
+    return changed(call, fusion_depth=call.fusion_depth + 1)
 
 
 def capped(call: Call, cap: int | None) -> Call:
     """The call under the lower of its own cap and this one."""
     caps = [one for one in (call.cost_cap_nano_usd, cap) if one is not None]
-    return replace(call, cost_cap_nano_usd=min(caps)) if caps else call
+    return changed(call, cost_cap_nano_usd=min(caps)) if caps else call
 
 
 def finished(
@@ -87,7 +88,7 @@ def finished(
     """The final answer, with what it took: usage and stages are those of all inner calls.
     `error` is why the fusion itself failed, where an outer model answered all the same."""
     stages = (*work.ordered_stages(), *written.stages)
-    answer = replace(
+    answer = changed(
         written,
         usage=sum((stage.usage for stage in stages), Usage()),
         stages=stages,

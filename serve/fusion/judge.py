@@ -6,7 +6,7 @@ import json
 import random
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -16,6 +16,7 @@ from models.call import Call
 from models.errors import BudgetExceeded, ContextTooLong, FusionError, Overloaded
 from models.messages import Effort, Message, Stage
 from models.tools.toolbox import ToolBox
+from models.values import changed
 from serve.fusion import prompts
 from serve.fusion.contract import Analysis, FailureReason
 from serve.fusion.engine import Answer
@@ -82,7 +83,7 @@ class ModelJudge:
         labels = prompts.LABELS[: len(order)]
         names = {label: answer.member for label, answer in zip(labels, order, strict=True)}
         shown = tuple(
-            replace(answer, member=label) for label, answer in zip(labels, order, strict=True)
+            changed(answer, member=label) for label, answer in zip(labels, order, strict=True)
         )
         messages = prompts.judge(case.conversation, shown, secrets.token_hex(4), pick=case.pick)
         inner = call.child("judge")
@@ -90,7 +91,7 @@ class ModelJudge:
         messages = await self._checked(case, messages, inner, stages)
         failure: FailureReason | None = None
         for _ in range(2):
-            request = replace(
+            request = changed(
                 prompts.judge_request(
                     case.model, messages, tuple(names), case.max_tokens, pick=case.pick
                 ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from models.answerer import Answerer, Clock
 from models.call import Call
@@ -25,6 +25,7 @@ from models.messages import (
     Usage,
 )
 from models.tools.toolbox import ToolBox
+from models.values import changed
 
 #: An answer above this is a model that does not stop (characters).
 MAX_ANSWER = 4_000_000
@@ -53,12 +54,12 @@ class Loop:
         if self.box is None or not self.tools:
             return await self._turn(request, call, hear)
         left = self.max_calls
-        request = replace(request, tools=self.tools)
+        request = changed(request, tools=self.tools)
         while True:
             completion = await self._turn(request, call, hear)
             calls = completion.message.tool_calls
             if not calls or not left:
-                return replace(
+                return changed(
                     completion,
                     stages=tuple(self.stages),
                     usage=sum((stage.usage for stage in self.stages), Usage()),
@@ -69,7 +70,7 @@ class Loop:
                 *(_refused(one) for one in calls[left:]),
             )
             left = max(0, left - len(calls))
-            request = replace(
+            request = changed(
                 request,
                 messages=(*request.messages, completion.message, *results),
                 tool_choice=None if left else "none",

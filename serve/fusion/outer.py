@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from models.answerer import Events
 from models.call import Call
@@ -34,6 +34,7 @@ from models.messages import (
     Usage,
     user,
 )
+from models.values import changed
 from serve.fusion import result
 from serve.fusion.deliberation import Deliberation, Resources
 from serve.fusion.fusion import capped, deeper, finished
@@ -85,7 +86,7 @@ class Outer:
         stages: tuple[Stage, ...] = ()
         for step in range(_STEPS):
             if step == _STEPS - 1:
-                asked = replace(asked, tool_choice="none")
+                asked = changed(asked, tool_choice="none")
             held: list[ToolCallDelta] = []
             async with aclosing(self._turn(asked, call, live)) as events:
                 async for event in events:
@@ -117,7 +118,7 @@ class Outer:
                 else:
                     answers.append(_answer(one, json.dumps(_CAPPED), failed=True))
             messages = (*asked.messages, written.message, *answers)
-            asked = replace(asked, messages=messages, tool_choice=None)
+            asked = changed(asked, messages=messages, tool_choice=None)
         raise UpstreamError("The model went on calling tools when it should have answered.")
 
     def _offered(self, request: Request) -> Request:
@@ -126,7 +127,7 @@ class Outer:
         while any(tool.name == name for tool in request.tools):
             name += "_"
         choice = request.tool_choice
-        return replace(
+        return changed(
             request,
             model=self._model,
             tools=(*request.tools, _tool(name)),
@@ -185,13 +186,13 @@ class Outer:
     ) -> Completion:
         """The outer model's answer with all that it took."""
         usage = sum((stage.usage for stage in stages), Usage())
-        written = replace(written, stages=stages, usage=usage)
+        written = changed(written, stages=stages, usage=usage)
         if invoked is None:
             return written
         if invoked.work is None:
             assert invoked.error is not None
             failed = result.error(invoked.error)
-            return replace(written, extension={**written.extension, **failed})
+            return changed(written, extension={**written.extension, **failed})
         return finished(invoked.work, written, self._resources, request, call, invoked.error)
 
 
@@ -231,11 +232,11 @@ def _question(request: Request, asked: ToolCall) -> Request:
     except (ValueError, RecursionError):
         arguments = None
     question = arguments.get("question") if isinstance(arguments, dict) else None
-    plain = replace(request, tools=(), tool_choice=None, fusion=None)
+    plain = changed(request, tools=(), tool_choice=None, fusion=None)
     if not isinstance(question, str) or not question.strip():
         return plain
     rules = tuple(one for one in request.messages if one.role in ("system", "developer"))
-    return replace(plain, messages=(*rules, user(question)))
+    return changed(plain, messages=(*rules, user(question)))
 
 
 def _answer(asked: ToolCall, text: str, *, failed: bool) -> Message:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from models.messages import Effort, FusionOptions, Request
 from models.panel import MAX_PANEL, Member, Panel, numbered
 from models.prices import NANO_PER_USD
 from models.spec import ModelSpec
+from models.values import changed
 from serve.fusion.engine import Prices, Terms
 from serve.money import bound
 
@@ -72,7 +73,7 @@ class Plan:
         wrote = [_longest(specs[member.model], member.max_tokens) for member in self.members]
         answers = sum(wrote[: self.places]) * _BYTES_A_TOKEN
         analysis = self.analysis_tokens * _BYTES_A_TOKEN
-        plain = replace(request, tools=())
+        plain = changed(request, tools=())
 
         def worst(model: str, asked: Request, material: int, written: int) -> int:
             spec = specs[model]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 
 from models.messages import (
     Effort,
@@ -23,6 +22,7 @@ from models.messages import (
     user,
 )
 from models.panel import Member
+from models.values import changed
 from serve.fusion.contract import Analysis, analysis_schema
 from serve.fusion.engine import Answer
 
@@ -68,7 +68,7 @@ def _behind(messages: tuple[Message, ...], text: str) -> tuple[Message, ...]:
     if last.role != "user":
         return (*messages, user(text))
     # Many chat templates want turns to alternate, so the text joins the last turn.
-    return (*messages[:-1], replace(last, content=(*last.content, Text(f"\n\n{text}"))))
+    return (*messages[:-1], changed(last, content=(*last.content, Text(f"\n\n{text}"))))
 
 
 def judge(
@@ -173,12 +173,12 @@ def synthesis(
         "mentioning models, panels or a judge."
     )
     messages = _behind(request.messages, "---\n" + "\n\n".join(parts))
-    return replace(request, model=model, messages=messages, fusion=None)
+    return changed(request, model=model, messages=messages, fusion=None)
 
 
 def alone(request: Request, model: str) -> Request:
     """What a writer is asked that has no panel: what the caller asks."""
-    return replace(request, model=model, fusion=None)
+    return changed(request, model=model, fusion=None)
 
 
 def shortened(model: str, asked: str, text: str, mark: str, max_tokens: int) -> Request:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from models.answerer import Answerer, Clock, Events, SystemClock
 from models.call import Call, new_id
@@ -34,6 +34,7 @@ from models.errors import (
 )
 from models.messages import Completion, Done, Request, Stage, Usage
 from models.prices import Price
+from models.values import changed
 from serve.money import bound
 from serve.money.ledger import Entry, opened
 from serve.money.till import Hold, Payer
@@ -165,7 +166,7 @@ class _Bill:
         exact = used.input > 0 and (used.output > 0 or not said)
         if not exact:
             most = bound.answered(completion, self.entered, self.output)
-            used = replace(used, input=used.input or most.input, output=used.output or most.output)
+            used = changed(used, input=used.input or most.input, output=used.output or most.output)
         entry = self._settled(used, exact=exact)
         stage = Stage(
             role=entry.role,
@@ -174,7 +175,7 @@ class _Bill:
             seconds=self.clock.now() - entry.at,
             nano_usd=entry.nano_usd,
         )
-        return replace(completion, usage=used, stages=(*completion.stages, stage))
+        return changed(completion, usage=used, stages=(*completion.stages, stage))
 
     def broke(self, error: BaseException | None, *, streamed: bool = False) -> None:
         """No answer came, or not all of it."""
@@ -193,7 +194,7 @@ class _Bill:
         if price is not None:
             # Of an estimate not even the kinds of its tokens are known.
             cost = price.cost(used) if exact else price.worst(used.input, used.output)
-        entry = replace(
+        entry = changed(
             self.hold.entry, usage=used, nano_usd=cost, basis="exact" if exact else "estimated"
         )
         if not self._over:

@@ -139,7 +139,7 @@ def grant(
     return max(least, amount)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """One call in the books. `nano_usd` is None where its model has no price."""
 

@@ -1,0 +1,26 @@
+"""Values that never change, and what they would be with some fields changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # The type checker knows what this one takes.
+    changed = replace
+else:
+
+    def changed(value: Any, **changes: Any) -> Any:
+        """A copy of a frozen dataclass with these fields changed, quickly where it has no slots.
+
+        `dataclasses.replace` goes through `__init__` again, field by field, and took a fifth of
+        all that a fusion costs. So the classes that each call changes have no slots, and none that
+        is changed here has a `__post_init__`.
+        """
+        fields = getattr(value, "__dict__", None)
+        if fields is None:
+            return replace(value, **changes)
+        copy = object.__new__(type(value))
+        copy.__dict__.update(fields)
+        copy.__dict__.update(changes)
+        return copy
