@@ -20,7 +20,6 @@ from serve.money import bound
 _BYTES_A_TOKEN = 6
 #: The bytes of our own words in a prompt, the judge's schema included.
 _INSTRUCTIONS = 8000
-#: The panel of a request that asks for a fusion without naming one.
 #: Longest answer of each inner call where the caller asked for a fusion as a tool.
 TOOL_COMPLETION_TOKENS = 16_000
 
@@ -138,7 +137,7 @@ def make(
         quorum=min(spec.quorum or ceil(places * 2 / 3), places),
         grace_s=spec.grace_s,
         member_s=spec.timeout_s,
-        analysis_tokens=_analysis_tokens(spec, catalog.models[judge]),
+        analysis_tokens=_analysis_tokens(spec, catalog.models[judge], options),
         cost_cap=None if spec.cost_cap_usd is None else int(spec.cost_cap_usd * NANO_PER_USD),
         tools=_tools(spec, options),
         max_tool_calls=options.max_tool_calls or spec.max_tool_calls,
@@ -146,9 +145,15 @@ def make(
     )
 
 
-def _analysis_tokens(panel: Panel, judge: ModelSpec) -> int:
+def _analysis_tokens(panel: Panel, judge: ModelSpec, options: FusionOptions) -> int:
     """Clamped so that the answers have most of the judge's window."""
-    return min(panel.analysis_tokens, judge.max_output, max(128, judge.context // 4))
+    wanted = panel.analysis_tokens
+    if options.effort not in (None, "none"):
+        # What it thinks counts as written too.
+        wanted = max(wanted, TOOL_COMPLETION_TOKENS)
+    if options.max_completion_tokens is not None:
+        wanted = min(wanted, options.max_completion_tokens)
+    return min(wanted, judge.max_output, max(128, judge.context // 4))
 
 
 def _panel(catalog: Catalog, panel: str | None, options: FusionOptions) -> tuple[Panel, str]:

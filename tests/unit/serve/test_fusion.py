@@ -421,6 +421,26 @@ async def test_a_request_chooses_its_own_panel_and_judge_who_also_writes() -> No
     assert models[4].calls[0][0].sampling.temperature == 0.0
 
 
+@pytest.mark.parametrize(
+    ("options", "tokens"),
+    [
+        (FusionOptions(), 1024),
+        (FusionOptions(max_completion_tokens=400), 400),
+        (FusionOptions(max_completion_tokens=4000), 1024),
+        # What a judge thinks counts as written, so it needs room beside its analysis.
+        (FusionOptions(effort="high"), 8000),
+        (FusionOptions(effort="high", max_completion_tokens=3000), 3000),
+        (FusionOptions(effort="none"), 1024),
+    ],
+)
+def test_a_judge_is_held_to_the_callers_limit_and_has_room_to_think(
+    options: FusionOptions, tokens: int
+) -> None:
+    data = CATALOG.model_dump(mode="json")
+    data["models"]["judge"] |= {"context": 64_000, "max_output": 8000}
+    assert make(Catalog.model_validate(data), "trio", options).analysis_tokens == tokens
+
+
 async def test_a_panelist_that_streams_for_ever_is_cut_off_by_the_deadline() -> None:
     clock = FakeClock()
     models = cast(two=" ".join(["more"] * 100_000))
