@@ -1,7 +1,8 @@
 """What a gateway adds, beside LiteLLM proxy, against one instant upstream.  `make bench`
 
-Ours runs as a user runs it, with keys, ledger and limits on; LiteLLM with one worker and a master
-key, in a virtual environment of its own that is made once in the cache folder. Both are asked by
+Ours runs as a user runs it, with keys, ledger and limits on, and a gateway for each of two cores;
+LiteLLM with one worker and a master key, in a virtual environment of its own that is made once in
+the cache folder. Both are asked by
 the same client on the same machine, one after the other, the upstream alone before and after.
 """
 
@@ -32,8 +33,8 @@ from cluster import guardian
 LITELLM = "litellm[proxy]==1.100.5"
 CACHE = Path.home() / ".cache" / "fusion" / "bench-litellm"
 WARM, SERIAL, SECONDS, WIDE, IDLE = 50, 500, 8.0, 32, 1000
-#: As many as the machine has cores for; one is a process's worth of Python.
-GATEWAYS = int(os.environ.get("GATEWAYS", "1"))
+#: A gateway is one process of Python and keeps one core busy.
+GATEWAYS = int(os.environ.get("GATEWAYS", min(2, os.cpu_count() or 1)))
 KEY = "sk-bench"
 CATALOG = """
 server: {{max_concurrent: 2048, gateways: {gateways}}}
@@ -62,7 +63,7 @@ def main() -> None:
     with instant_upstream() as upstream, tempfile.TemporaryDirectory() as folder:
         alone = measure("upstream alone, before", upstream, None)
         with ours(upstream, Path(folder)) as (url, key, pids):
-            own = measure("fusion", url, key)
+            own = measure(f"fusion, {GATEWAYS} gateways", url, key)
             grown = asyncio.run(idle_streams(url, key, pids))
         print(f"{IDLE} idle streams                {grown:8.0f} MB    (promise: under 300)")
         with litellm(upstream, Path(folder)) as url:
