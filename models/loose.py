@@ -23,16 +23,17 @@ def decoded(raw: str | bytes) -> Any:
     """
     value = json.loads(raw)
     text = raw if isinstance(raw, str) else raw.decode("latin-1")
-    return _whole(value) if _MAYBE_HALF.search(text) else value
+    return cleaned(value) if _MAYBE_HALF.search(text) else value
 
 
-def _whole(value: Any) -> Any:
+def cleaned(value: Any) -> Any:
+    """The value with every text in it clean."""
     if isinstance(value, str):
         return clean(value)
-    if isinstance(value, list):
-        return [_whole(one) for one in value]
+    if isinstance(value, list | tuple):
+        return [cleaned(one) for one in value]
     if isinstance(value, dict):
-        return {clean(key): _whole(one) for key, one in value.items()}
+        return {cleaned(key): cleaned(one) for key, one in value.items()}
     return value
 
 
@@ -47,9 +48,18 @@ def mappings(value: Any) -> list[Mapping[str, Any]]:
 
 def count(value: Any) -> int:
     """A number of tokens or a place in a list, never negative."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if isinstance(value, int) and value > 0 else 0
 
 
 def text(value: Any) -> str:
     """A text as it is, nothing for null, other values as they print."""
     return "" if value is None else str(value)
+
+
+def as_json(value: Any) -> str:
+    """JSON that came as text, or, from servers that know no better, as the value itself."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False) if value else ""

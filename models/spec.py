@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
+import httpx
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from models.prices import Price, Usd
@@ -13,6 +14,20 @@ from models.scaling import Scaling
 from models.wrappers.profiles import FAMILIES
 
 _ADDRESS = r"^https?://[^\s?#@]+$"
+
+
+def _readable(address: str) -> str:
+    try:
+        host = httpx.URL(address).host
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ValueError(f"cannot be read as an address: {error}") from None
+    if not host:
+        raise ValueError("names no host")
+    return address
+
+
+#: Where an API is. Read here as its client reads it later, so that a wrong one stops the start.
+Address = Annotated[str, Field(pattern=_ADDRESS), AfterValidator(_readable)]
 
 #: What models, aliases, panels and policies are called.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=128)]
@@ -161,7 +176,7 @@ class ApiModel(FlagshipSpec):
     upstream: str | None = None
     #: The environment variable that holds the key. The key itself never stands in the catalog.
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    base_url: str = Field(pattern=_ADDRESS)
+    base_url: Address
     #: Whether it takes temperature and its like. Many models that reason refuse a request that
     #: has them; then they are left out.
     sampling: bool = True
@@ -177,14 +192,14 @@ class OpenAIModel(ApiModel):
     thoughts: bool = True
     #: Whether it tells how likely its tokens were. Asked for where the router doubts its answer.
     logprobs: bool = False
-    base_url: str = Field("https://api.openai.com/v1", pattern=_ADDRESS)
+    base_url: Address = "https://api.openai.com/v1"
 
 
 class OpenAIResponsesModel(ApiModel):
     """An API that speaks OpenAI's responses."""
 
     engine: Literal["openai-responses"]
-    base_url: str = Field("https://api.openai.com/v1", pattern=_ADDRESS)
+    base_url: Address = "https://api.openai.com/v1"
     #: Whether to ask for summaries of what it thinks. OpenAI wants a verified organization for it.
     summaries: bool = False
 
@@ -193,7 +208,7 @@ class AnthropicModel(ApiModel):
     """An API that speaks Anthropic's messages."""
 
     engine: Literal["anthropic"]
-    base_url: str = Field("https://api.anthropic.com/v1", pattern=_ADDRESS)
+    base_url: Address = "https://api.anthropic.com/v1"
     #: How it is told to think: by an effort, or, before Claude Opus 4.6, by a budget of tokens.
     thinking: Literal["adaptive", "budget"] = "adaptive"
 

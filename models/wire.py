@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeGuard, cast, get_args
+from typing import Any, TypeGuard
 
 from models import loose
+from models.call import new_id
 from models.errors import (
     AccountRefused,
     BadRequest,
@@ -74,7 +75,9 @@ def payload(request: Request, *, model: str, stream: bool) -> dict[str, Any]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    out: dict[str, Any] = {"role": message.role, "content": _content(message)}
+    # OpenAI's own word for it is known to few others, and OpenAI takes both.
+    role = "system" if message.role == "developer" else message.role
+    out: dict[str, Any] = {"role": role, "content": _content(message)}
     if message.thought:
         out["reasoning_content"] = message.thought
     if message.name:
@@ -146,18 +149,20 @@ def completion(body: Mapping[str, Any], *, model: str) -> Completion:
         raise UpstreamError(f"Model '{model}' sent a reply without an answer in it.")
     calls = tuple(
         ToolCall(
-            id=str(call.get("id") or f"call_{index}"),
+            id=str(call.get("id") or new_id("call")),
             name=str(loose.mapping(call.get("function")).get("name") or ""),
-            arguments=str(loose.mapping(call.get("function")).get("arguments") or "{}"),
+            arguments=loose.as_json(loose.mapping(call.get("function")).get("arguments")) or "{}",
         )
-        for index, call in enumerate(loose.mappings(raw.get("tool_calls")))
+        for call in loose.mappings(raw.get("tool_calls"))
     )
-    said = str(raw.get("content") or "")
+    said, thought = _spoken(raw)
     refusal = str(raw.get("refusal") or "")
+    reason = choice.get("finish_reason")
+    _refuse_broken(reason, model)
     return Completion(
         model=model,
-        message=_answer(said or refusal, _thought(raw), calls),
-        finish_reason=_finish(choice.get("finish_reason"), calls, refused=bool(refusal)),
+        message=_answer(said or refusal, thought, calls),
+        finish_reason=_finish(reason, calls, refused=bool(refusal)),
         stop_sequence=_stopped_by(choice),
         usage=usage(body.get("usage")),
         sources=_sources(raw),
@@ -176,7 +181,9 @@ def _logprob(choice: Mapping[str, Any]) -> float | None:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _identity(body: Mapping[str, Any]) -> str | None:
@@ -201,18 +208,40 @@ def _answer(text: str, thought: str, calls: tuple[ToolCall, ...]) -> Message:
     )
 
 
-def _thought(raw: Mapping[str, Any]) -> str:
-    """What the model thought: `reasoning` at vLLM and OpenRouter, `reasoning_content` elsewhere."""
-    return str(raw.get("reasoning") or raw.get("reasoning_content") or "")
+def _spoken(raw: Mapping[str, Any]) -> tuple[str, str]:
+    """What the model said and thought: `reasoning` at vLLM and OpenRouter, `reasoning_content`
+    elsewhere, and parts of the content at Mistral."""
+    said, thought = _joined(raw.get("content"))
+    aside, _ = _joined(raw.get("reasoning") or raw.get("reasoning_content"))
+    return said, aside + thought
+
+
+def _joined(content: Any) -> tuple[str, str]:
+    """The texts of a content in parts, and the thoughts."""
+    if not isinstance(content, list | Mapping):
+        return str(content or ""), ""
+    said: list[str] = []
+    thought: list[str] = []
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, Mapping) and part.get("type") == "thinking":
+            thought.append(_joined(part.get("thinking"))[0])
+        else:
+            text = part.get("text") if isinstance(part, Mapping) else part
+            said.append(text if isinstance(text, str) else "")
+    return "".join(said), "".join(thought)
 
 
 def usage(raw: Any) -> Usage:
     """Token counts, zero where the model did not say."""
     raw = loose.mapping(raw)
     read, written = (loose.mapping(raw.get(f"{part}_tokens_details")) for part in _PARTS)
+    prompt, completion, total = (
+        loose.count(raw.get(f"{part}_tokens")) for part in (*_PARTS, "total")
+    )
     return tally(
-        raw.get("prompt_tokens"),
-        raw.get("completion_tokens"),
+        prompt,
+        # Gemini and xAI bill thoughts as output and count them in the total alone.
+        max(completion, total - prompt),
         # DeepSeek says it in a field of its own.
         cached=read.get("cached_tokens") or raw.get("prompt_cache_hit_tokens"),
         reasoning=written.get("reasoning_tokens"),
@@ -268,28 +297,29 @@ class Deltas:
         self._finish = choice.get("finish_reason") or self._finish
         self._stopped_by = _stopped_by(choice) or self._stopped_by
         delta = loose.mapping(choice.get("delta"))
-        if thought := _thought(delta):
+        said, thought = _spoken(delta)
+        if thought:
             self._thought.append(thought)
             yield ReasoningDelta(thought)
         self._sources += _sources(delta)
         self._refused = self._refused or bool(delta.get("refusal"))
-        if text := delta.get("content") or delta.get("refusal"):
-            self._text.append(str(text))
-            yield TextDelta(str(text))
+        if text := said or str(delta.get("refusal") or ""):
+            self._text.append(text)
+            yield TextDelta(text)
         for raw in loose.mappings(delta.get("tool_calls")):
             yield self._tool_call(raw)
 
     def _tool_call(self, raw: Mapping[str, Any]) -> ToolCallDelta:
         said = loose.count(raw.get("index"))
         function = loose.mapping(raw.get("function"))
-        piece, name = (str(function.get(key) or "") for key in ("arguments", "name"))
+        piece, name = loose.as_json(function.get("arguments")), str(function.get("name") or "")
         index = self._places.get(said, said)
         known = self._calls.get(index)
         # Some providers say no index, or 0 for each of several calls.
         is_other = known is not None and name and raw.get("id") not in (None, "", known.id)
         if known is None or is_other:
             index = self._places[said] = said if known is None else max(self._calls) + 1
-            known = ToolCall(str(raw.get("id") or f"call_{index}"), name, "")
+            known = ToolCall(str(raw.get("id") or new_id("call")), name, "")
             self._calls[index] = ToolCall(known.id, known.name, piece)
             return ToolCallDelta(index, piece, id=known.id, name=known.name)
         self._calls[index] = ToolCall(known.id, known.name, known.arguments + piece)
@@ -299,6 +329,7 @@ class Deltas:
         """The last event. Raises UpstreamError if the stream broke off without an end."""
         if self._finish is None:
             raise UpstreamError(f"The stream of model '{self.model}' broke off before its end.")
+        _refuse_broken(self._finish, self.model)
         calls = tuple(
             replace(call, arguments=call.arguments or "{}")
             for _, call in sorted(self._calls.items())
@@ -332,16 +363,35 @@ _STATUS_OF = {
     "overloaded": 529,
     "overloaded_error": 529,
 }
-#: The account's money is used up, whatever the status says: to wait a little does not help.
-_NO_MONEY = {"insufficient_quota", "billing_error", "billing_hard_limit_reached"}
+#: The account is at fault, whatever the status says: to wait a little does not help.
+_ACCOUNT = {
+    "insufficient_quota": 402,
+    "billing_error": 402,
+    "billing_hard_limit_reached": 402,
+    # Kimi, Qwen, GLM.
+    "exceeded_current_quota_error": 402,
+    "Arrearage": 402,
+    "1113": 402,
+}
+#: The same where only the sentence says so: Anthropic, GLM, Gemini, xAI. Beginnings, because
+#: what a caller wrote may stand within a message.
+_ACCOUNT_SAID = (
+    ("your credit balance is too low", 402),
+    ("insufficient balance", 402),
+    ("api key not valid", 401),
+    ("incorrect api key", 401),
+)
 _TOO_LONG = ("context length", "context window", "maximum model length", "prompt is too long")
 
 
-def error(status: int | None, body: Any, *, model: str, mend: str = "") -> FusionError:
+class ProviderForbids(Refused):
+    """A provider does not want to work on this one request: that says nothing about the next."""
+
+
+def error(status: int | None, body: Any, *, model: str) -> FusionError:
     """The failure that an error body means, in OpenAI's shape or Anthropic's.
 
-    Its text is passed on, its headers never are. `mend` tells what to check where the provider
-    refuses the account.
+    Its text is passed on, its headers never are.
     """
     detail = loose.mapping(body).get("error", body)
     detail = detail if isinstance(detail, Mapping) else {"message": detail}
@@ -350,8 +400,7 @@ def error(status: int | None, body: Any, *, model: str, mend: str = "") -> Fusio
     named = [str(name) for name in (code, detail.get("type")) if name is not None]
     if status is None and isinstance(code, int):
         status = code
-    if _NO_MONEY & set(named):
-        status = 402
+    status = _at_fault(named, message) or status
     if status is None:
         status = next((_STATUS_OF[name] for name in named if name in _STATUS_OF), 502)
     param = detail.get("param") if isinstance(detail.get("param"), str) else None
@@ -364,9 +413,9 @@ def error(status: int | None, body: Any, *, model: str, mend: str = "") -> Fusio
         return RateLimited(message, retry_after_s=1.0)
     if status in (401, 402):
         why = "does not accept its key" if status == 401 else "says that its account has no money"
-        return AccountRefused(f"The provider of model '{model}' {why} ({status}). {mend}".rstrip())
+        return AccountRefused(f"The provider of model '{model}' {why} ({status}).")
     if status == 403:
-        return Refused(f"The provider of model '{model}' forbids this (403): {message}")
+        return ProviderForbids(f"The provider of model '{model}' forbids this (403): {message}")
     if status == 404:
         return Refused(f"The provider of model '{model}' does not know it: {message}")
     if status in (408, 504):
@@ -377,6 +426,12 @@ def error(status: int | None, body: Any, *, model: str, mend: str = "") -> Fusio
     return UpstreamError(message)
 
 
+def _at_fault(named: list[str], message: str) -> int | None:
+    """401 or 402 where our account is what is wrong."""
+    said = (status for begin, status in _ACCOUNT_SAID if message.lower().startswith(begin))
+    return next((_ACCOUNT[name] for name in named if name in _ACCOUNT), next(said, None))
+
+
 def _stopped_by(choice: Mapping[str, Any]) -> str | None:
     """The text of `stop` that ended the answer: vLLM says which (or a token's number), others
     do not."""
@@ -384,12 +439,32 @@ def _stopped_by(choice: Mapping[str, Any]) -> str | None:
     return said if isinstance(said, str) and said else None
 
 
+#: Why an answer ended, where it is not for what it says. GLM, Mistral and others have own words.
+_FINISH: Mapping[str, FinishReason] = {
+    "tool_calls": "tool_calls",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "content_filter": "content_filter",
+    "sensitive": "content_filter",
+}
+#: The provider broke the answer off: DeepSeek, GLM, OpenRouter.
+_BROKEN = ("insufficient_system_resource", "network_error", "error")
+
+
 def _finish(raw: Any, calls: tuple[ToolCall, ...], *, refused: bool = False) -> FinishReason:
     if refused:
         return "content_filter"
     if calls and raw in ("stop", "tool_calls", "function_call"):
         return "tool_calls"
-    return cast(FinishReason, raw) if raw in get_args(FinishReason) else "stop"
+    return _FINISH.get(raw, "stop") if isinstance(raw, str) else "stop"
+
+
+def _refuse_broken(reason: Any, model: str) -> None:
+    """Raise UpstreamError for an answer that is none, or only a part: as for a stream that
+    breaks off."""
+    if reason in _BROKEN:
+        raise UpstreamError(f"The answer of model '{model}' broke off before its end ({reason}).")
 
 
 def _first(choices: Any) -> Mapping[str, Any]:

@@ -88,7 +88,13 @@ class Allowance:
     def renew(self, holder: str, report: Report, now: float) -> Kept:
         """Hear that this holder lives."""
         self._heard = {name: at for name, at in self._heard.items() if at > now - MINUTE_S}
-        if holder not in self._heard:
+        if holder in self._heard:
+            self._requests.give_back(report.unused.requests)
+            self._tokens.give_back(report.unused.tokens)
+            # Below zero: answers turned out longer than was reserved for them.
+            self._tokens.charge(-report.unused.tokens, now)
+        else:
+            # What it spent is told without what it did not use, and with what it owes.
             for rate, spent in (
                 (self._requests, report.requests),
                 (self._tokens, report.tokens),
@@ -96,11 +102,6 @@ class Allowance:
                 for ago, n in spent:
                     rate.charge(n, now - ago)
         self._heard[holder] = now
-        self._requests.give_back(report.unused.requests)
-        self._tokens.give_back(report.unused.tokens)
-        if report.unused.tokens < 0:
-            # Answers turned out longer than was reserved for them.
-            self._tokens.charge(-report.unused.tokens, now)
         self._paused_until = max(self._paused_until, now + report.pause_s)
         if report.seen is not None:
             self._learn(report.seen, now)

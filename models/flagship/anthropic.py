@@ -13,6 +13,7 @@ import httpx
 from models import loose, wire
 from models.errors import UpstreamError
 from models.flagship.dialect import OPENAI_SEAL
+from models.flagship.schema import is_finite, reduced
 from models.messages import (
     Cache,
     Completion,
@@ -79,7 +80,11 @@ class Anthropic:
         sampling = request.sampling
         instructions, messages = _conversation(request)
         limit = sampling.max_tokens or MAX_TOKENS
+        tool_choice = _tool_choice(request)
         thinking = self._thinking(request.effort, limit)
+        if _forces(tool_choice) or (self._budgets and _lacks_its_thought(messages)):
+            # Each is a 400 together with thoughts.
+            thinking = None
         thinks = bool(thinking) and thinking != _NO_THINKING
         optional = {
             "system": instructions or None,
@@ -89,7 +94,7 @@ class Anthropic:
             "top_p": None if thinks else sampling.top_p,
             "stop_sequences": list(sampling.stop) or None,
             "tools": [_tool(tool) for tool in request.tools] or None,
-            "tool_choice": _tool_choice(request),
+            "tool_choice": tool_choice,
             "thinking": thinking,
             "output_config": self._output(request) or None,
         }
@@ -108,17 +113,16 @@ class Anthropic:
             return _NO_THINKING
         if not self._budgets:
             return {"type": "adaptive"}
-        # A budget lies below the bound of the whole answer, and has a least size of its own.
-        budget = min(BUDGETS[effort], limit - 1)
+        # The answer itself needs room below the bound too, and a budget has a least size.
+        budget = min(BUDGETS[effort], limit * 3 // 4)
         return {"type": "enabled", "budget_tokens": budget} if budget >= LEAST_BUDGET else None
 
     def _output(self, request: Request) -> dict[str, Any]:
         out: dict[str, Any] = {}
         if request.effort not in (None, "none") and not self._budgets:
             out["effort"] = "low" if request.effort == "minimal" else request.effort
-        wanted = request.response_format
-        if wanted is not None and wanted.kind == "json_schema":
-            out["format"] = {"type": "json_schema", "schema": dict(wanted.schema or {})}
+        if (schema := _schema(request)) is not None and is_finite(schema):
+            out["format"] = {"type": "json_schema", "schema": reduced(schema)}
         return out
 
     def completion(self, body: Mapping[str, Any], *, model: str) -> Completion:
@@ -159,22 +163,48 @@ def _conversation(
     for turn in turns:
         # Results come first in the turn after their calls. The sort keeps all other order.
         turn["content"].sort(key=lambda block: block["type"] != "tool_result")
-    if request.response_format is not None and request.response_format.kind == "json_object":
-        leading.append(system(_JSON_ONLY))
+    if (shape := _in_words(request)) is not None:
+        leading.append(system(shape))
     return _instructions(leading), turns
+
+
+def _schema(request: Request) -> Mapping[str, Any] | None:
+    wanted = request.response_format
+    return wanted.schema if wanted is not None and wanted.kind == "json_schema" else None
+
+
+def _in_words(request: Request) -> str | None:
+    """The shape of the answer, where the API has no way to be held to it."""
+    if request.response_format is None or request.response_format.kind == "text":
+        return None
+    schema = _schema(request)
+    if not schema:
+        return _JSON_ONLY
+    if is_finite(schema):
+        return None
+    return f"{_JSON_ONLY} It must be valid by this JSON schema:\n{json.dumps(dict(schema))}"
+
+
+def _lacks_its_thought(turns: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last answer called tools and does not begin with what was thought before."""
+    answers = (turn["content"] for turn in reversed(turns) if turn["role"] == "assistant")
+    kinds = [block["type"] for block in next(answers, ())]
+    return "tool_use" in kinds and kinds[0] not in ("thinking", "redacted_thinking")
 
 
 def _instructions(leading: Sequence[Message]) -> str | list[dict[str, Any]]:
     """One text, or, where the cache is to keep a part of it, one block for each part."""
     texts = [part for one in leading for part in one.content if isinstance(part, Text)]
     if any(part.cache for part in texts):
-        return [_part(part) for part in texts if part.text]
-    return "\n\n".join(filter(None, (message.text for message in leading)))
+        return [_part(part) for part in texts if part.text.strip()]
+    return "\n\n".join(text for one in leading if (text := one.text).strip())
 
 
 def _blocks(message: Message) -> Iterator[dict[str, Any]]:
-    # An empty text is an error there.
-    said = [_part(part) for part in message.content if not isinstance(part, Text) or part.text]
+    # A text of nothing, or of nothing but white space, is an error there.
+    said = [
+        _part(part) for part in message.content if not isinstance(part, Text) or part.text.strip()
+    ]
     if message.role == "tool":
         result = {
             "type": "tool_result",
@@ -236,14 +266,16 @@ def _arguments(text: str) -> dict[str, Any]:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
+    schema = {"type": "object", **tool.parameters}
+    strict = tool.strict and is_finite(schema)
     out: dict[str, Any] = {
         "name": tool.name,
-        "input_schema": {"type": "object", **tool.parameters},
+        "input_schema": reduced(schema) if strict else schema,
     }
     if tool.description:
         out["description"] = tool.description
-    if tool.strict is not None:
-        out["strict"] = tool.strict
+    if strict is not None:
+        out["strict"] = strict
     return out | _mark(tool.cache)
 
 
@@ -262,6 +294,10 @@ def _tool_choice(request: Request) -> dict[str, Any] | None:
     if one_at_a_time and mode != "none":
         choice["disable_parallel_tool_use"] = True
     return choice
+
+
+def _forces(choice: Mapping[str, Any] | None) -> bool:
+    return choice is not None and choice["type"] in ("any", "tool")
 
 
 # What comes back

@@ -45,11 +45,16 @@ def new_connections() -> httpx.AsyncBaseTransport:
 
     named = urllib.request.getproxies()
     proxies = {
-        scheme: AiohttpTransport(verify=context, client=session, proxy=httpx.Proxy(address))
+        scheme: AiohttpTransport(verify=context, client=session, proxy=_proxy(address))
         for scheme in ("http", "https")
         if (address := named.get(scheme) or named.get("all"))
     }
     return _Routes(AiohttpTransport(verify=context, client=session), proxies)
+
+
+def _proxy(address: str) -> httpx.Proxy:
+    # Many write the variable without a scheme, and most programs take it so.
+    return httpx.Proxy(address if "://" in address else f"http://{address}")
 
 
 @cache

@@ -6,28 +6,39 @@ import asyncio
 import importlib
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import asdict
 from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from models.answerer import Clock, Events, SystemClock, as_events
 from models.call import Call
 from models.errors import DeadlineExceeded, FusionError, UpstreamError
-from models.loose import clean
+from models.loose import clean, cleaned
 from models.messages import (
     Completion,
     Done,
     Event,
     Message,
+    Progress,
+    ReasoningDelta,
     Request,
     Text,
     TextDelta,
+    ToolCallDelta,
     assistant,
 )
 from models.spec import PythonModel
 
 T = TypeVar("T")
+#: What they may give us, which nobody has checked: a wrong one would fail far from here.
+_SHAPES: Mapping[type, TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind)
+    for kind in (Completion, TextDelta, ReasoningDelta, ToolCallDelta, Progress)
+}
+_END = object()
 
 
 class Custom:
@@ -44,8 +55,7 @@ class Custom:
         self._name = name
         self._spec = spec
         self._clock = clock or SystemClock()
-        self._made: Any = None
-        self._making = asyncio.Lock()
+        self._making: asyncio.Task[Any] | None = None
 
     def __repr__(self) -> str:
         return f"Custom({self._name!r}, {self._spec.target!r})"
@@ -79,33 +89,65 @@ class Custom:
         """Their events up to the end, which is made of what came before where they give none."""
         said: list[str] = []
         async with aclosing(theirs.stream(request, call)) as given:
-            while (item := await window.wait(anext(given, None))) is not None:
-                event = TextDelta(clean(item)) if isinstance(item, str) else item
+            while (item := await window.wait(anext(given, _END))) is not _END:
+                event = self._event(item)
                 if isinstance(event, Done):
-                    yield Done(self._completion(event.completion))
+                    yield event
                     return
-                if not isinstance(event, Event):
-                    raise self._wrong(f"yields a {type(item).__name__}, not an event or a text")
                 if isinstance(event, TextDelta):
                     said.append(event.text)
                 yield event
         yield Done(Completion(self._name, assistant("".join(said))))
+
+    def _event(self, item: Any) -> Event:
+        if isinstance(item, str):
+            return TextDelta(clean(item))
+        if isinstance(item, Done):
+            return Done(self._completion(item.completion))
+        if not isinstance(item, Event):
+            raise self._wrong(f"yields a {type(item).__name__}, not an event or a text")
+        event: Event = self._sound(item)
+        return event
 
     def _completion(self, answer: Any) -> Completion:
         if isinstance(answer, str):
             text = clean(answer)
             return Completion(self._name, Message("assistant", (Text(text),) if text else ()))
         if isinstance(answer, Completion):
-            return replace(answer, model=self._name)
+            completion: Completion = self._sound(answer, model=self._name)
+            return completion
         raise self._wrong(f"returns a {type(answer).__name__}, not a Completion or a text")
 
+    def _sound(self, given: Any, **ours: Any) -> Any:
+        """The same value with everything in it of the type that it should be, and clean."""
+        kind = next(kind for kind in _SHAPES if isinstance(given, kind))
+        try:
+            return _SHAPES[kind].validate_python(cleaned({**asdict(given), **ours}))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            wrong = f"gives a {kind.__name__} whose {place} is wrong: {first['msg']}"
+        except Exception as error:
+            # Values that cannot be copied.
+            raise self.failed(error) from error
+        raise self._wrong(wrong)
+
     async def _theirs(self, window: _Window) -> Any:
-        async with self._making:
-            if self._made is None:
-                self._made = await window.wait(asyncio.to_thread(self._make))
-            return self._made
+        """Their object, made once however many ask: who has no time left to wait leaves it to the
+        next one."""
+        making = self._making
+        if making is None or (making.done() and (making.cancelled() or making.exception())):
+            making = self._making = asyncio.create_task(asyncio.to_thread(self._make))
+        return await window.wait(asyncio.shield(making))
 
     def _make(self) -> Any:
+        try:
+            return self._found()
+        except SystemExit as error:
+            # In a task of its own it would end the event loop, and so the gateway.
+            raise self.failed(error) from None
+
+    def _found(self) -> Any:
         """Their object. Their folder comes last on the path, so that no module of it hides one of
         ours or of a library."""
         folder = self._spec.path
@@ -136,7 +178,7 @@ class Custom:
         limit = self._spec.timeout_s
         return _Window(self, limit if left is None else min(left, limit))
 
-    def failed(self, error: Exception) -> UpstreamError:
+    def failed(self, error: BaseException) -> UpstreamError:
         return UpstreamError(
             f"The class {self._spec.target} of model '{self._name}' failed"
             f" ({type(error).__name__}): {error}"[:2000]
@@ -167,5 +209,5 @@ class _Window:
             raise DeadlineExceeded(
                 f"Model '{self._model.name}' did not answer within {self._seconds:.1f} s."
             ) from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._model.failed(error) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email.utils
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 #: Retry-After above this is taken for this: a client should ask again within the hour.
@@ -57,18 +58,15 @@ def _number(value: str | None) -> int | None:
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds that a provider asks to wait, from any of the three ways to say it."""
-    try:
-        if milliseconds := headers.get("retry-after-ms"):
-            wait = float(milliseconds) / 1000
-        elif value := headers.get("retry-after"):
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name, "")
+        # What cannot be read says nothing; the other header may.
+        with suppress(ValueError, OverflowError):
             wait = (
                 email.utils.parsedate_to_datetime(value).timestamp() - now
                 if ":" in value
-                else float(value)
+                else float(value) * unit
             )
-        else:
-            return None
-    except (ValueError, OverflowError):
-        return None
-    # Written so that NaN falls out too.
-    return min(wait, MAX_RETRY_AFTER_S) if wait >= 0 else 0.0
+            # Written so that NaN falls out too.
+            return min(wait, MAX_RETRY_AFTER_S) if wait >= 0 else 0.0
+    return None

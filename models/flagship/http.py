@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from models import loose, wire
 from models.answerer import Clock
 from models.errors import (
+    AccountRefused,
     BadRequest,
     FusionError,
     Overloaded,
@@ -91,7 +92,7 @@ class Transport:
             response = await window.wait(self._send(body, headers))
             if self._heed is not None:
                 self._heed(response.headers)
-            reply = Reply(self._model, response, window, self._mend)
+            reply = Reply(self._model, response, window)
             if not response.is_success:
                 raise await reply.refusal(self._clock.now())
             yield reply
@@ -129,8 +130,11 @@ class Transport:
         return await self._connections.handle_async_request(request)
 
     def _sign(self, error: FusionError, response: httpx.Response | None) -> None:
-        """Add the provider's request id, and take the key out if the provider echoed it."""
+        """Add what to check where the provider refuses the account, and its request id, and take
+        the key out if it echoed that."""
         message = error.message
+        if isinstance(error, AccountRefused) and self._mend:
+            message += f" {self._mend}"
         if response is not None and (identity := _request_id(response)):
             message += f" [the provider's request id: {identity}]"
         if self._key is not None:
@@ -148,7 +152,6 @@ class Reply:
     _model: str
     _response: httpx.Response
     _window: Window
-    _mend: str = ""
 
     @property
     def request_id(self) -> str | None:
@@ -193,7 +196,7 @@ class Reply:
         if not isinstance(value, dict):
             raise UpstreamError(f"Model '{self._model}' sent JSON that is not an answer.")
         if value.get("error") is not None or value.get("type") == "error":
-            raise wire.error(None, value, model=self._model, mend=self._mend)
+            raise wire.error(None, value, model=self._model)
         # Some providers say `"error": null` with every answer.
         value.pop("error", None)
         return value
@@ -215,7 +218,7 @@ class Reply:
             body = body[0]
         if not isinstance(body, dict):
             body = {"message": f"The provider of model '{self._model}' answered with {status}."}
-        error = wire.error(status, body, model=self._model, mend=self._mend)
+        error = wire.error(status, body, model=self._model)
         wait = retry_after_s(self._response.headers, now)
         if wait is not None and isinstance(error, Overloaded | Unavailable):
             error.retry_after_s = wait

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from models import wire
+from models.flagship.schema import can_be_strict
 from models.messages import Completion, Request
 from models.spec import OpenAIModel
 
@@ -30,8 +31,8 @@ class OpenAIChat:
 
     def payload(self, request: Request, *, model: str, stream: bool) -> dict[str, Any]:
         body = wire.payload(request, model=model, stream=stream)
-        if self._is_openai and "max_tokens" in body:
-            body["max_completion_tokens"] = body.pop("max_tokens")
+        if self._is_openai:
+            _as_openai_wants(body)
         if not self._logprobs:
             body.pop("logprobs", None)
         if not self._thoughts:
@@ -44,3 +45,14 @@ class OpenAIChat:
 
     def deltas(self, model: str) -> wire.Deltas:
         return wire.Deltas(model)
+
+
+def _as_openai_wants(body: dict[str, Any]) -> None:
+    if "max_tokens" in body:
+        body["max_completion_tokens"] = body.pop("max_tokens")
+    held = [(tool["function"], "parameters") for tool in body.get("tools", ())]
+    if (shape := body.get("response_format", {}).get("json_schema")) is not None:
+        held.append((shape, "schema"))
+    for each, key in held:
+        if each.get("strict") and not can_be_strict(each[key]):
+            each["strict"] = False

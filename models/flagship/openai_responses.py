@@ -13,6 +13,7 @@ from typing import Any
 from models import loose, wire
 from models.errors import Unsupported, UpstreamError
 from models.flagship.dialect import OPENAI_SEAL
+from models.flagship.schema import can_be_strict
 from models.messages import (
     Completion,
     Done,
@@ -35,6 +36,9 @@ from models.messages import (
 )
 from models.spec import OpenAIResponsesModel
 
+#: Parts of the names of models that do not reason, which refuse to be asked for sealed thoughts.
+_NEVER_REASON = ("gpt-4", "gpt-3.5", "gpt-5-chat", "chat-latest")
+
 
 class OpenAIResponses:
     """The responses dialect. It has no `stop`, `seed` and penalties: `stop` is refused, because
@@ -52,7 +56,9 @@ class OpenAIResponses:
         if sampling.stop:
             raise Unsupported("OpenAI's responses API knows no 'stop'.", param="stop")
         reasoning = {"effort": request.effort, "summary": "auto" if self._summaries else None}
+        reasons = not any(part in model for part in _NEVER_REASON)
         optional = {
+            "include": ["reasoning.encrypted_content"] if reasons else None,
             "max_output_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -67,7 +73,6 @@ class OpenAIResponses:
             "input": [item for message in request.messages for item in _items(message)],
             "stream": stream,
             "store": False,
-            "include": ["reasoning.encrypted_content"],
             **{name: value for name, value in optional.items() if value is not None},
         }
 
@@ -143,7 +148,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
         "description": tool.description,
         "parameters": dict(tool.parameters),
         # Left out it would mean true here, and false in the chat dialect.
-        "strict": bool(tool.strict),
+        "strict": bool(tool.strict) and can_be_strict(tool.parameters),
     }
 
 
@@ -162,7 +167,7 @@ def _format(request: Request) -> dict[str, Any] | None:
         "name": wanted.name,
         "schema": dict(wanted.schema or {}),
         "description": wanted.description,
-        "strict": wanted.strict,
+        "strict": wanted.strict and can_be_strict(wanted.schema or {}),
     }
     return {"format": {name: value for name, value in schema.items() if value is not None}}
 

@@ -28,19 +28,24 @@ class Registry:
         #: the old one is forgotten. So is a model of another key, which is in the entry, too.
         self._breakers: dict[tuple[str, str], BreakerState] = {}
 
-    def follow(self, models: Mapping[str, ModelSpec]) -> None:
-        """Take the limits of these models, and forget what is known of models that are gone."""
+    def meet(self, models: Mapping[str, ModelSpec]) -> None:
+        """Have a share of each of these models' accounts, which may only be a draft's: nothing
+        that is in force changes."""
         for name, terms in accounts(models).items():
-            if name in self._limits:
-                self._limits[name].terms = terms
-            else:
+            if name not in self._limits:
                 account = self._account(name)
                 self._limits[name] = AccountLimit(name, account, terms, clock=self._clock)
+
+    def follow(self, models: Mapping[str, ModelSpec]) -> None:
+        """Take the limits of these models, and forget what is known of models that are gone."""
+        self.meet(models)
+        for name, terms in accounts(models).items():
+            self._limits[name].terms = terms
         entries = {(name, _entry(spec)) for name, spec in models.items()}
         self._breakers = {key: state for key, state in self._breakers.items() if key in entries}
 
     def limit(self, name: str, spec: FlagshipSpec) -> AccountLimit:
-        """The share of this model's account; `follow` has been told of the model."""
+        """The share of this model's account; `meet` or `follow` has been told of the model."""
         return self._limits[account_name(name, spec)]
 
     def breaker(self, name: str, spec: FlagshipSpec) -> BreakerState:

@@ -16,10 +16,11 @@ from typing import Any, Protocol
 
 from models.answerer import Clock, SystemClock
 from models.call import Call, new_id
-from models.errors import DeadlineExceeded, FusionError, Overloaded, Unavailable
+from models.errors import DeadlineExceeded, FusionError, Overloaded
 from models.flagship import headers
 from models.flagship.allowance import Grant, Kept, Report, Short
 from models.flagship.rates import Amount, Rate, Terms
+from models.wrappers.limit import LimiterUnreachable
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +217,7 @@ class AccountLimit:
         if ran_out:
             return DeadlineExceeded("The deadline passed while the request waited for its turn.")
         if not self._reachable:
-            return Unavailable(
+            return LimiterUnreachable(
                 f"The limiter of account '{self._name}' cannot be reached.",
                 retry_after_s=RETRY_AFTER_S,
             )
@@ -296,7 +297,11 @@ class AccountLimit:
 
     async def _renew(self) -> None:
         report = self._report()
-        kept = await self._account.renew(self.terms, self._holder, report)
+        try:
+            kept = await self._account.renew(self.terms, self._holder, report)
+        except BaseException:
+            self._untold(report)
+            raise
         self._reachable = True
         self._in_force = kept.terms
         self._known = report.held
@@ -333,6 +338,14 @@ class AccountLimit:
         report = Report(self._held, unused, spent[0], spent[1], self._seen, pause)
         self._seen, self._pause_is_news = None, False
         return report
+
+    def _untold(self, report: Report) -> None:
+        """Nobody heard this report: its news are news again, and a debt is one still."""
+        self._seen = self._seen or report.seen
+        self._pause_is_news = self._pause_is_news or report.pause_s > 0
+        debt = max(0, -report.unused.tokens)
+        self._tokens -= debt
+        self._spent[1].give_back(debt)
 
     def _give_up(self, surplus: int) -> None:
         """Free permits go back at once, those in use when their calls end."""

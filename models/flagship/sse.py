@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 
 from models.errors import UpstreamError
@@ -21,6 +22,7 @@ class ServerSentEvents:
         self._data: list[bytes] = []
         self._size = 0
         self._after_cr = False
+        self._begun = False
 
     def feed(self, chunk: bytes) -> Iterator[str]:
         """Raises UpstreamError if one event grows over the limit."""
@@ -44,9 +46,13 @@ class ServerSentEvents:
     def _end_line(self) -> Iterator[str]:
         line = bytes(self._line).rstrip(b"\r\n")
         self._line.clear()
+        if not self._begun:
+            # Some servers write a mark of byte order first.
+            line, self._begun = line.removeprefix(codecs.BOM_UTF8), True
         if not line:
-            if self._data:
-                yield b"\n".join(self._data).decode("utf-8", "replace")
+            # An event without data, or with none in it, is no event.
+            if data := b"\n".join(self._data):
+                yield data.decode("utf-8", "replace")
             self._data, self._size = [], 0
             return
         name, _, value = line.partition(b":")

@@ -16,6 +16,8 @@ from models.errors import (
     UpstreamError,
 )
 from models.messages import Completion, Done, Request
+from models.wire import ProviderForbids
+from models.wrappers.limit import LimiterUnreachable
 
 #: How a call ended, as far as it says something about the model. `neither`: it says nothing
 #: (the request was wrong, the caller went away, every place was taken, time ran out). `refused`:
@@ -142,10 +144,14 @@ class Breaker:
             self._state.ended(ticket, outcome, self._clock.now(), refusal)
 
 
+#: Ours, or the matter of one request: no reason to ask the model no more.
+_NOT_THE_MODEL = (StoreUnavailable, LimiterUnreachable, ProviderForbids)
+
+
 def _outcome(error: Exception) -> Outcome:
     if isinstance(error, AccountRefused):
         return "refused"
-    if isinstance(error, StoreUnavailable):
+    if isinstance(error, _NOT_THE_MODEL):
         return "neither"
     if isinstance(error, Unavailable | UpstreamError):
         return "failure"

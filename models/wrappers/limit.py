@@ -17,6 +17,10 @@ CHARS_PER_TOKEN = 4
 IMAGE_TOKENS = 1000
 
 
+class LimiterUnreachable(Unavailable):
+    """Our own limiter does not answer. It says nothing about any model."""
+
+
 class Turnstile(Protocol):
     """Something to wait at, such as `models.flagship.share.AccountLimit`."""
 

@@ -37,6 +37,8 @@ from models.wrappers import loose_json, text_tools
 from models.wrappers.marks import Splitter
 from models.wrappers.profiles import Profile, profile_of
 
+#: Answers that another try would not make whole.
+_BROKEN_OFF = ("length", "content_filter")
 #: Told the model and what was mended in its answer.
 Count = Callable[[str, str], None]
 
@@ -76,7 +78,7 @@ class Repair:
         asked = self._asked(request)
         first = await self._inner.complete(asked, call)
         mended = _Mended.of(first, request, self._habits)
-        if mended.problem is not None and first.finish_reason != "length":
+        if mended.problem is not None and first.finish_reason not in _BROKEN_OFF:
             mended = await self._asked_again(mended, asked, first, request, call)
         return self._told(mended)
 
@@ -89,7 +91,10 @@ class Repair:
         except FusionError:
             # An answer that is not quite right is better than none.
             return mended.after_a_retry()
-        return _Mended.of(_both(first, second), request, self._habits).after_a_retry()
+        other = _Mended.of(second, request, self._habits)
+        best = mended if other.is_worse_than(mended) else other
+        best.completion = _paid(best.completion, first, second)
+        return best.after_a_retry()
 
     async def stream(self, request: Request, call: Call) -> Events:
         if self._habits.json_in_words and _wants_json(request):
@@ -164,9 +169,9 @@ def _again(asked: Request, first: Completion, problem: str) -> Request:
     return replace(asked, messages=(*asked.messages, *turns))
 
 
-def _both(first: Completion, second: Completion) -> Completion:
-    """The second answer, and what both cost."""
-    return replace(second, usage=first.usage + second.usage, stages=(*first.stages, *second.stages))
+def _paid(kept: Completion, first: Completion, second: Completion) -> Completion:
+    """The answer that is kept, and what both cost."""
+    return replace(kept, usage=first.usage + second.usage, stages=(*first.stages, *second.stages))
 
 
 @dataclass(slots=True)
@@ -175,8 +180,9 @@ class _Mended:
 
     completion: Completion
     repairs: list[str] = field(default_factory=list)
-    #: Why its JSON is not what was asked for.
+    #: Why its JSON is not what was asked for, and whether it is JSON at least.
     problem: str | None = None
+    is_json: bool = False
 
     @classmethod
     def of(
@@ -195,6 +201,13 @@ class _Mended:
         if _wants_json(request) and not mended.completion.message.tool_calls:
             mended._json(request.response_format)
         return mended
+
+    def is_worse_than(self, other: _Mended) -> bool:
+        """Of two that are asked for JSON, the other of which is not right either."""
+        if self.problem is None:
+            return False
+        broken_off = self.completion.finish_reason in _BROKEN_OFF
+        return broken_off or (other.is_json and not self.is_json)
 
     def after_a_retry(self) -> _Mended:
         self.repairs.insert(0, "json_asked_again")
@@ -256,6 +269,7 @@ class _Mended:
         if found.value is None:
             self.problem = "it is not JSON"
             return
+        self.is_json = True
         self.problem = loose_json.problem(found.value, schema)
         if found.repair is not None and self.completion.finish_reason != "length":
             self._say(json.dumps(found.value, ensure_ascii=False))
@@ -347,7 +361,7 @@ class _Live:
 
     def _called(self) -> Iterator[Event]:
         text, self._call = self._call, ""
-        found = text_tools.called(text, self._request.tools, self._profile, len(self.calls))
+        found = text_tools.called(text, self._request.tools, self._profile)
         for index, call in enumerate(found, start=len(self.calls)):
             yield ToolCallDelta(index, call.arguments, call.id, call.name)
         self.calls += found

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from models.call import new_id
 from models.messages import Message, Named, Request, Text, Tool, ToolCall
 from models.wrappers import loose_json
 from models.wrappers.marks import Splitter
@@ -103,27 +104,28 @@ def read(text: str, tools: Sequence[Tool], profile: Profile) -> tuple[str, tuple
         elif piece.kind == "inside":
             inside += piece.text
         else:
-            found, inside = called(inside, tools, profile, len(calls)), ""
+            found, inside = called(inside, tools, profile), ""
             calls += found
     if inside:
         # The closing mark was forgotten, or stood outside of the bound of the answer.
-        calls += called(inside, tools, profile, len(calls))
+        calls += called(inside, tools, profile)
     if not calls:
         return text, ()
     return "".join(said).strip(), tuple(calls)
 
 
-def called(
-    text: str, tools: Sequence[Tool], profile: Profile, before: int = 0
-) -> tuple[ToolCall, ...]:
-    """The calls in what stands between two marks; none if it is nothing that can be called."""
+def called(text: str, tools: Sequence[Tool], profile: Profile) -> tuple[ToolCall, ...]:
+    """The calls in what stands between two marks; none if it is nothing that can be called.
+
+    Their ids are unlike those of all earlier turns, so that each result finds its call.
+    """
     value = loose_json.read(text).value
     known = {tool.name for tool in tools}
     calls: list[ToolCall] = []
     for item in value if isinstance(value, list) else [value]:
         for name, arguments in _named(item, profile):
             if name in known:
-                calls.append(ToolCall(f"call_{before + len(calls)}", name, arguments))
+                calls.append(ToolCall(new_id("call"), name, arguments))
     return tuple(calls)
 
 

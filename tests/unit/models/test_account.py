@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from pydantic import ValidationError
+
 from models.flagship.account import accounts
 from models.flagship.rates import Terms
 from models.spec import AnthropicModel, OpenAIModel
@@ -31,3 +34,10 @@ def test_models_without_a_key_share_none() -> None:
         "b": openai(base_url="http://127.0.0.1:8001/v1"),
     }
     assert set(accounts(models)) == {"a@127.0.0.1:8001", "b@127.0.0.1:8001"}
+
+
+@pytest.mark.parametrize("address", ["https://host:port/v1", "https://xn--/v1", "https:///v1"])
+def test_an_address_that_no_client_can_read_stops_the_start(address: str) -> None:
+    with pytest.raises(ValidationError, match=r"address|host"):
+        openai(base_url=address)
+    assert accounts({"a": openai(base_url="http://[::1]:8001/v1")})

@@ -182,14 +182,105 @@ def test_effort() -> None:
     ("limit", "thinking"),
     [
         (100_000, {"type": "enabled", "budget_tokens": 16384}),
-        (2000, {"type": "enabled", "budget_tokens": 1999}),
-        (500, None),
+        # A quarter is left for the answer.
+        (2000, {"type": "enabled", "budget_tokens": 1500}),
+        (1300, None),
     ],
 )
 def test_effort_as_a_budget(limit: int, thinking: Any) -> None:
     body = payload(effort="high", sampling=Sampling(max_tokens=limit), spec={"thinking": "budget"})
     assert body.get("thinking") == thinking
     assert "output_config" not in body
+
+
+@pytest.mark.parametrize("thinking", ["adaptive", "budget"])
+@pytest.mark.parametrize(
+    ("choice", "thinks"),
+    [("auto", True), (None, True), ("required", False), (Named("find"), False)],
+)
+def test_who_must_call_a_tool_does_not_think_first(
+    choice: Any, thinks: bool, thinking: str
+) -> None:
+    sampling = Sampling(temperature=0.2, max_tokens=9000)
+    spec = {"thinking": thinking}
+    body = payload(effort="low", tools=(FIND,), tool_choice=choice, sampling=sampling, spec=spec)
+    assert ("thinking" in body) is thinks
+    assert ("temperature" in body) is not thinks
+
+
+@pytest.mark.parametrize(
+    ("answer", "thinks"),
+    [
+        (Message("assistant", tool_calls=(ToolCall("c1", "find", "{}"),)), False),
+        (
+            Message(
+                "assistant",
+                tool_calls=(ToolCall("c1", "find", "{}"),),
+                reasoning=(Reasoning("Hm.", "sig"),),
+            ),
+            True,
+        ),
+        (assistant("No call."), True),
+    ],
+)
+def test_with_a_budget_it_thinks_on_only_where_its_thoughts_are_known(
+    answer: Message, thinks: bool
+) -> None:
+    messages = (user("a"), answer, Message("tool", (Text("b"),), tool_call_id="c1"))
+    for spec, expected in (({"thinking": "budget"}, thinks), ({}, True)):
+        body = payload(
+            *messages, effort="low", tools=(FIND,), sampling=Sampling(max_tokens=9000), spec=spec
+        )
+        assert ("thinking" in body) is expected
+
+
+def test_text_of_white_space_alone_is_left_out() -> None:
+    body = payload(
+        system(" \n"),
+        Message("system", (Text(" ", cache="5m"), Text("Be brief.", cache="5m"))),
+        user("a"),
+        Message("assistant", (Text("\n\n"),), tool_calls=(ToolCall("c1", "find", "{}"),)),
+        Message("tool", (Text(" "),), tool_call_id="c1"),
+    )
+    assert [part["text"] for part in body["system"]] == ["Be brief."]
+    _, called, result = body["messages"]
+    assert [block["type"] for block in called["content"]] == ["tool_use"]
+    assert result["content"][0]["content"] == []
+    assert "system" not in payload(system(" \n"), user("a"))
+
+
+def test_the_shape_goes_out_in_the_part_of_the_language_that_it_takes() -> None:
+    word = {"type": "string", "maxLength": 5}
+    schema = {"type": "object", "properties": {"a": word}, "required": ["a"]}
+    body = payload(response_format=ResponseFormat("json_schema", "n", schema))
+    sent = body["output_config"]["format"]["schema"]
+    assert sent["additionalProperties"] is False
+    assert "maxLength" not in sent["properties"]["a"]
+    assert "system" not in body
+
+
+def test_a_shape_that_it_cannot_be_held_to_is_told_in_words() -> None:
+    schema = {"type": "object", "additionalProperties": {"type": "integer"}}
+    body = payload(response_format=ResponseFormat("json_schema", "n", schema))
+    assert "output_config" not in body
+    assert json.dumps(schema) in body["system"]
+
+
+def test_a_strict_tool_is_reduced_and_another_is_not() -> None:
+    word = {"type": "object", "properties": {"q": {"type": "string", "maxLength": 5}}}
+    strict, loose, open_ = payload(
+        tools=(
+            Tool("a", parameters=word, strict=True),
+            Tool("b", parameters=word),
+            Tool("c", strict=True),
+        )
+    )["tools"]
+    assert (strict["strict"], "maxLength" in strict["input_schema"]["properties"]["q"]) == (
+        True,
+        False,
+    )
+    assert loose["input_schema"] == word
+    assert open_["strict"] is False
 
 
 # What comes back

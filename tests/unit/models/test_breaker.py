@@ -19,7 +19,9 @@ from models.errors import (
 )
 from models.fake import FakeClock, FakeModel, settle
 from models.messages import Request, user
+from models.wire import ProviderForbids
 from models.wrappers.breaker import Breaker, BreakerState, Outcome
+from models.wrappers.limit import LimiterUnreachable
 
 ASK = Request("small", (user("hi"),))
 
@@ -172,7 +174,17 @@ async def test_an_open_breaker_asks_no_model_until_its_pause_is_over() -> None:
     await ask(breaker)
 
 
-@pytest.mark.parametrize("error", [BadRequest("no"), Overloaded("full"), DeadlineExceeded("late")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        BadRequest("no"),
+        Overloaded("full"),
+        DeadlineExceeded("late"),
+        # Our own limiter, and a matter of one caller's words.
+        LimiterUnreachable("gone"),
+        ProviderForbids("moderation"),
+    ],
+)
 async def test_what_is_not_the_models_fault_does_not_count(error: FusionError) -> None:
     breaker = Breaker(FakeModel(reply=error), BreakerState(threshold=1), FakeClock())
     await ask(breaker, type(error))

@@ -14,18 +14,32 @@ from models.catalog_file import load
 from models.errors import DeadlineExceeded, Overloaded, UpstreamError
 from models.fake import FakeClock
 from models.flagship.custom import Custom
-from models.messages import Completion, Done, Event, Request, TextDelta, Usage, assistant, user
+from models.messages import (
+    Completion,
+    Done,
+    Event,
+    ReasoningDelta,
+    Request,
+    TextDelta,
+    Usage,
+    assistant,
+    user,
+)
 from models.spec import PythonModel
 
 ASK = Request("mine", (user("hi"),))
 
 THEIRS = """
-import asyncio, time
+import asyncio, sys, time
 from models.errors import Overloaded
-from models.messages import Completion, Done, TextDelta, Usage, assistant
+from models.messages import *
+
+MADE = 0
 
 class Whole:
     def __init__(self, word="hello"):
+        global MADE
+        MADE += 1
         self.word = word
     async def complete(self, request, call):
         return self.word
@@ -72,6 +86,40 @@ class Odd:
         return 5
     async def stream(self, request, call):
         yield 5
+
+class Slow(Whole):
+    def __init__(self):
+        super().__init__("at last")
+        time.sleep(0.3)
+
+class Flaky(Whole):
+    def __init__(self):
+        super().__init__("now")
+        if MADE == 1:
+            raise KeyError("not yet")
+
+class Exits:
+    async def complete(self, request, call):
+        sys.exit()
+    async def stream(self, request, call):
+        yield "a"
+        sys.exit()
+
+class ExitsAtOnce(Exits):
+    def __init__(self):
+        sys.exit()
+
+class Gives:
+    def __init__(self, what):
+        self.what = what
+    async def stream(self, request, call):
+        yield eval(self.what)
+
+class Returns:
+    def __init__(self, what):
+        self.what = what
+    async def complete(self, request, call):
+        return eval(self.what)
 
 class Hangs:
     async def complete(self, request, call):
@@ -177,7 +225,77 @@ async def test_it_is_made_once_and_late(theirs: Path) -> None:
     mine = model(theirs, "Whole")
     assert "their_models" not in sys.modules
     await asyncio.gather(mine.complete(ASK, Call()), mine.complete(ASK, Call()))
-    assert mine._made is not None
+    assert sys.modules["their_models"].MADE == 1
+
+
+async def test_a_slow_one_is_made_once_however_short_each_call_is(theirs: Path) -> None:
+    slow = model(theirs, "Slow", timeout_s=0.05)
+    for _ in range(3):
+        with pytest.raises(DeadlineExceeded):
+            await slow.complete(ASK, Call())
+    await asyncio.sleep(0.4)
+    assert (await slow.complete(ASK, Call())).text == "at last"
+    assert sys.modules["their_models"].MADE == 1
+
+
+async def test_one_that_could_not_be_made_is_tried_again(theirs: Path) -> None:
+    flaky = model(theirs, "Flaky")
+    with pytest.raises(UpstreamError, match="not yet"):
+        await flaky.complete(ASK, Call())
+    assert (await flaky.complete(ASK, Call())).text == "now"
+
+
+@pytest.mark.parametrize("name", ["Exits", "ExitsAtOnce"])
+async def test_one_that_wants_to_end_the_program_ends_its_call(theirs: Path, name: str) -> None:
+    with pytest.raises(UpstreamError, match="SystemExit"):
+        await model(theirs, name).complete(ASK, Call())
+    with pytest.raises(UpstreamError, match="SystemExit"):
+        await listen(model(theirs, name))
+
+
+async def test_so_does_a_module_that_ends_it(theirs: Path) -> None:
+    (theirs / "their_exit.py").write_text("raise SystemExit(2)")
+    entry = {"engine": "python", "target": "their_exit:X", "path": str(theirs)}
+    with pytest.raises(UpstreamError, match="SystemExit"):
+        await Custom("mine", PythonModel.model_validate(entry)).complete(ASK, Call())
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("TextDelta(None)", "TextDelta whose text is wrong"),
+        ("ToolCallDelta('x')", "ToolCallDelta whose index is wrong"),
+        ("Done(Completion('x', None))", "Completion whose message is wrong"),
+        ("Done(5)", "a int"),
+        ("Completion('x', assistant(None))", "not an event"),
+        ("None", "a NoneType"),
+    ],
+)
+async def test_what_is_wrong_with_an_event_is_said(theirs: Path, given: str, says: str) -> None:
+    with pytest.raises(UpstreamError, match=says):
+        await listen(model(theirs, "Gives", options={"what": given}))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("Completion('x', None)", "Completion whose message is wrong"),
+        ("Completion('x', assistant(None))", r"whose message\.content"),
+        ("Completion('x', assistant('a'), 'whatever')", "whose finish_reason is wrong"),
+        ("None", "a NoneType"),
+    ],
+)
+async def test_what_is_wrong_with_an_answer_is_said(theirs: Path, given: str, says: str) -> None:
+    with pytest.raises(UpstreamError, match=says):
+        await model(theirs, "Returns", options={"what": given}).complete(ASK, Call())
+
+
+async def test_half_characters_are_marked_wherever_they_stand(theirs: Path) -> None:
+    given = "Completion('x', Message('assistant', [Text('a\\ud83d')]))"
+    done = await model(theirs, "Returns", options={"what": given}).complete(ASK, Call())
+    assert done == Completion("mine", assistant("a?"))
+    events = await listen(model(theirs, "Gives", options={"what": "ReasoningDelta('b\\ud83d')"}))
+    assert events[0] == ReasoningDelta("b?")
 
 
 async def test_their_folder_hides_none_of_our_modules(theirs: Path) -> None:

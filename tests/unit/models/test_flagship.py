@@ -159,6 +159,18 @@ async def test_a_refused_account_says_which_variable_to_check(
     assert KEY not in repr(caught.value)
 
 
+async def test_also_where_the_refusal_stands_within_a_streamed_response(
+    connections: httpx.AsyncBaseTransport,
+) -> None:
+    failed = {"status": "failed", "error": {"code": "insufficient_quota", "message": "No."}}
+    answer = events({"type": "response.failed", "response": failed})
+    async with FakeProvider([answer]) as provider:
+        big = model(connections, provider, engine="openai-responses")
+        with pytest.raises(AccountRefused, match="BIG_KEY"):
+            async for _ in big.stream(ASK, Call()):
+                pass
+
+
 @pytest.fixture(autouse=True)
 def key_grep(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Whatever a test does, the planted key is in no log."""

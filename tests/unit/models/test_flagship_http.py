@@ -40,6 +40,14 @@ def test_data_over_several_lines_is_joined() -> None:
     assert parsed(b"data: {\ndata:  1\ndata\n\n") == ["{\n 1\n"]
 
 
+def test_an_event_with_nothing_in_it_is_none() -> None:
+    assert parsed(b"data:\n\ndata: \n\ndata: x\n\n") == ["x"]
+
+
+def test_a_mark_of_byte_order_is_no_part_of_the_first_event() -> None:
+    assert parsed(b"\xef\xbb", b"\xbfdata: x\n\n") == ["x"]
+
+
 def test_the_last_event_may_lack_its_empty_line() -> None:
     assert parsed(b"data: one\n\ndata: two\n") == ["one", "two"]
     assert parsed(b"data: [DONE]") == ["[DONE]"]
@@ -85,6 +93,7 @@ def test_retry_after_in_its_forms() -> None:
     assert retry_after_s({"retry-after": date}, now=1_000_000) == 60
     assert retry_after_s({"retry-after": date}, now=1_000_100) == 0
     assert retry_after_s({}, now=0) is None
+    assert retry_after_s({"retry-after-ms": "soon", "retry-after": "7"}, now=0) == 7
 
 
 @given(st.text(max_size=40) | st.floats().map(str))
@@ -137,6 +146,17 @@ async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatc
                 async with direct.post({}, headers={}, seconds=5):
                     pass
     assert [asked.path for asked in proxy.asked] == ["http://api.invalid/v1/x"]
+
+
+async def test_a_proxy_may_be_named_without_its_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with FakeProvider([said("ok")]) as proxy:
+        address = proxy.base_url.removeprefix("http://").removesuffix("/v1")
+        monkeypatch.setenv("http_proxy", address)
+        async with new_connections() as connections:
+            transport = Transport(connections, "big", "http://api.invalid/v1/x", FakeClock())
+            async with transport.post({}, headers={}, seconds=5) as reply:
+                await reply.json()
+    assert len(proxy.asked) == 1
 
 
 async def test_an_answer_that_grows_without_end_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,19 @@ from models.wrappers.loose_json import Found
         ('{"a": "```x```",}', Found({"a": "```x```"}, "json_syntax")),
         ("[1, 2", Found([1, 2], "json_syntax")),
         ("no JSON at all", Found(None)),
+        # A fence within a text does not end the one around.
+        ('```json\n{"a": "```x```", "b": 1}\n```', Found({"a": "```x```", "b": 1}, "json_fence")),
+        (
+            '```json\n{"a": "```x```", "b": 1,}\n```\n[note]',
+            Found({"a": "```x```", "b": 1}, "json_syntax"),
+        ),
+        ('{"x": 1} [see note]', Found({"x": 1}, "json_between_words")),
+        ('[1] {"x": 1}', Found({"x": 1}, "json_between_words")),
+        ('{"x": 1}\n{"x": 2}', Found([{"x": 1}, {"x": 2}], "json_between_words")),
+        ('{"x": 1}\n{"x": 1}', Found({"x": 1}, "json_between_words")),
+        # No other reader takes NaN.
+        ('{"a": NaN}', Found({"a": "NaN"}, "json_syntax")),
+        ("NaN", Found(None)),
         ("", Found(None)),
         ("[" * 100_000, Found(None)),
     ],

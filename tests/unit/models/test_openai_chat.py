@@ -29,12 +29,15 @@ from models.flagship.answerer import Flagship
 from models.flagship.client import new_connections
 from models.flagship.fake import Answer, FakeProvider, delta, events, said, whole
 from models.flagship.key import MissingKey
+from models.flagship.openai_chat import OpenAIChat
 from models.messages import (
     Done,
     Event,
     Request,
+    ResponseFormat,
     Sampling,
     TextDelta,
+    Tool,
     ToolCall,
     ToolCallDelta,
     Usage,
@@ -185,6 +188,27 @@ async def test_openai_itself_gets_the_new_name_of_max_tokens() -> None:
                 await model(connections, url).complete(request, Call())
     assert b'"max_completion_tokens": 7' in bodies[0]
     assert b'"max_tokens": 7' in bodies[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "strict"),
+    [("https://api.openai.com/v1", [True, False]), ("https://other.example/v1", [True, True])],
+)
+def test_openai_itself_is_not_asked_to_be_strict_about_what_it_must_refuse(
+    url: str, strict: list[bool]
+) -> None:
+    dialect = OpenAIChat(OpenAIModel(engine="openai", base_url=url))
+    closed = {"type": "object", "additionalProperties": False}
+    optional = {**closed, "properties": {"a": {"type": "string"}}}
+    for schema, expected in zip((closed, optional), strict, strict=True):
+        request = replace(
+            ASK,
+            tools=(Tool("t", parameters=schema, strict=True),),
+            response_format=ResponseFormat("json_schema", schema=schema, strict=True),
+        )
+        body = dialect.payload(request, model="m", stream=False)
+        assert body["tools"][0]["function"]["strict"] is expected
+        assert body["response_format"]["json_schema"]["strict"] is expected
 
 
 async def test_a_null_error_is_none(connections: httpx.AsyncBaseTransport) -> None:

@@ -35,6 +35,7 @@ from models.messages import (
 )
 from models.spec import OpenAIResponsesModel
 
+CLOSED = {"type": "object", "additionalProperties": False}
 FIND = Tool("find", "Finds.", {"type": "object", "properties": {}})
 
 
@@ -73,6 +74,31 @@ def test_sampling_and_effort() -> None:
     assert (body["temperature"], body["top_p"], body["max_output_tokens"]) == (0.5, 0.9, 7)
     assert body["reasoning"] == {"effort": "high", "summary": "auto"}
     assert "seed" not in body
+
+
+@pytest.mark.parametrize(
+    ("model", "reasons"),
+    [
+        ("gpt-5", True),
+        ("o4-mini", True),
+        ("gpt-5-mini", True),
+        ("gpt-4o", False),
+        ("gpt-4.1-mini", False),
+        ("gpt-3.5-turbo", False),
+        ("gpt-5-chat-latest", False),
+        ("gpt-5.1-chat-latest", False),
+    ],
+)
+def test_only_models_that_reason_are_asked_for_sealed_thoughts(model: str, reasons: bool) -> None:
+    body = dialect().payload(Request("x", (user("a"),)), model=model, stream=False)
+    assert ("include" in body) is reasons
+
+
+def test_a_tool_is_strict_only_where_its_schema_can_be() -> None:
+    tools = (Tool("a", parameters=CLOSED, strict=True), Tool("b", parameters={}, strict=True))
+    open_ = Tool("c", parameters={"type": "object"}, strict=True)
+    sent = payload(tools=(*tools, open_))["tools"]
+    assert [tool["strict"] for tool in sent] == [True, True, False]
 
 
 def test_what_it_cannot_say_is_refused() -> None:
@@ -127,13 +153,18 @@ def test_parallel_calls_and_their_results_are_items() -> None:
         (ResponseFormat("text"), None),
         (ResponseFormat("json_object"), {"format": {"type": "json_object"}}),
         (
+            ResponseFormat("json_schema", "n", CLOSED, strict=True),
+            {"format": {"type": "json_schema", "name": "n", "schema": CLOSED, "strict": True}},
+        ),
+        (
             ResponseFormat("json_schema", "n", {"type": "object"}, strict=True),
             {
                 "format": {
                     "type": "json_schema",
                     "name": "n",
                     "schema": {"type": "object"},
-                    "strict": True,
+                    # With it the answer would be a certain 400.
+                    "strict": False,
                 }
             },
         ),

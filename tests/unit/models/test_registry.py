@@ -48,6 +48,18 @@ async def test_an_entry_that_changed_is_another_model() -> None:
     await registry.aclose()
 
 
+async def test_a_draft_changes_nothing_that_is_in_force() -> None:
+    registry, spec = Registry(nowhere, FakeClock()), openai(max_concurrent=9)
+    registry.follow({"big": spec})
+    limit, breaker = registry.limit("big", spec), registry.breaker("big", spec)
+    draft = openai(max_concurrent=1)
+    registry.meet({"other": draft})
+    assert registry.limit("other", draft) is limit
+    assert limit.terms.calls == 9
+    assert registry.breaker("big", spec) is breaker
+    await registry.aclose()
+
+
 async def test_how_a_model_stands() -> None:
     clock = FakeClock()
     registry, spec = Registry(nowhere, clock), openai()

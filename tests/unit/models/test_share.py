@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from models.call import Call
-from models.errors import DeadlineExceeded, Overloaded, Unavailable
+from models.errors import DeadlineExceeded, Overloaded
 from models.fake import FakeClock, settle
 from models.flagship.allowance import GRACE_S, Allowance, Grant, Kept, Report
 from models.flagship.permits import LEASE_S
 from models.flagship.rates import Amount, Terms
 from models.flagship.share import BATCH, TICK_S, WAIT_S, AccountLimit
+from models.wrappers.limit import LimiterUnreachable
 
 
 class Local:
@@ -182,7 +183,7 @@ async def test_without_the_account_what_is_held_goes_on_and_no_more() -> None:
     await limit.acquire(Call())
     waiting = asyncio.create_task(limit.acquire(Call()))
     await clock.advance(WAIT_S)
-    with pytest.raises(Unavailable, match="cannot be reached"):
+    with pytest.raises(LimiterUnreachable, match="cannot be reached"):
         await waiting
     limit.release()
     await limit.acquire(Call())
@@ -377,6 +378,34 @@ async def test_a_pause_is_everybodys() -> None:
     for each in (limit, other):
         await each.acquire(Call())
     await asyncio.gather(limit.aclose(), other.aclose())
+
+
+async def test_news_that_nobody_heard_are_told_again() -> None:
+    clock, account, limit = share(64, tokens=1000, batch=0)
+    limit.release(await limit.acquire(Call(), 100), 400)
+    limit.heed(told("requests", 10, 3))
+    limit.pause(30)
+    account.away = True
+    await clock.advance(3 * TICK_S)
+    account.away = False
+    await clock.advance(2 * TICK_S)
+    other = gateway("g2", account)
+    with pytest.raises(Overloaded, match="pause"):
+        waiting = asyncio.create_task(other.acquire(Call()))
+        await clock.advance(WAIT_S)
+        await waiting
+    # The provider's count of requests, and the debt, which is told once.
+    assert account.allowance.in_use(clock.now()) == Amount(0, 7, 400)
+    await asyncio.gather(limit.aclose(), other.aclose())
+
+
+async def test_a_new_owner_gives_back_nothing_that_it_never_counted() -> None:
+    owner = Allowance(Terms(64, requests=10, tokens=1000), born=-GRACE_S)
+    owner.renew("known", Report(0, requests=((1.0, 4),), tokens=((1.0, 300),)), 0)
+    # From before the restart: what was unused is not within what was spent, what is owed is.
+    owner.renew("g1", Report(0, Amount(0, 3, 200), ((1.0, 2),), ((1.0, 100),)), 0)
+    owner.renew("g2", Report(0, Amount(0, 0, -50), (), ((0.0, 50),)), 0)
+    assert owner.in_use(0) == Amount(0, 6, 450)
 
 
 async def test_a_short_pause_is_waited_for() -> None:

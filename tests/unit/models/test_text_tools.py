@@ -82,7 +82,9 @@ def test_a_call_is_read_as_each_family_writes_it(name: str, text: str) -> None:
 def test_several_calls() -> None:
     one = '<tool_call>{"name": "find", "arguments": {}}</tool_call>'
     _, calls = text_tools.read(one + "\n" + one, (FIND,), OTHER)
-    assert [call.id for call in calls] == ["call_0", "call_1"]
+    _, later = text_tools.read(one, (FIND,), OTHER)
+    # A result of this turn must not find a call of another.
+    assert len({call.id for call in (*calls, *later)}) == 3
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,8 @@ def test_each_sampling_setting_goes_out_only_when_given(name: str, value: Any, o
 
 def test_roles_and_names() -> None:
     assert sent(system("Be brief.")) == {"role": "system", "content": "Be brief."}
-    assert sent(Message("developer", (Text("x"),)))["role"] == "developer"
+    # DeepSeek, Qwen and others answer 400 to the newer word.
+    assert sent(Message("developer", (Text("x"),)))["role"] == "system"
     assert sent(Message("user", (Text("x"),), name="ada"))["name"] == "ada"
 
 
@@ -241,7 +242,11 @@ def test_an_answer_with_tool_calls() -> None:
         ("stop", "stop"),
         ("length", "length"),
         ("content_filter", "content_filter"),
+        ("sensitive", "content_filter"),
+        ("model_length", "length"),
+        ("max_tokens", "length"),
         ("something new", "stop"),
+        ({"odd": 1}, "stop"),
         (None, "stop"),
     ],
 )
@@ -253,6 +258,87 @@ def test_why_the_answer_ended(raw: Any, finish: str) -> None:
 def test_a_reply_without_an_answer_is_the_models_fault(body: Any) -> None:
     with pytest.raises(UpstreamError, match="'small' sent a reply without an answer"):
         wire.completion(body, model="small")
+
+
+@pytest.mark.parametrize("reason", ["insufficient_system_resource", "network_error", "error"])
+@pytest.mark.parametrize("text", ["", "Half of an"])
+def test_an_answer_that_its_provider_broke_off_is_none(reason: str, text: str) -> None:
+    with pytest.raises(UpstreamError, match=reason):
+        wire.completion(answer({"content": text}, reason), model="m")
+    with pytest.raises(UpstreamError, match=reason):
+        read([delta({"content": text}), delta({}, reason)])
+
+
+@pytest.mark.parametrize(
+    ("raw", "counted"),
+    [
+        # Gemini: thoughts stand in the total alone.
+        ({"prompt_tokens": 20, "completion_tokens": 424, "total_tokens": 1016}, Usage(20, 996)),
+        # xAI.
+        (
+            {
+                "prompt_tokens": 32,
+                "completion_tokens": 9,
+                "total_tokens": 135,
+                "completion_tokens_details": {"reasoning_tokens": 94},
+            },
+            Usage(32, 103, reasoning=94),
+        ),
+        # OpenAI: within what was written.
+        (
+            {
+                "prompt_tokens": 5,
+                "completion_tokens": 9,
+                "total_tokens": 14,
+                "completion_tokens_details": {"reasoning_tokens": 7},
+            },
+            Usage(5, 9, reasoning=7),
+        ),
+        ({"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": None}, Usage(5, 9)),
+        ({"prompt_tokens": 20.0, "completion_tokens": 4.0}, Usage(20, 4)),
+        ({"prompt_tokens": 20.5, "completion_tokens": float("inf")}, Usage()),
+    ],
+)
+def test_every_token_that_is_billed_is_counted(raw: dict[str, Any], counted: Usage) -> None:
+    assert wire.usage(raw) == counted
+
+
+PARTS = [
+    {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+    {"type": "text", "text": "So"},
+    {"type": "text", "text": "."},
+    "!",
+    {"type": "unknown", "text": None},
+]
+
+
+def test_content_in_parts_is_what_was_said_and_thought() -> None:
+    whole = wire.completion(answer({"content": PARTS}), model="m")
+    events, streamed = read([delta({"content": PARTS}), delta({}, "stop")])
+    assert events == [ReasoningDelta("Hm."), TextDelta("So.!")]
+    for done in (whole, streamed):
+        assert (done.text, done.message.thought) == ("So.!", "Hm.")
+
+
+def test_arguments_that_are_no_text_become_json() -> None:
+    call = {"id": "c1", "function": {"name": "find", "arguments": {"q": "\u00e9"}}}
+    whole = wire.completion(answer({"tool_calls": [call]}), model="m")
+    _, streamed = read([delta({"tool_calls": [{"index": 0, **call}]}, "stop")])
+    for done in (whole, streamed):
+        assert done.message.tool_calls == (ToolCall("c1", "find", '{"q": "\u00e9"}'),)
+
+
+def test_a_call_without_an_id_gets_one_that_no_other_turn_has() -> None:
+    call = {"function": {"name": "find", "arguments": "{}"}}
+    ids = []
+    for _ in range(2):
+        [whole] = wire.completion(answer({"tool_calls": [call]}), model="m").message.tool_calls
+        events, done = read([delta({"tool_calls": [{"index": 0, **call}]}, "stop")])
+        [streamed] = done.message.tool_calls
+        assert isinstance(events[0], ToolCallDelta)
+        assert events[0].id == streamed.id
+        ids += [whole.id, streamed.id]
+    assert len(set(ids)) == 4
 
 
 def test_no_more_is_cached_than_was_sent() -> None:
@@ -402,7 +488,7 @@ def test_a_stream_cut_anywhere_is_the_whole_answer(
         (400, BadRequest),
         (401, AccountRefused),
         (402, AccountRefused),
-        (403, Refused),
+        (403, wire.ProviderForbids),
         (404, Refused),
         (413, BadRequest),
         (418, UpstreamError),
@@ -444,8 +530,8 @@ def test_without_a_status_the_bodys_own_code_counts() -> None:
 
 def test_a_refused_key_is_told_without_the_providers_words() -> None:
     body = {"error": {"message": "Incorrect API key provided: sk-12345"}}
-    assert wire.error(401, body, model="large", mend="Check K.").message == (
-        "The provider of model 'large' does not accept its key (401). Check K."
+    assert wire.error(401, body, model="large").message == (
+        "The provider of model 'large' does not accept its key (401)."
     )
 
 
@@ -454,6 +540,31 @@ def test_an_account_without_money_is_not_merely_busy(detail: dict[str, str]) -> 
     body = {"error": {"message": "You exceeded your current quota.", **detail}}
     assert isinstance(wire.error(429, body, model="m"), AccountRefused)
     assert isinstance(wire.error(None, body, model="m"), AccountRefused)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "meant"),
+    [
+        (400, {"type": "invalid_request_error", "message": "Your credit balance is too low."}, 402),
+        (400, {"code": 400, "message": "API key not valid. Please pass a valid API key."}, 401),
+        (400, {"message": "Incorrect API key provided: x."}, 401),
+        (400, {"code": "Arrearage", "message": "Access denied."}, 402),
+        (429, {"type": "exceeded_current_quota_error", "message": "Check your plan."}, 402),
+        (429, {"code": "1113", "message": "Insufficient balance. Please recharge."}, 402),
+        (None, {"code": 1113, "message": "no words that we know"}, 402),
+    ],
+)
+def test_an_account_at_fault_is_known_by_whatever_says_so(
+    status: int | None, body: dict[str, Any], meant: int
+) -> None:
+    error = wire.error(status, {"error": body}, model="m")
+    assert isinstance(error, AccountRefused)
+    assert f"({meant})" in error.message
+
+
+def test_what_a_caller_wrote_refuses_no_account() -> None:
+    body = {"error": {"message": "Unknown tool 'your credit balance is too low'."}}
+    assert type(wire.error(400, body, model="m")) is BadRequest
 
 
 @pytest.mark.parametrize(
@@ -598,6 +709,7 @@ def test_how_likely_an_answer_was_is_the_mean_over_its_tokens() -> None:
     assert told(-0.5, -1.5) == -1.0
     assert told(0.25, -1.0) == -0.5  # a rounding error above certainty
     assert told(-9999.0, -1.0) == -10.5  # vLLM's word for impossible
+    assert told(-(10**400), -1.0) == -10.5
 
 
 @pytest.mark.parametrize("nothing", [(), (None,), ("likely",), (True,), (float("nan"),)])
