@@ -20,7 +20,7 @@ from models.prices import Price
 
 _FILE = Path(__file__).with_suffix(".csv")
 _RATES = ("input", "cached_input", "cache_write", "output", "reasoning")
-#: The day that providers put behind a model's name.
+#: The day that providers put behind a model's name. A row of its own says where it costs more.
 _DATED = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})$")
 
 

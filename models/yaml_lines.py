@@ -1,7 +1,9 @@
-"""YAML as plain data, with the line on which everything stands."""
+"""YAML or JSON as plain data, with the line on which everything stands."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +12,25 @@ import yaml
 
 #: Keys and indices from the top of the file: `("panels", "default", "members", 0)`.
 Place = tuple[str | int, ...]
+#: More places than this are no catalog. A few aliases of aliases make any number of them.
+_MOST = 100_000
+#: What JSON takes within its strings, and YAML nowhere.
+_NO_YAML = yaml.reader.Reader.NON_PRINTABLE
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads numbers as YAML 1.2 and JSON write them, too: for YAML 1.1 is 1e-6 text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+class _TooMuch(Exception):
+    pass
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,6 +54,7 @@ class Document:
     data: Any = None
     problems: list[Problem] = field(default_factory=list)
     _lines: dict[Place, int] = field(default_factory=dict)
+    _noted: int = 0
 
     def line(self, place: Place) -> int:
         """The line of this place, or of the nearest place above it that the file has."""
@@ -45,6 +67,9 @@ class Document:
 
     def note(self, node: yaml.Node, place: Place, above: tuple[yaml.Node, ...]) -> bool:
         """Remember the lines of this node and all below it. False if it contains itself."""
+        self._noted += 1
+        if self._noted > _MOST:
+            raise _TooMuch
         self._lines.setdefault(place, node.start_mark.line + 1)
         if any(node is one for one in above):
             self._problem(node, "refers to itself", "write it out")
@@ -89,23 +114,32 @@ def read(text: str, first: str = "models:") -> Document:
 
     Never raises: what cannot be read is a problem.
     """
-    document = Document()
+    document, data = Document(), _json(text)
+    if data is not None:
+        text = _NO_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\t", " "))
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         root = loader.get_single_node()
-    except yaml.YAMLError as error:
+        if not isinstance(root, yaml.MappingNode):
+            document.problems.append(Problem(1, "it must be a mapping", f"start with '{first}'"))
+        elif document.note(root, (), ()):
+            if data is None:
+                data = _text_keys(loader.construct_document(root))
+            document.data = data
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         document.problems.append(_not_yaml(error))
-        return document
-    if not isinstance(root, yaml.MappingNode):
-        problem = Problem(1, "it must be a mapping", f"start with '{first}'")
+    except (RecursionError, _TooMuch):
+        problem = Problem(1, "it says too much, or too deeply", "write it shorter")
         document.problems.append(problem)
-        return document
-    if document.note(root, (), ()):
-        try:
-            document.data = _text_keys(loader.construct_document(root))
-        except (yaml.YAMLError, ValueError, TypeError) as error:
-            document.problems.append(_not_yaml(error))
     return document
+
+
+def _json(text: str) -> Any:
+    """None where it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _not_yaml(error: Exception) -> Problem:

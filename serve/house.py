@@ -81,7 +81,7 @@ class House:
 
         await migrate.upgrade(self.database)
         await self.till.open()
-        self.editions = Editions(self.history, make)
+        self.editions = Editions(self.history, make, self._parts.follow)
         await self.editions.start(self.settings.catalog)
         settle()
 

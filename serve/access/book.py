@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from models.answerer import Clock
-from models.errors import NotFound
+from models.errors import Conflict, NotFound
 from serve.access import keys
 from serve.access.caller import Scope
 from serve.access.keys import Key
@@ -34,36 +34,34 @@ class KeyBook:
         expires_at: float | None = None,
     ) -> tuple[Key, str]:
         """A new key, and its whole text, which is nowhere to be had again."""
-        public, text = keys.new()
-        made = Key(
-            id=public,
-            digest=keys.digest(self._pepper, text),
-            project=project,
-            name=name,
-            scopes=scopes,
-            models=models,
-            created_at=self._clock.now(),
-            expires_at=expires_at,
-        )
+        made, text = self._new(Key("", "", project, name, scopes, models, expires_at=expires_at))
         async with self._database.write() as connection:
             await connection.execute(sa.insert(schema.keys).values(**_row(made)))
         return made, text
 
     async def rotate(self, key_id: str, grace_s: float) -> tuple[Key, str]:
-        """A new key in this one's place, which goes on for `grace_s`. Raises NotFound."""
-        ends_at = int((self._clock.now() + grace_s) * 1e6)
+        """A new key in this one's place, which goes on for `grace_s`. Raises NotFound, and
+        Conflict where its end is set already: it must not be put off."""
+        now = self._clock.now()
         old = await self.get(key_id)
-        if old.state(self._clock.now()) != "active":
+        if old.state(now) != "active":
             raise NotFound(f"The key '{key_id}' is not active; create a new one.")
-        made, text = await self.create(
-            project=old.project,
-            name=old.name,
-            scopes=old.scopes,
-            models=old.models,
-            expires_at=old.expires_at,
-        )
-        await self._update(key_id, replaced_by=made.id, revoked_at=ends_at)
+        made, text = self._new(old)
+        ends = {"replaced_by": made.id, "revoked_at": int((now + grace_s) * 1e6)}
+        goes_on = (schema.keys.c.id == key_id, schema.keys.c.revoked_at.is_(None))
+        async with self._database.write() as connection:
+            change = sa.update(schema.keys).where(*goes_on).values(**ends)
+            if not (await connection.execute(change)).rowcount:
+                raise Conflict(f"The key '{key_id}' is replaced or revoked already.")
+            await connection.execute(sa.insert(schema.keys).values(**_row(made)))
         return made, text
+
+    def _new(self, like: Key) -> tuple[Key, str]:
+        """A key with the rights of this one."""
+        public, text = keys.new()
+        digest, now = keys.digest(self._pepper, text), self._clock.now()
+        made = replace(like, id=public, digest=digest, created_at=now)
+        return replace(made, revoked_at=None, replaced_by=None), text
 
     async def revoke(self, key_id: str) -> None:
         """From now on it opens nothing. Raises NotFound."""

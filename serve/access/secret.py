@@ -32,17 +32,28 @@ def read(folder: Path | None) -> bytes:
         )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = folder / "secret"
+    if not file.exists():
+        _make(file)
+    found = file.read_bytes()
+    if len(found) < _LEAST:
+        raise NoSecret(
+            f"{file} is shorter than {_LEAST} characters. Put it back from a copy; without it no "
+            "key is known any more. Where there never was a key, remove it."
+        )
+    return found
+
+
+def _make(file: Path) -> None:
+    draft = file.with_name(f".secret.{os.getpid()}")
+    draft.touch(mode=0o600)
+    with draft.open("w", encoding="ascii") as written:
+        written.write(secrets.token_hex(32))
+        written.flush()
+        os.fsync(written.fileno())
+    # Two processes that start at once must end up with one secret: only one link succeeds.
     try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        draft = folder / f".secret.{os.getpid()}"
-        draft.touch(mode=0o600)
-        draft.write_text(secrets.token_hex(32), encoding="ascii")
-        # Two processes that start at once must end up with one secret: only one link succeeds.
-        try:
-            os.link(draft, file)
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-        return file.read_bytes()
+        os.link(draft, file)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()

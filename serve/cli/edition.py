@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from cluster import installation, launch, serving
 from models.catalog import Catalog
 from serve.applications import NAME, model_applications, under_budget_of
 from serve.cli.common import (
+    CatalogFile,
     Json,
     Port,
     Url,
@@ -43,6 +46,7 @@ def register(app: typer.Typer) -> None:
 
 def apply(
     file: Annotated[Path | None, typer.Argument(help="Catalog file.", show_default=False)] = None,
+    catalog_file: CatalogFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the difference only.")] = False,
     port: Port = None,
     url: Url = None,
@@ -52,7 +56,7 @@ def apply(
     New workforce models start first and take over when they are ready; requests under way end
     on what they began with. A catalog that is wrong anywhere is refused whole.
     """
-    base = server_url(url, port)
+    base, file = server_url(url, port), file or catalog_file
     wanted = read_catalog(file)
     newest = ask(base, "GET", "/v1/catalog")
     _move(base, newest, wanted, "apply", str(catalog_path(file)), dry_run=dry_run)
@@ -124,9 +128,15 @@ def _start_models(base: str, present: Catalog, wanted: Catalog) -> list[str]:
 
 
 def _stop_models(base: str, names: list[str]) -> None:
+    """End these applications, but for those of the catalog in force: a change whose answer was
+    lost, or somebody else's, may have put them there. None where that cannot be known."""
     made = _local(base)
-    if made is not None and names:
-        kept = [one for name, one in serving.deployed(made).items() if name not in names]
+    if made is None or not names:
+        return
+    with suppress(typer.Exit):
+        ruling = Catalog.model_validate(ask(base, "GET", "/v1/catalog")["catalog"])
+        gone = set(names) - model_applications(ruling).keys()
+        kept = [one for name, one in serving.deployed(made).items() if name not in gone]
         serving.deploy(made, kept)
 
 
@@ -166,7 +176,7 @@ def list_aliases(port: Port = None, url: Url = None, as_json: Json = False) -> N
         return
     table = Table("alias", "points to", box=None, pad_edge=False)
     for name, target in sorted(known.items()):
-        table.add_row(name, target)
+        table.add_row(escape(name), escape(target))
     out.print(table)
 
 
@@ -186,5 +196,5 @@ def history(port: Port = None, url: Url = None, as_json: Json = False) -> None:
     for one in versions:
         when = datetime.fromtimestamp(one["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         told = "\n".join(one["changes"]) or one["note"]
-        table.add_row(str(one["version"]), when, one["origin"], one["by"], told)
+        table.add_row(str(one["version"]), when, one["origin"], one["by"], escape(told))
     out.print(table)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from models.answerer import SystemClock
@@ -102,13 +103,13 @@ def resolve(
         dollars = Decimal(cost)
     except InvalidOperation:
         dollars = Decimal(-1)
-    if not 0 <= dollars <= _MOST_USD:
+    if not dollars.is_finite() or not 0 <= dollars <= _MOST_USD:
         fail(f"'{cost}' is no amount of US dollars; write the number alone, as 0.0125.", 2)
     if not _with_store(
         catalog, port, lambda store: _bank(store).resolve(unknown, nano_of(dollars))
     ):
         fail(f"No call or lease called {unknown} waits to be resolved.")
-    out.print(f"Booked {unknown} at {cost} USD.")
+    out.print(f"Booked {unknown} at {cost} USD.", markup=False)
 
 
 @app.command()
@@ -123,7 +124,7 @@ def unfreeze(
     catalog, port = common.given(context, "catalog"), common.given(context, "port")
     if not _with_store(catalog, port, lambda store: _bank(store).unfreeze(account)):
         fail(f"No account called {account} is frozen.")
-    out.print(f"Account {account} may spend again.")
+    out.print(f"Account {account} may spend again.", markup=False)
 
 
 def _here(context: typer.Context) -> None:
@@ -190,7 +191,7 @@ def _print_table(answer: dict[str, Any]) -> None:
             if row[count]
         ]
         table.add_row(
-            *("-" if row[name] is None else row[name] for name in by),
+            *("-" if row[name] is None else escape(row[name]) for name in by),
             *(str(row[name]) for name in ("calls", "input_tokens", "output_tokens", "cost_usd")),
             ", ".join(notes),
         )
@@ -198,7 +199,7 @@ def _print_table(answer: dict[str, Any]) -> None:
     for kind, parts in answer["shares"].items():
         if parts:
             said = ", ".join(f"{name} {part:.1%}" for name, part in parts.items())
-            out.print(f"\n[dim]by {kind}:[/] {said}")
+            out.print(f"\n[dim]by {kind}:[/] {escape(said)}")
     _print_accounts(answer)
 
 
@@ -217,13 +218,14 @@ def _print_accounts(answer: dict[str, Any]) -> None:
             )
             if "hours_usd" in one:
                 limits = f"of {one['hours_usd']} for replica-hours"
-            table.add_row(one["account"], one["settled_usd"], one["held_usd"], limits)
+            table.add_row(escape(one["account"]), one["settled_usd"], one["held_usd"], limits)
             if one["frozen"]:
-                table.add_row("", f"[red]frozen:[/] {one['frozen']}")
+                table.add_row("", f"[red]frozen:[/] {escape(one['frozen'])}")
         out.print()
         out.print(table)
     for one in answer["unknown"]:
         out.print(
-            f"\n[yellow]unknown:[/] {one['id']} holds {one['held_usd']} USD: {one['why']}. "
-            f"Clear it: fusion usage resolve {one['id']} --cost USD"
+            f"\n[yellow]unknown:[/] {escape(one['id'])} holds {one['held_usd']} USD: "
+            f"{escape(one['why'])}. "
+            f"Clear it: fusion usage resolve {escape(one['id'])} --cost USD"
         )

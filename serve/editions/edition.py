@@ -51,14 +51,19 @@ class Editions:
     """Follows the store: swaps one reference when there is a newer version.
 
     A version that cannot be built here (a key that is not in this process's environment) is not
-    taken, loudly: the old one goes on.
+    taken, loudly: the old one goes on. `follow` hears of the catalog in force.
     """
 
     def __init__(
-        self, history: History, make: Callable[[Catalog, int], Edition], look_s: float = LOOK_S
+        self,
+        history: History,
+        make: Callable[[Catalog, int], Edition],
+        follow: Callable[[Catalog], None],
+        look_s: float = LOOK_S,
     ) -> None:
         self._history = history
         self._make = make
+        self._follow = follow
         self._look_s = look_s
         self._current: Edition | None = None
         self._refused = 0
@@ -78,11 +83,15 @@ class Editions:
         """
         found = await self._history.ruling(file)
         self._current = self._make(found.catalog, found.version)
-        self._watch = asyncio.create_task(self._follow())
+        self._follow(found.catalog)
+        self._watch = asyncio.create_task(self._look())
 
-    def make(self, catalog: Catalog) -> Edition:
-        """An edition of this catalog, to see whether it can be built here."""
-        return self._make(catalog, 0)
+    def check(self, catalog: Catalog) -> None:
+        """See whether this catalog can be built here. Raises what makes it unusable."""
+        try:
+            self._make(catalog, 0)
+        finally:
+            self._follow(self.current.catalog)
 
     async def refresh(self) -> None:
         """Look for a newer version now."""
@@ -101,8 +110,9 @@ class Editions:
             self._refused = newest.version
             self.problem = f"version {newest.version} of the catalog: {error}"
             log.error("cannot take %s", self.problem)
+        self._follow(self.current.catalog)
 
-    async def _follow(self) -> None:
+    async def _look(self) -> None:
         while True:
             await asyncio.sleep(self._look_s)
             try:

@@ -21,14 +21,20 @@ _LOCK = 7_046_029_254_386_353_132  # any number, the same in every process
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
-    """One catalog of the history. `at` is seconds since the epoch."""
+class Head:
+    """What is known of one catalog of the history. `at` is seconds since the epoch."""
 
     version: int
     at: float
     origin: Origin
     by: str
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Version(Head):
+    """One catalog of the history."""
+
     catalog: Catalog
 
 
@@ -53,11 +59,12 @@ class History:
             row = (await connection.execute(query)).one_or_none()
             return None if row is None else _read(row)
 
-    async def list(self, most: int = 50) -> list[Version]:
-        """The newest first."""
+    async def list(self, most: int = 50) -> list[Head]:
+        """The newest first. Of a catalog that does not suit this version of the program there is
+        the head alone."""
         async with self._database.read() as connection:
             query = sa.select(editions).order_by(editions.c.version.desc()).limit(most)
-            return [_read(row) for row in await connection.execute(query)]
+            return [_head(row) for row in await connection.execute(query)]
 
     async def publish(
         self, catalog: Catalog, origin: Origin, *, after: int, by: str = "", note: str = ""
@@ -118,6 +125,14 @@ async def _newest(connection: AsyncConnection) -> Version | None:
     query = sa.select(editions).order_by(editions.c.version.desc()).limit(1)
     row = (await connection.execute(query)).one_or_none()
     return None if row is None else _read(row)
+
+
+def _head(row: Any) -> Head:
+    try:
+        return _read(row)
+    except FusionError:
+        note = row.note or "does not suit this version of the program"
+        return Head(row.version, row.at / 1e6, row.origin, row.by, note)
 
 
 def _read(row: Any) -> Version:

@@ -1,4 +1,4 @@
-"""The ledger where it is kept: leases, settlements and what crashes left, each one transaction.
+"""The ledger where it is kept: leases, settlements and what crashes left, in whole transactions.
 
 Every method may raise StoreUnavailable, and may then be repeated: an entry that the store
 knows already is not settled again, and a lease that is gone is not returned twice.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from models.answerer import Clock
 from models.call import new_id
@@ -21,10 +21,14 @@ from serve.money.ledger import Balance, Entry, Limit, Refusal
 from serve.store.database import Database
 from serve.store.steps import READ, How, Row, Steps, marks
 
+T = TypeVar("T")
 #: How long a lease lives without being renewed.
 LEASE_S = 15.0
 #: How long after its end a lease is kept for its process, or its machine's journal, to return.
 LOST_S = 600.0
+
+#: Settlements in one transaction, and names in one statement: databases take only so many.
+BATCH = 500
 
 #: Every transaction of the ledger touches the account of everything, so they go one by one.
 _ALONE = How(locks=("ledger",))
@@ -53,7 +57,7 @@ _LEASE = "insert into leases (id, holder, accounts, amount, expires_at) values (
 _GROW = """
 update leases set amount = amount + ?, expires_at = ? where id = ? and holder = ? returning id
 """
-_RENEW = "update leases set expires_at = ? where holder = ?"
+_RENEW = "update leases set expires_at = ? where holder = ? returning id"
 #: A lease, or what became of it. That of a process which was lost for long is among the unknowns,
 #: and gives as well.
 _FOUND = """
@@ -106,10 +110,12 @@ class Bank:
         least: int,
         wanted: int,
         onto: str | None = None,
+        new: str | None = None,
     ) -> Lease | Refusal:
         """Between `least` and `wanted` from all of these accounts, for `holder`.
 
-        Added to the lease `onto` where that still lives. `Lease.amount` is what was added.
+        Added to the lease `onto` where that still lives, else a lease of its own with the id
+        `new`. `Lease.amount` is what was added.
         """
 
         def steps() -> Steps[Lease | Refusal]:
@@ -121,7 +127,7 @@ class Bank:
             expires = self._at(LEASE_S)
             if onto is not None and (yield _GROW, (amount, expires, onto, holder)):
                 return Lease(onto, amount)
-            made = new_id("lease")
+            made = new or new_id("lease")
             yield _LEASE, (made, holder, json.dumps(names), amount, expires)
             return Lease(made, amount)
 
@@ -136,23 +142,26 @@ class Bank:
         the lease."""
         await self._database.run(_take(lease, amount), _ALONE)
 
-    async def renew(self, holder: str) -> None:
-        """Keep all leases of this process alive."""
+    async def renew(self, holder: str) -> set[str]:
+        """Keep all leases of this process alive. Returns those that there are."""
 
-        def steps() -> Steps[None]:
-            yield _RENEW, (self._at(LEASE_S), holder)
+        def steps() -> Steps[set[str]]:
+            rows = yield _RENEW, (self._at(LEASE_S), holder)
+            return {row[0] for row in rows}
 
-        await self._database.run(steps(), _ALONE)
+        return await self._database.run(steps(), _ALONE)
 
     async def recover(self, holder: str, left: Left, *, whole: bool) -> None:
         """Settle what a dead process's journal tells: calls that ended are booked, calls whose
         end nobody knows stay held until a person resolves them, the rest of its leases is
         returned; where the journal may lack lines, so not `whole`, the rest stays held too."""
+        for lease, done in left.ended.items():
+            for piece in _pieces(done):
+                await self.settle(lease, piece)
 
         def steps() -> Steps[None]:
             named = yield _HELD_BY, (holder,)
             for lease in sorted({*left.ended, *left.open, *(row[0] for row in named)}):
-                yield from _settle(lease, left.ended.get(lease, ()), self._today())
                 still_open = left.open.get(lease, ())
                 known = yield from _known([entry.id for entry, _ in still_open])
                 for entry, worst in still_open:
@@ -271,10 +280,11 @@ def _hold(names: Sequence[str], amount: int) -> Steps[None]:
 
 def _known(ids: Sequence[str]) -> Steps[set[str]]:
     """Those of these calls that are in the books, or among the unknowns."""
-    if not ids:
-        return set()
-    rows = yield _KNOWN.format(ids=marks(ids)), (*ids, *ids)
-    return {row[0] for row in rows}
+    known: set[str] = set()
+    for some in _pieces(ids):
+        rows = yield _KNOWN.format(ids=marks(some)), (*some, *some)
+        known.update(row[0] for row in rows)
+    return known
 
 
 def _lease(lease: str) -> Steps[_Found | None]:
@@ -315,6 +325,10 @@ def _keep_held(lost: Sequence[Row], why: str) -> Steps[None]:
         yield _END["leases"], (lease,)
         if amount:
             yield _UNKNOWN, (lease, expires_at, amount, names, None, why)
+
+
+def _pieces(things: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (things[at : at + BATCH] for at in range(0, len(things), BATCH))
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:

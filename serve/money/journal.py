@@ -88,31 +88,43 @@ class Journal:
         if not self._lines:
             self.path.unlink(missing_ok=True)
         os.close(self._file)
+        # The number may soon be another file's: what is still written must not end up there.
+        self._file = -1
 
     def _write(self, line: bytes) -> None:
         whole = b"\n" + line if self._torn else line
         self._torn = True
-        self._torn = os.write(self._file, whole) < len(whole)
         self._size += len(whole)
-        if self._torn:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        _write_all(self._file, whole)
+        self._torn = False
 
     def _compact(self) -> None:
-        # A new file, locked before it has its name: at no time is there a journal of ours that
-        # is not locked, or not whole.
-        draft = self.path.with_suffix(".draft")
-        file = _create(draft)
-        os.write(file, b"".join(self._lines.values()))
-        draft.replace(self.path)
+        file = _create(self.path, b"".join(self._lines.values()))
         os.close(self._file)
-        self._file, self._size = file, 0
+        self._file, self._size, self._torn = file, 0, False
 
 
-def _create(path: Path) -> int:
-    path.unlink(missing_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _create(path: Path, content: bytes = b"") -> int:
+    """A new journal, locked and written before it has its name: at no time is there one of ours
+    that is not locked, or not whole."""
+    draft = path.with_suffix(".draft")
+    draft.unlink(missing_ok=True)
+    file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _write_all(file, content)
+        draft.replace(path)
+    except OSError:
+        os.close(file)
+        draft.unlink(missing_ok=True)
+        raise
     return file
+
+
+def _write_all(file: int, content: bytes) -> None:
+    """A full disk takes a part and says nothing."""
+    if os.write(file, content) < len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _line(content: dict[str, Any]) -> bytes:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Protocol
 
 from models.answerer import Clock, SystemClock
-from models.call import Call
+from models.call import Call, new_id
 from models.catalog import Catalog
 from models.errors import BudgetExceeded, FusionError, StoreUnavailable
 from models.prices import usd
 from serve.money import journal
-from serve.money.bank import LEASE_S, Bank
+from serve.money.bank import BATCH, LEASE_S, Bank
 from serve.money.caps import Capped, Caps
 from serve.money.journal import Journal
 from serve.money.ledger import ALL, Entry, Limit, Purse, Refusal, limits_of
@@ -38,8 +38,6 @@ RENEW_S = 5.0
 #: A lease is for so many calls, or for what this many seconds took lately.
 CALLS = 16
 SECONDS = 1.0
-#: Settlements in one transaction.
-BATCH = 500
 
 
 class Alarm(Protocol):
@@ -67,6 +65,8 @@ class _Leased:
 
     names: tuple[str, ...]
     lease: str = ""
+    #: The lease that a question to the store would have made, while no answer to it is known.
+    unheard: str = ""
     purse: Purse = field(default_factory=Purse)
     #: When it was last reserved from, last filled, and last known to live in the store.
     used: float = 0.0
@@ -232,20 +232,29 @@ class Till:
         now = self._clock.now()
         rate = leased.purse.recent / max(now - leased.filled, FLUSH_S) if leased.filled else 0
         wanted = max(CALLS * worst, int(rate * SECONDS))
+        unheard = leased.unheard
         try:
+            if unheard:
+                await self._bank.give_back(unheard, None)
+            leased.unheard = new_id("lease")
             got = await self._bank.lease(
                 self._holder,
                 leased.names,
                 limits,
                 least=leased.asked,
                 wanted=max(leased.asked, wanted),
-                onto=leased.lease or None,
+                # The store may have more under the old one than the purse knows of, so that one
+                # ends, and gives it back.
+                onto=None if unheard else leased.lease or None,
+                new=leased.unheard,
             )
         except FusionError as error:
             return error
         if isinstance(got, Refusal):
+            leased.unheard = unheard
             return got
-        if leased.lease not in ("", got.id):  # the store knows the old one no more
+        leased.unheard = ""
+        if leased.lease not in ("", got.id):
             self._retire(leased)
             leased = _Leased(leased.names)
             if leased.names in self._purses:
@@ -284,8 +293,10 @@ class Till:
                 if not 0 <= self._clock.now() - renewed < RENEW_S:
                     renewed = self._clock.now()
                     await self._renew()
-                    await self._recover()
-                    await self._bank.collect()
+                    try:
+                        await self._recover()
+                    finally:
+                        await self._bank.collect()
                     self._caps.forget(renewed)
                 self._reachable = True
             except StoreUnavailable as error:
@@ -309,7 +320,8 @@ class Till:
                 try:
                     await self._bank.give_back(leased.lease, free)
                 except BaseException:
-                    leased.purse.amount += free
+                    # It may have gone back all the same. The end of the lease returns the rest.
+                    self._retire(leased)
                     raise
         await self._end_leases()
 
@@ -317,22 +329,30 @@ class Till:
         for leased in list(self._leaving):
             if leased.purse.reserved or leased.is_filling or leased.lease in self._done:
                 continue
-            if leased.lease:
-                await self._bank.give_back(leased.lease, None)
+            for lease in filter(None, (leased.lease, leased.unheard)):
+                await self._bank.give_back(lease, None)
             self._leaving.remove(leased)
 
     async def _renew(self) -> None:
         if not (self._purses or self._leaving):
             return
         asked = self._clock.now()
-        await self._bank.renew(self._holder)
-        for leased in self._purses.values():
+        known = [(leased, leased.lease) for leased in self._purses.values() if leased.lease]
+        there = await self._bank.renew(self._holder)
+        for leased, lease in known:
             leased.alive = asked
+            if lease not in there:  # taken for lost, and perhaps spent by others since
+                self._retire(leased)
 
     async def _recover(self) -> None:
+        failed: StoreUnavailable | None = None
         for path, left in journal.abandoned(self._folder):
-            holder = path.stem
-            await self._bank.recover(holder, left, whole=not journal.outlived_the_machine(holder))
+            holder, whole = path.stem, not journal.outlived_the_machine(path.stem)
+            try:
+                await self._bank.recover(holder, left, whole=whole)
+            except StoreUnavailable as error:  # one that cannot be booked keeps no other back
+                failed = error
+                continue
             path.unlink(missing_ok=True)
             ended, still_open = (sum(map(len, x.values())) for x in (left.ended, left.open))
             log.warning(
@@ -340,6 +360,8 @@ class Till:
                 "nobody knows (fusion usage)",
                 *(holder, ended, still_open),
             )
+        if failed is not None:
+            raise failed
 
 
 def _capped(entry: Entry) -> Capped:

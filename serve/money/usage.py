@@ -70,10 +70,12 @@ def question(asked: Sequence[tuple[str, str]]) -> Question:
             raise BadRequest(f"'{name}' stands twice.", param=name)
         else:
             given[name] = value
-    for name in given:
+    for name, value in given.items():
         if name not in (*FILTERS, "since", "until"):
             known = ", ".join(("by", "since", "until", *FILTERS))
             raise BadRequest(f"Unknown parameter: '{name}'. Known: {known}.", param=name)
+        if "\0" in value:  # which PostgreSQL takes in no text
+            raise BadRequest(f"'{name}' holds a zero character.", param=name)
     since, until = given.pop("since", None), given.pop("until", None)
     return Question(
         by=parse_by(words),
@@ -105,7 +107,9 @@ def parse_time(text: str, name: str, *, end: bool = False) -> float:
             moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
             if end and len(text) == 10:
                 moment += timedelta(days=1)
-        return moment.timestamp()
+        seconds = moment.timestamp()
+        datetime.fromtimestamp(seconds, UTC)  # an offset may lead beyond the years that there are
+        return seconds
     except (ValueError, OverflowError):
         raise BadRequest(
             f"'{name}' is not a time: write 2026-11, 2026-11-25 or 2026-11-25T10:00:00Z.",

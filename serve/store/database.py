@@ -21,14 +21,18 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from models.errors import StoreUnavailable
+from models.errors import BadRequest, StoreUnavailable
 from models.wal import use_wal
 from serve.store.steps import WRITE, How, PostgresRunner, Runner, SqliteRunner, Steps
 
 T = TypeVar("T")
 #: How long a statement or a lock may take before the store counts as unreachable.
 TIMEOUT_S = 5.0
+#: The same for a migration, which may rewrite a table of years.
+MIGRATION_S = 1800.0
 _BARE = (sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+#: PostgreSQL's states for a text that its encoding does not have.
+_ZERO = ("22021", "22P05")
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
@@ -56,12 +60,13 @@ def parse(url: str) -> URL:
 
 
 class Database:
-    """A pool of connections to the store at `url`. Every failure is a StoreUnavailable."""
+    """A pool of connections to the store at `url`. Every failure is a StoreUnavailable, but
+    for a text that cannot be kept."""
 
     def __init__(self, url: str) -> None:
         self.url = parse(url)
         self.is_sqlite = self.url.drivername == "sqlite"
-        self._engine = _engine(self.url)
+        self._engine = _engine(self.url, TIMEOUT_S)
         self._runner = _runner(self.url)
 
     async def run(self, steps: Steps[T], how: How = WRITE) -> T:
@@ -79,11 +84,18 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that is committed at the end of the block, whole or not at all."""
-        with _told():
-            async with self._engine.connect() as connection:
-                await connection.execution_options(fusion_write=True)
-                async with connection.begin():
-                    yield connection
+        async with _written(self._engine) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def migration(self) -> AsyncIterator[AsyncConnection]:
+        """A write that may take long, and waits as long for others to end."""
+        engine = _engine(self.url, MIGRATION_S)
+        try:
+            async with _written(engine) as connection:
+                yield connection
+        finally:
+            await engine.dispose()
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """An insert that may say what to do where the row is there already."""
@@ -99,19 +111,36 @@ def _told() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
+        _refuse_zero(error.orig)
         raise StoreUnavailable(
             f"The store failed: {error.orig or type(error).__name__}", retry_after_s=1.0
         ) from None
     except (SQLAlchemyError, OSError, TimeoutError, *_BARE) as error:
+        _refuse_zero(error)
         # asyncpg's own failures to connect come bare, also those that the server answered with.
         raise StoreUnavailable(
             f"The store cannot be reached ({type(error).__name__}).", retry_after_s=1.0
         ) from None
 
 
-def _engine(url: URL) -> AsyncEngine:
+def _refuse_zero(error: BaseException | None) -> None:
+    """PostgreSQL keeps no zero byte in a text: that is the caller's fault, whose text it is."""
+    if getattr(error, "sqlstate", None) in _ZERO:
+        raise BadRequest("A text has a zero byte (\\u0000), which no store can keep.") from None
+
+
+@asynccontextmanager
+async def _written(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    with _told():
+        async with engine.connect() as connection:
+            await connection.execution_options(fusion_write=True)
+            async with connection.begin():
+                yield connection
+
+
+def _engine(url: URL, timeout_s: float) -> AsyncEngine:
     if url.drivername == "postgresql":
-        settings = {"timeout": TIMEOUT_S, "command_timeout": TIMEOUT_S}
+        settings = {"timeout": TIMEOUT_S, "command_timeout": timeout_s}
         return create_async_engine(
             url.set(drivername=_DRIVERS["postgresql"]),
             connect_args=settings,
@@ -124,7 +153,7 @@ def _engine(url: URL) -> AsyncEngine:
     _file(url).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = create_async_engine(
         url.set(drivername=_DRIVERS["sqlite"], database=str(_file(url))),
-        connect_args={"timeout": TIMEOUT_S},
+        connect_args={"timeout": timeout_s},
     )
     sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)

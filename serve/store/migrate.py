@@ -24,7 +24,7 @@ _LOCK = 7_046_029_254_386_353_131  # any number, the same in every process
 async def upgrade(database: Database, to: str = "head") -> None:
     """Apply every migration that this database lacks, up to a revision. Two processes at once are
     one after the other. Raises ValueError if a newer version of this program has used it."""
-    async with database.write() as connection:
+    async with database.migration() as connection:
         if not database.is_sqlite:
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         await connection.run_sync(_run, to)

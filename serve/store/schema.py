@@ -369,6 +369,7 @@ responses = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.Column("conversation", sa.JSON, nullable=False),
+    sa.Index(None, "at"),
 )
 
 #: Requests with an idempotency key, and their answers.

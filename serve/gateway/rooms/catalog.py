@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -16,8 +17,14 @@ from models.errors import BadRequest, Conflict, NotFound
 from serve.access.caller import caller
 from serve.editions.changes import changes
 from serve.editions.edition import Editions
-from serve.editions.history import History, Origin, Version
+from serve.editions.history import Head, History, Origin, Version
 from serve.gateway import body
+
+
+def _no_zero(text: str) -> str:
+    if "\0" in text:  # which PostgreSQL takes in no text
+        raise ValueError("it holds a zero character")
+    return text
 
 
 class CatalogBody(body.Body):
@@ -27,7 +34,7 @@ class CatalogBody(body.Body):
     catalog: str
     after: int
     origin: Origin = "apply"
-    note: str = ""
+    note: Annotated[str, AfterValidator(_no_zero)] = ""
 
 
 class AliasBody(body.Body):
@@ -80,7 +87,9 @@ class CatalogRoom:
         versions = await self._history.list()
         told = []
         for version, before in zip(versions, [*versions[1:], None], strict=True):
-            made = [] if before is None else changes(before.catalog, version.catalog)
+            made = []
+            if isinstance(before, Version) and isinstance(version, Version):
+                made = changes(before.catalog, version.catalog)
             told.append(_head(version) | {"changes": [str(change) for change in made]})
         return JSONResponse({"object": "list", "data": told})
 
@@ -122,7 +131,7 @@ class CatalogRoom:
         self, request: Request, newest: Version, catalog: Catalog, origin: Origin, note: str
     ) -> Response:
         try:
-            self._editions.make(catalog)
+            self._editions.check(catalog)
         except ValueError as error:
             raise BadRequest(f"{error} Set it where the cluster was started.") from None
         if missing := await self._not_running(catalog):
@@ -154,7 +163,7 @@ def _checked(text: str) -> Catalog:
         raise BadRequest("\n".join(error.lines), param="catalog") from None
 
 
-def _head(version: Version) -> dict[str, Any]:
+def _head(version: Head) -> dict[str, Any]:
     return {
         "version": version.version,
         "at": int(version.at),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -18,9 +20,18 @@ from serve.gateway import body
 _LONGEST_S = 3.2e9
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("every character must be printable")
+    return text
+
+
+Label = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+
+
 class NewKey(body.Body):
-    project: str = "default"
-    name: str = ""
+    project: Annotated[Label, Field(min_length=1)] = "default"
+    name: Label = ""
     scopes: tuple[str, ...] | list[str] = ("use",)
     models: list[str] | None = None
     #: Seconds from now; null never.
@@ -69,7 +80,7 @@ class KeysRoom:
 
     async def revoke(self, request: Request) -> Response:
         caller(request).require("admin")
-        await self._book.revoke(request.path_params["id"])
+        await self._book.revoke(_id(request))
         return Response(status_code=204)
 
     async def rotate(self, request: Request) -> Response:
@@ -77,5 +88,12 @@ class KeysRoom:
         asked = await body.parse(request, Rotation)
         if asked.grace_s < 0:
             raise BadRequest("'grace_s' is not below 0.", param="grace_s")
-        key, text = await self._book.rotate(request.path_params["id"], asked.grace_s)
+        key, text = await self._book.rotate(_id(request), asked.grace_s)
         return JSONResponse({**key.shown(self._clock.now()), "key": text}, 201)
+
+
+def _id(request: Request) -> str:
+    named: str = request.path_params["id"]
+    if not named.isprintable():  # not every store can be asked for it
+        raise BadRequest("A key's id has printable characters only.", param="id")
+    return named

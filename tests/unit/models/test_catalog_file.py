@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from models.catalog import Catalog
 from models.catalog_file import CatalogError, load, parse
+from models.spec import VllmModel
 
 DEFAULT = Path(__file__).parents[3] / "fusion.yaml"
 
@@ -113,6 +116,43 @@ def test_odd_yaml_is_a_problem_and_not_a_crash(text: str) -> None:
 
 
 # Keys
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 5_000,
+        '{"a": ' + "[" * 5_000,
+        "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)),
+    ],
+    ids=["deep", "deep JSON", "a billion laughs"],
+)
+def test_what_would_never_end_is_a_problem(text: str) -> None:
+    started = time.monotonic()
+    assert problems(text) == ["f.yaml:1: it says too much, or too deeply — write it shorter"]
+    assert time.monotonic() - started < 2
+
+
+def test_a_catalog_is_the_same_after_a_way_as_json() -> None:
+    override = r"""{eps: 1e-6, big: +1.5E+20, part: .5e3, name: "1e-6", odd: "\x7f\U0001F600"}"""
+    catalog = parse(
+        "models:\n  m: {engine: vllm, source: 'hf:x/y', context: 4096, engine_args: "
+        f"{{hf_overrides: {override}}}}}\nroles: {{judge: m}}\n",
+        "f.yaml",
+        {},
+    )
+    [args] = [spec.engine_args for spec in catalog.models.values() if isinstance(spec, VllmModel)]
+    said = {"eps": 1e-6, "big": 1.5e20, "part": 5e2, "name": "1e-6", "odd": "\x7f\U0001f600"}
+    assert args["hf_overrides"] == said
+    assert parse(catalog.model_dump_json(), "catalog", {}) == catalog
+    as_ascii = json.dumps(catalog.model_dump(mode="json"), indent="\t")
+    assert parse(as_ascii, "catalog", {}) == catalog
+
+
+def test_a_mistake_in_json_is_named_with_its_line() -> None:
+    text = '{"models": {"small": {"engine": "fake"}},\n\t"roles": {"judge": "a\x7f"}}'
+    assert problems(text)[0].startswith("f.yaml:2: ")
 
 
 def test_an_unknown_key_gets_the_nearest_one() -> None:

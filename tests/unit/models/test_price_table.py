@@ -29,6 +29,12 @@ def test_a_model_is_known_with_and_without_its_date(name: str) -> None:
     assert (price.input, price.output) == (1.25, 10)
 
 
+def test_a_day_of_a_model_that_costs_more_has_a_price_of_its_own() -> None:
+    price, newer = known(OPENAI, "gpt-4o-2024-05-13"), known(OPENAI, "gpt-4o-2024-08-06")
+    assert price is not None and newer is not None
+    assert ((price.input, price.output), (newer.input, newer.output)) == ((5, 15), (2.5, 10))
+
+
 def test_the_same_name_at_another_host_is_another_model() -> None:
     assert known("https://proxy.example/v1", "gpt-5") is None
     assert known(OPENAI, "my-finetune") is None

@@ -14,7 +14,7 @@ import stores
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import Forbidden, Unauthorized
+from models.errors import Conflict, Forbidden, Unauthorized
 from models.fake import FakeClock
 from serve.access import keys, secret
 from serve.access.book import KeyBook
@@ -152,6 +152,35 @@ async def test_a_rotated_key_goes_on_for_its_grace(gate: Gate) -> None:
     await gate.guard.admit(new)
 
 
+async def test_a_key_is_rotated_once(gate: Gate) -> None:
+    key, old = await gate.book.create()
+    await gate.book.rotate(key.id, grace_s=60)
+    with pytest.raises(Conflict):
+        await gate.book.rotate(key.id, grace_s=3600)
+    assert len(await gate.book.list()) == 2
+    await gate.clock.advance(60)
+    with pytest.raises(Unauthorized, match="revoked"):
+        await gate.guard.admit(old)
+
+
+async def test_a_key_that_is_revoked_while_it_is_rotated_stays_revoked(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, _ = await gate.book.create()
+    get = gate.book.get
+
+    async def revoked_meanwhile(key_id: str) -> keys.Key:
+        found = await get(key_id)
+        await gate.book.revoke(key_id)
+        return found
+
+    monkeypatch.setattr(gate.book, "get", revoked_meanwhile)
+    with pytest.raises(Conflict):
+        await gate.book.rotate(key.id, grace_s=3600)
+    [left] = await gate.book.list()
+    assert left.state(gate.clock.now()) == "revoked"
+
+
 async def test_a_stream_learns_that_its_key_is_gone(gate: Gate) -> None:
     key, text = await gate.book.create()
     who = await gate.guard.admit(text)
@@ -182,12 +211,22 @@ async def test_a_secret_is_shown_once_and_kept_nowhere(gate: Gate, tmp_path: Pat
         ({"expires_in_s": 1e300}, "expires_in_s"),
         ({"colour": "red"}, "colour"),
         ({"project": 7}, "project"),
+        ({"project": ""}, "project"),
+        ({"project": "a\0b"}, "project"),
+        ({"project": "x" * 201}, "project"),
+        ({"name": "a\0b"}, "name"),
+        ({"name": "x" * 201}, "name"),
     ],
 )
 async def test_a_key_that_cannot_be(gate: Gate, body: dict[str, Any], field: str) -> None:
     response = await gate.client.post("/v1/keys", json=body)
     assert response.status_code == 400
     assert field in response.json()["error"]["message"].lower()
+
+
+async def test_a_key_whose_id_no_store_can_hold(gate: Gate) -> None:
+    assert (await gate.client.delete("/v1/keys/%00")).status_code == 400
+    assert (await gate.client.post("/v1/keys/%00/rotate", json={})).status_code == 400
 
 
 @pytest.mark.parametrize("grace", ["1e300", "NaN", "Infinity"])
@@ -215,6 +254,13 @@ def test_a_secret_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert secret.read(tmp_path / "new") == made
     assert len(made) == 64
     assert (tmp_path / "new" / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_secret_that_was_cut_off_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(secret.VARIABLE, raising=False)
+    (tmp_path / "secret").touch()
+    with pytest.raises(secret.NoSecret, match="shorter"):
+        secret.read(tmp_path)
 
 
 def test_machines_that_share_a_store_share_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:

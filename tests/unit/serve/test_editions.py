@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 import stores
 from starlette.requests import HTTPConnection
 
@@ -20,6 +21,8 @@ from serve.editions.edition import Edition, Editions
 from serve.editions.history import History
 from serve.gateway.rooms.catalog import CatalogRoom
 from serve.gateway.site import site
+from serve.store.database import Database
+from serve.store.schema import editions
 
 RAW: dict[str, Any] = {
     "models": {"small": {"engine": "fake"}, "large": {"engine": "fake"}},
@@ -60,9 +63,14 @@ def test_nothing_differs_from_itself() -> None:
 
 
 @pytest.fixture
-async def history(tmp_path: Path) -> AsyncIterator[History]:
-    async with stores.empty(f"sqlite:///{tmp_path}/x.db") as database:
-        yield History(database, FakeClock(1000.0))
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with stores.empty(f"sqlite:///{tmp_path}/x.db") as made:
+        yield made
+
+
+@pytest.fixture
+def history(database: Database) -> History:
+    return History(database, FakeClock(1000.0))
 
 
 async def test_a_changed_file_rules_until_the_store_was_changed_by_hand(history: History) -> None:
@@ -89,7 +97,10 @@ class Hall:
 
     def __init__(self, history: History) -> None:
         self.history = history
-        self.first, self.second = Editions(history, self.make), Editions(history, self.make)
+        #: The catalogs that the first one said are in force.
+        self.followed: list[Catalog] = []
+        self.first = Editions(history, self.make, self.followed.append)
+        self.second = Editions(history, self.make, lambda _: None)
         self.missing: list[str] = []
         room = CatalogRoom(self.first, history, self._not_running)
         transport = httpx.ASGITransport(app=site([room], self._who))
@@ -150,6 +161,13 @@ async def test_the_same_again_makes_no_version(hall: Hall) -> None:
         ("DELETE", "/v1/aliases/other", None, 404, "no alias 'other'"),
         ("PUT", "/v1/catalog", {"catalog": "models: [", "after": 1}, 400, "catalog:1"),
         ("PUT", "/v1/catalog", {"catalog": "{}", "after": 7}, 409, "at version 1, not 7"),
+        (
+            "PUT",
+            "/v1/catalog",
+            {"catalog": "{}", "after": 1, "note": "a\0b"},
+            400,
+            "note",
+        ),
         ("GET", "/v1/catalog?version=9", None, 404, "no version 9"),
         ("GET", "/v1/catalog?version=x", None, 400, "whole number"),
     ],
@@ -187,6 +205,18 @@ async def test_a_version_that_cannot_be_built_leaves_the_old_one_in_force(hall: 
     assert (hall.first.current.version, hall.first.problem) == (3, None)
 
 
+async def test_only_a_catalog_that_is_taken_is_followed(hall: Hall) -> None:
+    hall.missing = ["third"]
+    other = changed(aliases={"brain": "large"})
+    assert (await hall.put(other, 1)).status_code == 409
+    keyless = changed(aliases={"brain": "small", "keyless": "small"})
+    assert (await hall.put(keyless, 1)).status_code == 400
+    assert all(catalog == CATALOG for catalog in hall.followed)
+    hall.missing = []
+    assert (await hall.put(other, 1)).status_code == 200
+    assert hall.followed[-1] == other
+
+
 async def test_the_catalog_is_for_administrators(hall: Hall) -> None:
     hall.who = Caller(scopes=frozenset(("use",)))
     assert (await hall.client.get("/v1/catalog")).status_code == 403
@@ -200,3 +230,14 @@ async def test_history_tells_what_changed(hall: Hall) -> None:
     assert (newest["by"], newest["origin"]) == ("k1", "alias")
     assert newest["changes"] == ["aliases.brain: small → large"]
     assert (first["version"], first["changes"]) == (1, [])
+
+
+async def test_a_version_of_another_program_hides_no_other(hall: Hall, database: Database) -> None:
+    await hall.client.put("/v1/aliases/brain", json={"target": "large"})
+    async with database.write() as connection:
+        odd = sa.update(editions).where(editions.c.version == 1).values(catalog={"gone": 1})
+        await connection.execute(odd)
+    newest, first = (await hall.client.get("/v1/catalog/history")).json()["data"]
+    assert (newest["version"], newest["changes"]) == (2, [])
+    assert (first["version"], first["changes"]) == (1, [])
+    assert first["note"] == "does not suit this version of the program"

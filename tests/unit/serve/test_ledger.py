@@ -165,6 +165,46 @@ def test_a_long_journal_is_written_anew_and_stays_locked(
     assert list(abandoned(tmp_path)) == []
 
 
+def test_a_long_journal_on_a_full_disk_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.money.journal._COMPACT_BYTES", 100)
+    journal, write = Journal(tmp_path / "one.journal"), os.write
+    for name in ("a", "b", "c"):
+        journal.opened(entry(name), "lease", 100)
+    before, files = journal.path.read_bytes(), len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda file, content: write(file, content[: len(content) // 2]))
+        journal.settled(["a"])
+    assert journal.path.read_bytes() == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == files
+    assert list(tmp_path.iterdir()) == [journal.path]
+    journal.settled([])
+    assert read(journal.path.read_bytes()).open["lease"] == [(entry("b"), 100), (entry("c"), 100)]
+
+
+def test_a_closed_journal_writes_into_no_other_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "one.journal")
+    journal.opened(entry("a"), "lease", 100)
+    journal.close()
+    with (tmp_path / "other").open("wb", buffering=0):  # which gets the journal's number
+        journal.ended(entry("a", 1))
+    assert (tmp_path / "other").read_bytes() == b""
+
+
+def test_a_journal_is_locked_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = []
+
+    def flock(file: int, _: int) -> None:
+        named.append(list(tmp_path.glob("*.journal")))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    Journal(tmp_path / "one.journal")
+    assert named == [[]]
+
+
 def test_a_torn_line_is_a_call_that_never_left(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "one.journal")
     journal.opened(entry("a"), "lease", 100)

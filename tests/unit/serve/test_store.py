@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
 import stores
 
 from models.answerer import SystemClock
-from models.errors import StoreUnavailable, Unavailable
+from models.errors import BadRequest, StoreUnavailable, Unavailable
 from serve.jobs.files import Files
 from serve.store import migrate, schema
 from serve.store.database import Database, parse
@@ -93,6 +94,19 @@ async def test_a_locked_database_is_unavailable(
         with pytest.raises(StoreUnavailable, match="locked"):
             async with other.write():
                 pass
+    await other.close()
+
+
+async def test_a_migration_waits_longer_than_a_request(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.store.database.TIMEOUT_S", 0.05)
+    other = Database(f"sqlite:///{database.url.database}")
+    async with database.write():
+        upgrading = asyncio.create_task(migrate.upgrade(other))
+        await asyncio.sleep(0.3)
+        assert not upgrading.done()
+    await upgrading
     await other.close()
 
 
@@ -221,3 +235,18 @@ async def test_steps_on_a_store_that_fails_are_unavailable(
         with pytest.raises(StoreUnavailable):
             await other.run(renamed("a", "b"))
     await other.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.CharacterNotInRepertoireError("0x00"),
+        sa.exc.DBAPIError("", None, asyncpg.UntranslatableCharacterError("0x00")),
+    ],
+)
+async def test_a_text_that_cannot_be_kept_is_its_callers_fault(
+    database: Database, error: Exception
+) -> None:
+    with pytest.raises(BadRequest, match="zero byte"):
+        async with database.read():
+            raise error

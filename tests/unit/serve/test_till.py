@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from models.answerer import SystemClock
 from models.call import Call
 from models.errors import BudgetExceeded, StoreUnavailable
 from serve.money import till as till_module
-from serve.money.bank import LEASE_S, Bank, Lease
+from serve.money.bank import LEASE_S, LOST_S, Bank, Lease
+from serve.money.journal import Left
 from serve.money.ledger import Balance, Entry, Limit, Refusal
 from serve.money.till import Till
 from serve.store.database import Database
@@ -249,6 +251,81 @@ async def test_a_store_that_is_away_stops_new_leases_and_loses_nothing(
     assert (await balance(bank)).settled == 120
 
 
+def loses_its_answers(bank: Bank, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """What this method does is done, and nobody hears of it."""
+    real = getattr(bank, name)
+
+    async def deaf(*names: Any, **terms: Any) -> None:
+        await real(*names, **terms)
+        raise StoreUnavailable("the answer was lost")
+
+    monkeypatch.setattr(bank, name, deaf)
+
+
+async def test_budget_that_may_have_gone_back_is_not_spent(
+    made: Made, bank: Bank, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    till, other = made(LIMITS), made(LIMITS)
+    held = [await till.reserve(entry("led_1"), CENT)]
+    clock.by = till_module.IDLE_S + 1
+    with monkeypatch.context() as broken:
+        loses_its_answers(bank, broken, "give_back")
+        with pytest.raises(StoreUnavailable):
+            await till._return_idle()
+    for one in (other, till):
+        with pytest.raises(BudgetExceeded):
+            while True:
+                held.append(await one.reserve(entry(f"led_{len(held) + 1}"), CENT))
+    assert len(held) == 100
+    till.settle(held[0], entry("led_1", CENT))
+    await till.flush()
+    await till._end_leases()
+    assert ((await balance(bank)).settled, (await balance(bank)).held) == (CENT, 99 * CENT)
+
+
+async def test_a_lease_that_nobody_heard_of_goes_back(
+    made: Made, bank: Bank, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    till = made({"all": Limit(total=20 * CENT)})
+    for number in range(3):  # with nothing leased before, and then beyond what is
+        with monkeypatch.context() as broken:
+            loses_its_answers(bank, broken, "lease")
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable):
+                    await till.reserve(entry("led_x"), 5 * CENT)
+        await call(till, f"led_{number}", 5 * CENT, CENT)
+    await till.flush()
+    clock.by = till_module.IDLE_S + 1
+    await till._return_idle()
+    assert ((await balance(bank)).settled, (await balance(bank)).held) == (3 * CENT, 0)
+
+
+async def test_a_lease_that_nobody_heard_of_and_nobody_needs_goes_back(
+    made: Made, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    till = made()
+    with monkeypatch.context() as broken:
+        loses_its_answers(bank, broken, "lease")
+        with pytest.raises(StoreUnavailable):
+            await till.reserve(entry("led_1"), CENT)
+    assert await holds(bank, 16 * CENT)
+    await till._return_idle()
+    assert await holds(bank, 0)
+
+
+async def test_a_lease_that_was_given_up_for_lost_does_not_live_again(
+    made: Made, bank: Bank, clock: SetClock
+) -> None:
+    till = made()
+    held = await till.reserve(entry("led_1"), CENT)
+    clock.by = LOST_S + LEASE_S + 1
+    assert await bank.collect() == 1
+    assert await bank.resolve(held.lease, 0)
+    await till._renew()
+    await till.reserve(entry("led_2"), CENT)
+    assert await holds(bank, 16 * CENT), "the second call is paid from a lease of its own"
+
+
 async def test_a_call_that_is_cancelled_while_it_waits_for_budget_leaves_none_behind(
     made: Made, bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +376,60 @@ async def test_what_a_dead_neighbour_left_is_booked_and_the_rest_of_its_lease_re
     assert await bank.resolve("led_open", 0)
     assert (await balance(bank)).held == 0
     dead._journal._file = os.open(os.devnull, os.O_WRONLY)
+
+
+async def test_a_journal_that_cannot_be_booked_keeps_no_other_back(
+    made: Made, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = sorted((made(), made()), key=lambda till: till._holder)
+    for till in (first, second):
+        await call(till, f"led_{till._holder}", 100, 60)
+        os.close(till._journal._file)
+    recover = bank.recover
+
+    async def picky(holder: str, left: Left, *, whole: bool) -> None:
+        if holder == first._holder:
+            raise StoreUnavailable("it cannot be booked")
+        await recover(holder, left, whole=whole)
+
+    monkeypatch.setattr(bank, "recover", picky)
+    with pytest.raises(StoreUnavailable, match="cannot be booked"):
+        await made()._recover()
+    assert (await balance(bank)).settled == 60
+    assert (first._journal.path.exists(), second._journal.path.exists()) == (True, False)
+    for till in (first, second):
+        till._journal._file = os.open(os.devnull, os.O_WRONLY)
+
+
+async def test_leases_of_the_dead_are_looked_for_though_a_journal_cannot_be_booked(
+    made: Made, bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    till, collected = made(), asyncio.Event()
+
+    async def fails() -> None:
+        raise StoreUnavailable("it cannot be booked")
+
+    async def collect() -> None:
+        collected.set()
+
+    monkeypatch.setattr(till, "_recover", fails)
+    monkeypatch.setattr(bank, "collect", collect)
+    monkeypatch.setattr(till_module, "FLUSH_S", 0.01)
+    monkeypatch.setattr(till_module, "RENEW_S", 0.0)
+    await till.open()
+    await asyncio.wait_for(collected.wait(), 5)
+
+
+async def test_a_dead_process_may_leave_more_calls_than_a_statement_takes_names(
+    bank: Bank, database: Database
+) -> None:
+    await bank.collect()
+    writer: sqlite3.Connection = database._runner._writer._connection  # type: ignore[attr-defined]
+    writer.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 1_100)
+    ended = [(entry(f"led_{number}", 1), 1) for number in range(1_200)]
+    still_open = [(entry(f"open_{number}"), 0) for number in range(1_200)]
+    await bank.recover("dead", Left({"": ended}, {"": still_open}), whole=True)
+    assert (await balance(bank)).settled == 1_200
 
 
 async def test_a_journal_from_before_the_machine_went_down_returns_nothing(

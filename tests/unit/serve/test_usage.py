@@ -109,6 +109,10 @@ async def test_a_question_may_be_narrowed(
         ([("until", "2026-13")], "'until' is not a time"),
         ([("porject", "x")], "Unknown parameter: 'porject'"),
         ([("key", "a"), ("key", "b")], "stands twice"),
+        ([("project", "a\0b")], "'project' holds a zero character"),
+        ([("since", "0001-01-01T00:00:00+14:00")], "'since' is not a time"),
+        ([("until", "9999-12-31T23:59:59-10:00")], "'until' is not a time"),
+        ([("until", "9999-12-31T23:59:59.999999")], "'until' is not a time"),
     ],
 )
 def test_a_wrong_question_is_told_what_is_wrong(asked: list[tuple[str, str]], says: str) -> None:
@@ -211,6 +215,20 @@ def test_the_command_says_what_is_wrong(spent: Callable[..., str]) -> None:
     assert "no filter" in spent("--only", "key", status=2)
 
 
+def test_a_name_is_shown_as_it_is(spent: Callable[..., str], tmp_path: Path) -> None:
+    asyncio.run(book(f"sqlite:///{tmp_path}/spent.db", project="team [prod] [/x]"))
+    assert "team [prod] [/x]" in spent("--by", "project")
+
+
+async def book(url: str, project: str) -> None:
+    database = Database(url)
+    try:
+        made = Entry("led_7", MORNING, "req_7", project, "flagship", "answer", "gpt", nano_usd=CENT)
+        await Bank(database, SystemClock()).settle("", [(made, CENT)])
+    finally:
+        await database.close()
+
+
 async def leave_unknown(url: str) -> None:
     """As a process leaves it that died with a call of a cent under way; and freeze an account."""
     database = Database(url)
@@ -238,7 +256,8 @@ def test_what_is_unknown_is_cleared_by_hand(spent: Callable[..., str], tmp_path:
     assert held["all"] == "0.01"
     assert "fusion usage resolve led_9 --cost USD" in spent().replace("\n", " ")
     assert "no amount" in spent("resolve", "led_9", "--cost", "a cent", status=2)
-    assert "no amount" in spent("resolve", "led_9", "--cost", "-1", status=2)
+    for cost in ("-1", "nan", "inf"):
+        assert "no amount" in spent("resolve", "led_9", "--cost", cost, status=2)
     assert "Booked led_9 at 0.004 USD" in spent("resolve", "led_9", "--cost", "0.004")
     cleared = json.loads(spent("--json"))
     assert cleared["unknown"] == []
