@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,11 +18,19 @@ Doubles = NDArray[np.float64]
 """Scores, dollars and sums."""
 
 
+#: What a zip file that is torn, or whose bytes were changed anywhere, may raise: it may claim to be
+#: packed in a way that nobody knows, under a password, or larger than any memory.
+_BROKEN = (
+    *(OSError, ValueError, KeyError, EOFError, OverflowError, struct.error, zlib.error),
+    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError, SyntaxError),
+)
+
+
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of an .npz file. Raises ValueError where it is missing or broken."""
     try:
         # Opened here: numpy leaves a file open that it cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except _BROKEN as error:
         raise ValueError(f"{path.name} is not a readable array file: {error}") from error

@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from router.objective import Objective, Verifier
+from router.told import number
 
 #: For each sign: the part of right answers and the part of wrong ones that show it, to start with.
 START: Mapping[str, tuple[float, float]] = {
@@ -48,6 +50,14 @@ class Tally:
         return (self.right_shown + 0.5) / (self.right + 1.0), (self.wrong_shown + 0.5) / (
             self.wrong + 1.0
         )
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Tally:
+        """What `dataclasses.asdict` made of one. Raises KeyError, TypeError or ValueError."""
+        right, wrong = number(data["right"], 0.0), number(data["wrong"], 0.0)
+        # What showed is a part of all; sums of parts may differ in the last digits.
+        shown = number(data["right_shown"], 0.0, right + 1e-6)
+        return cls(right, shown, wrong, number(data["wrong_shown"], 0.0, wrong + 1e-6))
 
     def after(self, shown: bool, truth: float) -> Tally:
         """The tally once an answer proved right (1), wrong (0) or in between."""

@@ -14,8 +14,15 @@ from models import json_schema
 _NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 _SUM = re.compile(
     rf"(?<![\w.,/*+×÷-])({_NUMBER}(?:\s*[-+*/×÷]\s*\$?{_NUMBER})+)"
-    rf"\s*=\s*\$?({_NUMBER})(?!\s*[-+*/×÷%^\d])"
+    rf"\s*=\s*\$?({_NUMBER})(?![.,]?\d|\s*[-+*/×÷%^\d]|[a-z]\b)"
 )
+#: What before a sum says that the sum is the end of a longer term (`x - 3 + 5 = 10`), which no
+#: arithmetic tells right or wrong. A mark at the beginning of a line is a list's.
+_BROKEN_OFF = re.compile(
+    r"(?:\S[^\S\n]*[-−+*/×÷·]|[√%^]|\d:|\b(?:of|by|plus|minus|times|over|mod|root|sqrt|log|ln))"
+    r"\s*\$?$"
+)
+_LONGEST_LINK = 24
 _TERM = re.compile(r"\s*([-+*/×÷]?)\s*\$?(\d[\d,]*(?:\.\d+)?)")
 _FINAL = re.compile(rf"{_NUMBER}")
 _CHOICE = re.compile(r"(?:answer\s*(?:is|:)?\s*|^)\(?([A-J])\)?(?:[.):]|\s*$)", re.I | re.M)
@@ -42,9 +49,17 @@ def is_shaped(text: str, schema: Mapping[str, Any] | None) -> bool:
 
 def sums_are_right(text: str) -> bool | None:
     """Whether the sums that a text writes out (`3 * 4 + 1 = 13`) are right. None: there is none."""
-    found = [_is_right(left, right) for left, right in _SUM.findall(text[-_SUMS_READ:])]
+    text = text[-_SUMS_READ:]
+    found = [_is_right(*match.groups()) for match in _SUM.finditer(text) if _is_whole(match, text)]
     told = [right for right in found if right is not None]
     return all(told) if told else None
+
+
+def _is_whole(match: re.Match[str], text: str) -> bool:
+    before = text[max(0, match.start() - _LONGEST_LINK) : match.start()]
+    # After a name its minus takes away: `x -3 + 5`.
+    taken = match[1].startswith("-") and re.search(r"[\w)]\s*$", before)
+    return not taken and _BROKEN_OFF.search(before) is None
 
 
 def _is_right(left: str, right: str) -> bool | None:

@@ -1,7 +1,8 @@
 """What really happened when models answered: gzipped JSON lines, read strictly.
 
 One row a line: `id`, `prompt`, `task`, `source` and `outcomes`, an object from model name to
-`{"score": 0..1, "cost": dollars or absent}`. Other fields are ignored.
+`{"score": 0..1, "cost": dollars or absent}`; a score of true is 1, of false 0. Other fields are
+ignored.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeGuard, cast
@@ -96,7 +98,7 @@ def _parse_outcome(model: str, outcome: Any) -> Outcome:
     if not isinstance(outcome, dict):
         raise ValueError(f"the outcome of {model!r} is not an object")  # noqa: TRY004  a broken row, not a bug
     score, cost = outcome.get("score"), outcome.get("cost")
-    if not _is_number(score):
+    if not isinstance(score, bool) and not _is_number(score):
         raise ValueError(f"the score of {model!r} is not a number")
     if cost is not None and not _is_number(cost):
         raise ValueError(f"the cost of {model!r} is not a number")
@@ -116,7 +118,8 @@ def _read_file(path: Path) -> Iterator[Row]:
         with _open(path) as lines:
             for line in lines:
                 number += 1
-                text = line.decode()
+                # Some editors put a mark before the first line.
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 if text.strip():
                     yield parse_row(text)
     except OSError as error:
@@ -130,7 +133,12 @@ def _read_file(path: Path) -> Iterator[Row]:
         raise DataError(f"{path} line {number}: {error}") from error
 
 
-def _open(path: Path) -> IO[bytes]:
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    """Opened once: what was read of a pipe is gone."""
     with path.open("rb") as file:
-        gzipped = file.read(2) == _GZIP
-    return cast(IO[bytes], gzip.open(path)) if gzipped else path.open("rb")
+        if file.peek(2)[:2] != _GZIP:
+            yield file
+            return
+        with gzip.open(file) as unpacked:
+            yield cast(IO[bytes], unpacked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -163,7 +164,8 @@ class Beside:
     or down. voices (families, learners). near, far, gain_mean, gain_spread (families,). shares
     (2 x families, trees): what brings the words of all trees to each family's mean of scores and,
     after those, of log dollars. places: of each model, the rows, family and column of each
-    family that it is of, the one with most rows last.
+    family that it is of, the one with most rows last. likes: the same by bare name, since two
+    families may spell one model differently.
     """
 
     quality: Doubles
@@ -177,6 +179,7 @@ class Beside:
     gain_spread: Doubles
     shares: Doubles
     places: Mapping[str, Sequence[tuple[int, int, int]]]
+    likes: Mapping[str, Sequence[tuple[int, int, int]]]
 
     @classmethod
     def of(cls, families: Sequence[Family], trees: int) -> Beside:
@@ -185,7 +188,8 @@ class Beside:
         quality, cost = np.zeros((2, len(families), width))
         sides = np.zeros((len(families), width, 2))
         shares = np.zeros((2 * len(families), trees))
-        places: dict[str, list[tuple[int, int, int]]] = {}
+        places: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+        likes: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
         for index, family in enumerate(families):
             quality[index, : len(family.models)] = family.quality
             cost[index, : len(family.models)] = family.cost
@@ -196,7 +200,8 @@ class Beside:
             ):
                 shares[row, first:last] = 1.0 / max(last - first, 1)
             for column, name in enumerate(family.models):
-                places.setdefault(name, []).append((family.rows, index, column))
+                places[name].append((family.rows, index, column))
+                likes[bare(name)].append((family.rows, index, column))
 
         def each(figure: str) -> Doubles:
             return np.array([getattr(family, figure) for family in families], np.float64)
@@ -213,22 +218,27 @@ class Beside:
             each("gain_spread"),
             shares,
             {name: sorted(found) for name, found in places.items()},
+            {name: sorted(found) for name, found in likes.items()},
         )
 
     def place(self, name: str, home: int) -> tuple[int, int]:
-        """Family and column of a model, at home or else where most rows are; -1, -1 for an
-        unknown one."""
+        """Family and column of a model: at home, there also by its bare name, or else where most
+        rows are; -1, -1 for an unknown one."""
         found = self.places.get(name, ())
-        there = [place for place in found if place[1] == home] or found
-        return there[-1][1:] if there else (-1, -1)
+        for places in (found, self.likes.get(bare(name), ())):
+            for _, family, column in places:
+                if family == home:
+                    return family, column
+        return found[-1][1:] if found else (-1, -1)
 
     def home(self, names: Iterable[str]) -> int:
-        """The family that most of these models are of, where most rows are; -1 if there is none."""
-        counts: dict[tuple[int, int], int] = {}
+        """The family that most of these models are of, by their bare names; of several the one
+        that spells most as they are spelt, then the one of most rows; -1 if there is none."""
+        alike, spelt = Counter[tuple[int, int]](), Counter[tuple[int, int]]()
         for name in {*names}:
-            for rows, index, _ in self.places.get(name, ()):
-                counts[rows, index] = counts.get((rows, index), 0) + 1
-        return max((count, *where) for where, count in counts.items())[2] if counts else -1
+            alike.update({place[:2] for place in self.likes.get(bare(name), ())})
+            spelt.update(place[:2] for place in self.places.get(name, ()))
+        return max(alike, key=lambda at: (alike[at], spelt[at], at))[1] if alike else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +259,11 @@ class Eye:
         """Changes with what is seen of a prompt, so that what was learned on line is not mixed."""
         sight = self.sight
         return f"{zlib.crc32(sight.mean.tobytes() + sight.axes[:8].tobytes()):08x}"
+
+
+def bare(name: str) -> str:
+    """A model's name in small letters, without its maker's before a slash."""
+    return name.rpartition("/")[2].lower()
 
 
 def lengths(rows: Floats) -> Floats:

@@ -19,7 +19,7 @@ import numpy as np
 from router.arrays import Doubles, Floats
 from router.candidate import Candidate
 from router.encoder import Encoder
-from router.eye import Eye
+from router.eye import Eye, bare
 from router.features import BUCKETS, SURFACE, ngrams, surface
 from router.reading import read
 from router.sketch import Sketch, sketch
@@ -71,7 +71,7 @@ class GainModel:
 
     def __post_init__(self) -> None:
         names = [model for family in self.plain.families for model in family.models]
-        object.__setattr__(self, "_spelt", {_bare(name): name for name in reversed(names)})
+        object.__setattr__(self, "_spelt", {bare(name): name for name in reversed(names)})
 
     def predict(
         self,
@@ -143,9 +143,9 @@ class GainModel:
         return name in self.plain.beside.places
 
     def recognise(self, name: str) -> str | None:
-        """What the training data call a model of this name, if they have it: in any case of
-        letters, with or without its maker's name before a slash."""
-        return self._spelt.get(_bare(name))
+        """What the training data call a model of this name, if they have it: that name itself, or
+        one in another case of letters, with or without its maker's name before a slash."""
+        return name if self.knows(name) else self._spelt.get(bare(name))
 
     def mean_cost(self, name: str) -> float | None:
         """Mean dollars of a model's answers in the training data, None where unknown."""
@@ -256,7 +256,3 @@ def _dearness(eye: Eye, dollars: Mapping[int, Doubles], rows: int) -> Doubles:
     )
     mean: Doubles = relative / len(dollars)
     return mean
-
-
-def _bare(name: str) -> str:
-    return name.rpartition("/")[2].lower()

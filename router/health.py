@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from router.told import count, number
+
 BINS = 10
 _KEEP = 0.999
 
@@ -72,26 +74,27 @@ class Health:
         weight, seen = self.chosen
         if weight <= 0.0:
             return None
-        best = max(s / w for w, s in self.models.values())
+        # What was last heard of long ago weighs next to nothing, and tells nothing.
+        best = max((s / w for w, s in self.models.values() if w > 1e-6), default=0.0)
         return max(0.0, best - seen / weight)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Health:
         """What `dataclasses.asdict` made of one, and JSON of that. Raises ValueError."""
         try:
-            bins = tuple((float(w), float(p), float(s)) for w, p, s in data["bins"])
-            models = {str(k): (float(w), float(s)) for k, (w, s) in data["models"].items()}
+            bins = tuple((number(w, 0.0), number(p), number(s)) for w, p, s in data["bins"])
+            models = {str(k): (number(w, 0.0), number(s)) for k, (w, s) in data["models"].items()}
             weight, seen = data["chosen"]
             share = data["target_share"]
             if len(bins) != BINS:
                 raise ValueError(f"{len(bins)} bins")
             return cls(
-                int(data["answers"]),
-                int(data["judgements"]),
-                None if share is None else float(share),
+                count(data["answers"]),
+                count(data["judgements"]),
+                None if share is None else number(share, 0.0, 1.0),
                 bins,
                 models,
-                (float(weight), float(seen)),
+                (number(weight, 0.0), number(seen)),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a router's health: {error!r}") from error

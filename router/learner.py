@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from router.arrays import Doubles, Floats
+from router.told import MOST, count, number
 
 PRIOR_ROWS = 30.0
 """Answers that the weights' word on a model they know is worth: 200 observations overrule it."""
@@ -78,11 +79,16 @@ class _Arm:
     def belief(self) -> tuple[Doubles, Doubles]:
         """Mean (d,) and covariance (d, d) of what to add to the weights' word."""
         if self.solved is None:
-            prior = np.full(len(self.surprise), DIRECTION_ROWS)
-            prior[0] = PRIOR_ROWS if self.known else GUESS_ROWS
-            inverse = np.linalg.inv(self.square + np.diag(prior))
+            inverse = np.linalg.inv(self.certainty()).astype(np.float64, copy=False)
             self.solved = inverse @ self.surprise, NOISE**2 * inverse
         return self.solved
+
+    def certainty(self) -> Doubles:
+        """How many answers the belief rests on in each direction, with the prior's, (d, d)."""
+        prior = np.full(len(self.surprise), DIRECTION_ROWS)
+        prior[0] = PRIOR_ROWS if self.known else GUESS_ROWS
+        certainty: Doubles = self.square + np.diag(prior)
+        return certainty
 
 
 @dataclass(slots=True)
@@ -152,17 +158,20 @@ class Learner:
         """
         learner = cls(eye, width)
         try:
-            had = int(data["width"]) + 1
+            had = count(data["width"]) + 1
             same = data["eye"] == eye and had == width + 1
             for name, told in data["arms"].items():
+                # As many numbers as are really there bound what is made room for.
+                upper = _unpacked(told["square"], had * (had + 1) // 2)
                 square, surprise = np.zeros((had, had)), _unpacked(told["surprise"], had)
-                square[np.triu_indices(had)] = _unpacked(told["square"], had * (had + 1) // 2)
+                square[np.triu_indices(had)] = upper
                 square = square + np.triu(square, 1).T
                 if not same:
                     mean = square[0, 0], surprise[0]
                     square, surprise = np.zeros((width + 1, width + 1)), np.zeros(width + 1)
                     square[0, 0], surprise[0] = mean
-                arm = _Arm(square, surprise, bool(told["known"]), float(told["lessons"]))
+                arm = _Arm(square, surprise, bool(told["known"]), number(told["lessons"], 0.0))
+                np.linalg.cholesky(arm.certainty())  # raises where no lessons sum to such a square
                 learner._arms[str(name)] = arm
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a learner's state: {error!r}") from error
@@ -173,8 +182,8 @@ def _packed(numbers: Doubles) -> str:
     return base64.b64encode(numbers.astype("<f4").tobytes()).decode()
 
 
-def _unpacked(text: str, count: int) -> Doubles:
+def _unpacked(text: str, size: int) -> Doubles:
     numbers = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float64)
-    if len(numbers) != count or not np.isfinite(numbers).all():
+    if len(numbers) != size or not (np.abs(numbers) <= MOST).all():
         raise ValueError("numbers are missing or not finite")
     return numbers

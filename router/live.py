@@ -21,11 +21,13 @@ from router.gain import FAR_SPREAD, GainModel, Prediction
 from router.health import Health
 from router.learner import Learner, Lesson
 from router.objective import Decision, Menu, Objective, Option, Window, decide
+from router.told import count, number
 
 KINDS = ("design", "read", "search", "extract", "write", "code", "check", "decide")
 """Kinds of subtask, each one more number of a prompt's context."""
 
 DAY_S = 86_400.0
+_LAST_DAY = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,9 @@ class LiveRouter:
     #: The day since the epoch that exploring was counted for, and its dollars.
     day: int = 0
     explored_usd: float = 0.0
+    #: A day, and the dollars of this replica's plans of it whose answers are to come. Not of the
+    #: state: what is under way here no checkpoint knows.
+    promised: tuple[int, float] = (0, 0.0)
 
     def __post_init__(self) -> None:
         eye = self.model.eye(self.encoder)
@@ -172,8 +177,9 @@ class LiveRouter:
     def _explored(self, plan: Plan, question: Question, now: float, chance: float) -> Plan:
         """Now and then another model than the best, where the day's budget still bears it."""
         best = plan.decision.choice
-        spent = self.explored_usd if self.day == int(now // DAY_S) else 0.0
-        left = question.explore_usd - spent
+        today = int(now // DAY_S)
+        spent = self.explored_usd if self.day == today else 0.0
+        left = question.explore_usd - spent - self._promised(today)
         knob = question.objective.quality
         if question.explore <= 0.0 or (knob in (0.0, 1.0) and question.objective.share is None):
             return plan
@@ -204,6 +210,16 @@ class LiveRouter:
             extra_usd=_extra(chosen, best),
         )
 
+    def promise(self, plan: Plan, now: float) -> None:
+        """Count what a plan's exploring costs from now on: its answer may take minutes, in which
+        others must not spend the same. An answer that never comes counts until the day is over."""
+        today = int(now // DAY_S)
+        self.promised = today, self._promised(today) + plan.extra_usd
+
+    def _promised(self, today: int) -> float:
+        day, dollars = self.promised
+        return dollars if day == today else 0.0
+
     def fold(self, event: Event) -> None:
         """Learn from something that happened, here or in another replica."""
         match event:
@@ -215,6 +231,10 @@ class LiveRouter:
                     self.day, self.explored_usd = day, 0.0
                 if day == self.day:
                     self.explored_usd += event.extra_usd
+                if day == self.promised[0]:
+                    self.promised = day, max(0.0, self.promised[1] - event.extra_usd)
+            case Judged() if not event.lesson.eye:
+                pass  # chosen by `blind`: what differs from a guess by price is no surprise
             case Judged():
                 self.learner.learn(event.lesson)
                 self.health = self.health.judged(
@@ -244,14 +264,14 @@ class LiveRouter:
             if state["format"] != 1:
                 raise ValueError(f"format {state['format']} is not this version's")
             learner = Learner.from_json(state["learner"], self.learner.eye, self.learner.width)
-            window = Window(**{k: _tuple(v) for k, v in state["window"].items()})
+            window = Window.from_json(state["window"])
             usual = state.get("usual", {}).items()  # an older state has none
             signs = Signs(
-                {str(k): Tally(**v) for k, v in state["signs"].items()},
-                {str(model): (float(count), float(mean)) for model, (count, mean) in usual},
+                {str(k): Tally.from_json(v) for k, v in state["signs"].items()},
+                {str(model): (number(rows, 0.0), number(mean)) for model, (rows, mean) in usual},
             )
             health = Health.from_json(state["health"])
-            day, explored = int(state["day"]), float(state["explored_usd"])
+            day, explored = count(state["day"], 0, _LAST_DAY), number(state["explored_usd"], 0.0)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a router's state: {error!r}") from error
         self.learner, self.window, self.signs, self.health = learner, window, signs, health
@@ -289,7 +309,3 @@ def _kind(kind: str | None) -> Floats:
 
 def _extra(option: Option, best: Option) -> float:
     return max(0.0, option.cost - best.cost) if math.isfinite(option.cost) else math.inf
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

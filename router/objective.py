@@ -7,14 +7,15 @@ a verifier looks, the second answers what failed) or a panel (all answer, a judg
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from router.candidate import Candidate
 from router.gain import FAR, Prediction
+from router.told import count, number
 
 Kind = Literal["one", "cascade", "panel"]
 
@@ -25,6 +26,7 @@ UNPRICED = 0.01
 """Dollars that stand in for a model without price where no candidate has one."""
 
 _SETTLED = 20
+_LARGEST = 100_000
 
 
 class NothingAffordable(ValueError):
@@ -153,6 +155,18 @@ class Window:
     gains: tuple[float, ...] = field(default=(), repr=False)
     tokens: tuple[float, ...] = field(default=(), repr=False)
     flagship: tuple[float, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Window:
+        """What `dataclasses.asdict` made of one, and JSON of that. Raises KeyError, TypeError or
+        ValueError."""
+        gains = tuple(number(gain) for gain in data["gains"])
+        tokens = tuple(number(some, 0.0) for some in data["tokens"])
+        pairs = zip(data["flagship"], tokens, strict=True)
+        flagship = tuple(number(part, 0.0, whole) for part, whole in pairs)
+        if len(gains) != len(tokens):
+            raise ValueError(f"{len(gains)} gains of {len(tokens)} requests")
+        return cls(count(data["size"], 1, _LARGEST), gains, tokens, flagship)
 
     def after(self, gain: float, tokens: float, flagship: float) -> Window:
         """The window once a request was answered with so many tokens, `flagship` of them by

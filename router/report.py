@@ -27,23 +27,14 @@ from router.evaluate import (
 )
 from router.gain import GainModel
 from router.sketch import part_seen
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """What happened: scores and dollars (rows, models), and what the baselines may look at."""
-
-    models: tuple[str, ...]
-    scores: Doubles
-    costs: Doubles | None
-    lengths: Doubles
-    tasks: tuple[str, ...]
+from router.truth import Skipped, Truth, truth_of
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """Figures with intervals, each by the name that `as_json` gives it. trained_on: the part of
-    the rows that the weights were learned from, as far as that can be told.
+    the rows that the weights were learned from, as far as that can be told. skipped: what of the
+    rows the figures are not about.
     """
 
     n: int
@@ -51,6 +42,7 @@ class Report:
     encoder: bool
     mapping: Mapping[str, str]
     trained_on: float | None = None
+    skipped: Skipped = field(default_factory=Skipped)
     figures: Mapping[str, Interval] = field(default_factory=dict)
     baselines: Mapping[str, Interval] = field(default_factory=dict)
     curve: Curve | None = None
@@ -78,6 +70,7 @@ class Report:
             "encoder": self.encoder,
             "mapping": dict(self.mapping),
             "trained_on": self.trained_on,
+            "skipped": self.skipped.as_json(),
         }
 
 
@@ -92,11 +85,11 @@ def evaluate(
     `mapping`: name in the rows to name in the weights. A name that the weights do not know is
     else placed between the weakest and the strongest by order of price, or, where rows have no
     costs, of mean score: the order that tells which model is the strong one anyway.
-    Raises DataError where the rows do not share two models or more.
+    Raises DataError where most rows do not share two models or more.
     """
-    truth = _truth(rows)
+    truth = truth_of(rows)
     candidates = _candidates(model, truth, mapping or {})
-    prediction = model.predict([row.prompt for row in rows], candidates, encoder)
+    prediction = model.predict([row.prompt for row in truth.rows], candidates, encoder)
     named = {c.name: c.known_as or f"strength {c.strength:.2f}" for c in candidates}
     figures: Figures = {}
     baselines: Figures = {}
@@ -114,37 +107,17 @@ def evaluate(
         figures |= _unpriced(truth, prediction.quality)
     used = encoder is not None and model.encoded is not None
     return Report(
-        n=len(rows),
+        n=len(truth.rows),
         models=truth.models,
         encoder=used,
         mapping=named,
-        trained_on=part_seen(model.seen, (row.prompt for row in rows)),
+        trained_on=part_seen(model.seen, (row.prompt for row in truth.rows)),
+        skipped=truth.skipped,
         figures=figures,
         baselines=baselines,
         curve=curve,
         mixture=mixture,
         constants=constants,
-    )
-
-
-def _truth(rows: Sequence[Row]) -> Truth:
-    shared = set.intersection(*(set(row.outcomes) for row in rows)) if rows else set()
-    if len(shared) < 2:
-        raise DataError("the rows have fewer than two models that answered all of them")
-    models = sorted(shared)
-    scores = np.array([[row.outcomes[m].score for m in models] for row in rows], np.float64)
-    found = [[row.outcomes[m].cost for m in models] for row in rows]
-    costs = None
-    if all(cost is not None for row in found for cost in row):
-        costs = np.array(found, np.float64)
-    # From weak to strong, or cheap to dear: the order in which they are shown and placed.
-    order = np.argsort(scores.mean(axis=0) if costs is None else costs.mean(axis=0), kind="stable")
-    return Truth(
-        tuple(models[index] for index in order),
-        scores[:, order],
-        None if costs is None else costs[:, order],
-        np.array([len(row.prompt) for row in rows], np.float64),
-        tuple(row.task for row in rows),
     )
 
 
@@ -189,8 +162,8 @@ def _two(truth: Truth, quality: Doubles) -> tuple[Figures, Figures]:
     def baselines(at: Rows) -> dict[str, float | None]:
         return {name: apgr(by[at], weak[at], strong[at]) for name, by in rankings.items()}
 
-    if truth.costs is not None and not (strong - weak).sum() > 0.0:
-        # Without a gap there is nothing to recover; what it costs can still be told.
+    if not (strong - weak).sum() > 0.0:
+        # Without a gap there is nothing to recover.
         nothing = Interval(None, None, None)
         return dict.fromkeys(("apgr", "cpt50", "cpt80"), nothing), dict.fromkeys(rankings, nothing)
     return bootstrap(figures, len(gain)), bootstrap(baselines, len(gain))

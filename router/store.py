@@ -46,7 +46,8 @@ class Loaded:
 
 
 def save_model(model: GainModel, path: Path) -> None:
-    """Write the model, whole or not at all. Raises OSError where the place cannot be written."""
+    """Write the model, whole or not at all. Raises OSError where the place cannot be written,
+    WeightsError where what was written could not be read back."""
     arrays: Arrays = {}
     meta: dict[str, Any] = {"format": FORMAT, "surface": SURFACE, "eyes": {}}
     for name, eye in _eyes(model):
@@ -65,6 +66,11 @@ def save_model(model: GainModel, path: Path) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
         file.flush()
         os.fsync(file.fileno())
+    try:
+        load_model(unfinished)
+    except WeightsError:
+        unfinished.unlink()
+        raise
     unfinished.replace(path)
 
 

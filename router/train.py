@@ -337,7 +337,8 @@ def _directions(ways: list[Way]) -> Floats:
         found = _axes(centred, each)
         size = np.sqrt(((centred @ found) ** 2).sum(axis=1).mean())
         block = np.zeros((numbers.shape[1], AXES), np.float32)
-        block[:, place * each : (place + 1) * each] = weight[:, None] * found / max(size, 1e-9)
+        # Prompts that hardly differ lie on no axis: what is left there is rounding.
+        block[:, place * each : (place + 1) * each] = weight[:, None] * found / max(size, 1e-3)
         blocks.append(block)
     axes = np.vstack(blocks)
     about = _beside(ways) @ axes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +11,16 @@ from typing import Any
 
 from models.answerer import SystemClock
 from models.call import Call
-from models.errors import DeadlineExceeded, Unavailable
+from models.errors import BadRequest, FusionError
 from models.flagship.client import new_client
 from models.tools.toolset import Toolset
 from models.workforce.answerer import ray_errors
 from router.encoder import load_encoder
 from router.live import LiveRouter, Plan, Question, blind
+from router.objective import NothingAffordable
 from router.store import load_or_shipped
 from serve.auto.gauges import RouterGauges
-from serve.auto.mind import Mind
+from serve.auto.mind import Mind, too_dear
 from serve.auto.notebook import Notebook
 from serve.fusion.judge import Case, Finding, ModelJudge
 from serve.house import House
@@ -29,6 +31,8 @@ from serve.store.database import Database
 
 #: How long a request waits for the router's word. Decisions take milliseconds.
 ROUTER_S = 2.0
+
+log = logging.getLogger(__name__)
 
 
 class JudgeReplica:
@@ -125,10 +129,17 @@ class RemoteRouter:
     async def decide(self, question: Question) -> Plan:
         try:
             plan: Plan = await self._ask(self._handle.decide.remote(question))
-        except (DeadlineExceeded, Unavailable):
-            # A router that is being replaced must not hold up what it only advises.
+            return plan
+        except BadRequest:
+            raise
+        except FusionError as error:
+            # A router that is being replaced, is busy or broken must not hold up what it only
+            # advises.
+            log.warning("the router could not be asked: %s", error)
+        try:
             return blind(question)
-        return plan
+        except NothingAffordable as error:
+            raise too_dear(error) from None
 
     async def status(self) -> dict[str, Any]:
         told: dict[str, Any] = await self._ask(self._handle.status.remote())

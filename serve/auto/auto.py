@@ -12,7 +12,16 @@ from typing import Any, Protocol
 from models.answerer import Answerer, Clock, Events
 from models.call import Call
 from models.catalog import FUSION, Catalog
-from models.errors import FusionError, Unsupported
+from models.errors import (
+    BudgetExceeded,
+    ContextTooLong,
+    FusionError,
+    PolicyDenied,
+    StoreUnavailable,
+    Unavailable,
+    Unsupported,
+    UpstreamError,
+)
 from models.messages import Completion, Done, Request, Stage, TextDelta, Usage
 from models.prices import NANO_PER_USD
 from router.cascade import needed
@@ -28,6 +37,11 @@ from serve.auto.question import question
 KEEP_S = 1.0
 #: What a look, a dearer model's answer, or a judge's analysis teaches beside a person's word.
 LOOK_WEIGHT, ESCALATION_WEIGHT, ANALYSIS_WEIGHT = 0.1, 0.3, 0.15
+
+#: Failures of one model that another candidate need not have: it is away or wrong, or for it the
+#: money, the rules or the window is too narrow. Who has no room now is not passed over: its work
+#: must not go to dear models unasked.
+_PASSING = (Unavailable, UpstreamError, BudgetExceeded, PolicyDenied, ContextTooLong)
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +62,8 @@ class Router(Protocol):
 @dataclass(slots=True)
 class _Run:
     """One request on its way. first: the model that the choice is about, last: the one whose
-    answer is given; None where a panel answers."""
+    answer is given; None where a panel answers. others: who may be asked in place of a single
+    choice, the best first. failed: why the chosen model did not answer."""
 
     asked: Question
     plan: Plan
@@ -58,6 +73,8 @@ class _Run:
     escalated: bool = False
     stages: tuple[Stage, ...] = ()
     learned: list[Event] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    failed: FusionError | None = None
 
     @property
     def choice(self) -> Option:
@@ -89,11 +106,13 @@ class Auto:
             kept = await self._first(run, request, call)
             if kept is not None:
                 return await self._end(run, call, kept)
-        answerer, asked = self._answerer(run, request)
-        try:
-            answer = await answerer.complete(asked, call)
-        except FusionError as error:
-            return await self._end(run, call, _instead(run, error))
+        answer = None
+        while answer is None:
+            answerer, asked = self._answerer(run, request)
+            try:
+                answer = await answerer.complete(asked, call)
+            except FusionError as error:
+                answer = _instead(run, error)
         return await self._end(run, call, answer)
 
     async def stream(self, request: Request, call: Call) -> Events:
@@ -104,21 +123,23 @@ class Auto:
                 yield TextDelta(kept.text)
                 yield Done(await self._end(run, call, kept))
                 return
-        answerer, asked = self._answerer(run, request)
-        said = False
-        try:
-            async with aclosing(answerer.stream(asked, call)) as events:
-                async for event in events:
-                    if isinstance(event, Done):
-                        event = Done(await self._end(run, call, event.completion))
-                    said = True
-                    yield event
-        except FusionError as error:
-            if said:
-                raise
-            answer = _instead(run, error)
-            yield TextDelta(answer.text)
-            yield Done(await self._end(run, call, answer))
+        answer, said = None, False
+        while answer is None:
+            answerer, asked = self._answerer(run, request)
+            try:
+                async with aclosing(answerer.stream(asked, call)) as events:
+                    async for event in events:
+                        if isinstance(event, Done):
+                            event = Done(await self._end(run, call, event.completion))
+                        said = True
+                        yield event
+                return
+            except FusionError as error:
+                if said:
+                    raise
+                answer = _instead(run, error)
+        yield TextDelta(answer.text)
+        yield Done(await self._end(run, call, answer))
 
     async def begin(self, request: Request, call: Call) -> tuple[_Run, Call]:
         """Ask the router. Raises Unsupported where no model can do what is asked."""
@@ -130,7 +151,11 @@ class Auto:
         choice = plan.decision.choice
         single = choice.kind == "one"
         first = None if choice.kind == "panel" else choice.models[0]
-        return _Run(asked, plan, first, first if single else None), call
+        run = _Run(asked, plan, first, first if single else None)
+        if single:
+            alone = [one.models[0] for one in plan.decision.options if one.kind == "one"]
+            run.others = [name for name in alone if name != first]
+        return run, call
 
     async def model_for(self, request: Request) -> tuple[str, dict[str, Any]]:
         """A model alone, for a fusion that is asked for by name; and the route to tell."""
@@ -142,7 +167,7 @@ class Auto:
         """Who gives the answer, after a cheap one has been doubted or where there is none."""
         if run.choice.kind == "panel":
             return self._panels, replace(request, model=FUSION + run.choice.panel)
-        run.last = run.choice.models[-1]
+        run.last = run.last or run.choice.models[-1]
         return self._models, replace(request, model=run.last)
 
     async def _first(self, run: _Run, request: Request, call: Call) -> Completion | None:
@@ -159,7 +184,7 @@ class Auto:
             run.escalated = True
             return None
         if answer.logprob is not None:
-            run.learned.append(Heard(first, answer.logprob))
+            run.learned.append(Heard(answer.model, answer.logprob))
         least = needed(dear.quality, dear.cost, run.asked.objective)
         judge = self._catalog.model_behind(self._catalog.roles.judge)
         looker = Looker(self._models, judge, plan.signs)
@@ -175,8 +200,11 @@ class Auto:
     async def _end(self, run: _Run, call: Call, answer: Completion) -> Completion:
         """The answer with its route, which is kept first: feedback may come at once."""
         stages = (*run.stages, *answer.stages)
+        if run.choice.kind != "panel":
+            # A fallback may have answered in its place, or a model that had room.
+            run.last = answer.model
         route = _route(run, call)
-        if run.look is not None:
+        if run.look is not None and run.look.answer.model == run.first:
             run.learned += _lessons(run, run.look, route, answer)
         if run.choice.kind == "panel":
             run.learned += _compared(run, route, answer)
@@ -242,6 +270,8 @@ def _lessons(run: _Run, look: Look, route: Route, answer: Completion) -> list[Ev
     weight, score, signal = LOOK_WEIGHT, look.belief, "verification"
     if run.last != run.first:
         # The dear model is not always right; where both say the same, both may be wrong.
+        if run.last not in predicted:
+            return []
         right = predicted[run.last]
         same = say_the_same(look.answer.text, answer.text)
         weight, score, signal = ESCALATION_WEIGHT, right if same else 1.0 - right, "escalation"
@@ -266,11 +296,20 @@ def _compared(run: _Run, route: Route, answer: Completion) -> list[Event]:
     ]
 
 
-def _instead(run: _Run, error: FusionError) -> Completion:
-    """The doubted cheap answer, where the dear model gave none. Raises `error` without one."""
+def _instead(run: _Run, error: FusionError) -> Completion | None:
+    """What there is where a model gave no answer: the doubted cheap one, or None where another
+    model is to be asked, the next best alone. Raises where there is neither; then what the chosen
+    model said counts.
+    """
+    run.failed = run.failed or error
+    passing = isinstance(error, _PASSING) and not isinstance(error, StoreUnavailable)
+    if run.look is None and not (run.others and passing):
+        raise run.failed
+    assert run.last is not None
+    run.stages = (*run.stages, Stage("answer", run.last, error=error.code))
     if run.look is None:
-        raise error
-    run.stages = (*run.stages, Stage("answer", run.choice.models[-1], error=error.code))
+        run.last = run.others.pop(0)
+        return None
     run.last = run.first
     return replace(run.look.answer, stages=())
 

@@ -64,7 +64,7 @@ class Looker:
         is given."""
         shown = free_signs(request, answer, looks)
         if "confident" in looks and answer.logprob is not None:
-            shown["confident"] = self.signs.confident(request.model, answer.logprob)
+            shown["confident"] = self.signs.confident(answer.model, answer.logprob)
         spent: tuple[Stage, ...] = ()
         for sign in ("agrees", "judged"):
             if sign not in looks or not self._could_decide(prior, shown, sign, needed):

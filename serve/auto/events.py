@@ -39,8 +39,8 @@ class Route:
 
     def judged(self, score: float) -> list[Event]:
         """What a judgement of the answer teaches."""
-        if self.last is None:
-            return []
+        if self.last is None or self.last not in self.expected:
+            return []  # nothing was expected of who answered in the choice's place
         learned: list[Event] = [
             Judged(self.lesson(self.last, score), self.predicted[self.last], self.propensity)
         ]
@@ -94,8 +94,8 @@ def write(event: Event) -> dict[str, Any]:
 
 def read(data: Mapping[str, Any]) -> Event | None:
     """The event of such data; None, and a line in the log, where a later version wrote it."""
-    told = dict(data)
     try:
+        told = dict(data)
         kind = _KINDS[told.pop("kind")]
         if kind is Judged:
             lesson = dict(told.pop("lesson"))

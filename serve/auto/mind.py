@@ -17,7 +17,7 @@ from typing import Any
 
 from models.answerer import Clock
 from models.errors import BadRequest, FusionError
-from router.live import LiveRouter, Plan, Question
+from router.live import Event, LiveRouter, Plan, Question
 from router.objective import NothingAffordable
 from serve.auto.notebook import OVERLAP, PAGE, Checkpoint, Notebook
 
@@ -47,6 +47,8 @@ class Mind:
         self._lock = threading.Lock()
         self._era, self._number, self._kept = 0, 0, 0
         self._seen: deque[int] = deque(maxlen=2 * OVERLAP)
+        # A page that was asked for before an import must not be folded into what was imported.
+        self._reading = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -67,17 +69,21 @@ class Mind:
         try:
             return await asyncio.to_thread(self._decide, question, now, chance)
         except NothingAffordable as error:
-            raise BadRequest(
-                f"No model is cheap enough: {error}.", param="fusion.max_usd"
-            ) from None
+            raise too_dear(error) from None
 
     def _decide(self, question: Question, now: float, chance: float) -> Plan:
         seen = self._live.look(question)
         with self._lock:
-            return self._live.decide(question, now, chance, seen)
+            plan = self._live.decide(question, now, chance, seen)
+            self._live.promise(plan, now)
+            return plan
 
     async def refresh(self) -> None:
         """Read what is new in the store."""
+        async with self._reading:
+            await self._read_on()
+
+    async def _read_on(self) -> None:
         if await self._notebook.era() != self._era or self._number == 0:
             await self._take(await self._notebook.checkpoint())
         while True:
@@ -86,11 +92,20 @@ class Mind:
                 for number, event in page:
                     if number in self._seen or number <= self._number - OVERLAP:
                         continue
-                    self._live.fold(event)
+                    self._learn(number, event)
                     self._seen.append(number)
                     self._number = max(self._number, number)
             if len(page) < PAGE:
                 return
+
+    def _learn(self, number: int, event: Event | None) -> None:
+        if event is None:
+            return
+        try:
+            self._live.fold(event)
+        except Exception:
+            # One lesson that nobody can learn from must not keep the router from all later ones.
+            _log.exception("the router's lesson %s is left out", number)
 
     async def _take(self, found: Checkpoint) -> None:
         with self._lock:
@@ -113,6 +128,9 @@ class Mind:
                     await self._keep()
             except FusionError as error:
                 _log.warning("the router's lessons cannot be read: %s", error)
+            except Exception:
+                # Whatever it is: who ends here decides on, and never learns again.
+                _log.exception("the router's lessons cannot be read")
 
     async def _keep(self) -> None:
         """A lesson may come with a number below the last one: so a checkpoint waits for none."""
@@ -136,7 +154,8 @@ class Mind:
                 LiveRouter(self._live.model, self._live.encoder).restore(state)
             except ValueError as error:
                 raise BadRequest(f"This cannot be imported: {error}.") from None
-        await self._take(await self._notebook.replace(state))
+        async with self._reading:
+            await self._take(await self._notebook.replace(state))
 
     def status(self) -> dict[str, Any]:
         """What a person, or a metric, wants to know of this router."""
@@ -161,3 +180,8 @@ class Mind:
                 "era": self._era,
                 "lesson_number": self._number,
             }
+
+
+def too_dear(error: NothingAffordable) -> BadRequest:
+    """What a caller is told whose ceiling leaves nothing."""
+    return BadRequest(f"No model is cheap enough: {error}.", param="fusion.max_usd")

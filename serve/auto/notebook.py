@@ -77,13 +77,13 @@ class Notebook:
             await self._add(connection, route.judged(score))
             return route
 
-    async def since(self, number: int) -> list[tuple[int, Event]]:
-        """Lessons with a greater number, in order, at most `PAGE`. One that cannot be read is
-        left out."""
+    async def since(self, number: int) -> list[tuple[int, Event | None]]:
+        """Lessons with a greater number, in order, at most `PAGE`; None for one that cannot be
+        read, so that who reads on knows that it was there."""
         async with self._database.read() as connection:
             query = sa.select(lessons).where(lessons.c.number > number)
             rows = await connection.execute(query.order_by(lessons.c.number).limit(PAGE))
-            return [(row.number, event) for row in rows if (event := events.read(row.data))]
+            return [(row.number, events.read(row.data)) for row in rows]
 
     async def newest(self) -> int:
         """The number of the last lesson."""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from models.catalog import Catalog
 from models.errors import BadRequest
 from models.messages import Request, RouteOptions
+from models.prices import NANO_PER_USD
 from models.spec import ModelSpec, OpenAIModel
 from models.wrappers.fit import needs_images
 from router.candidate import TYPICAL_ANSWER, Candidate, prior_strength
 from router.live import KINDS, Question
 from router.objective import Menu, Objective, Panel
+from serve.money import bound
 
 #: Characters of a token, about.
 _CHARACTERS = 4.0
+#: Characters that are about a token each: Chinese, Japanese, Korean and what comes after them.
+_WIDE = re.compile("[\u2e80-\U0010ffff]+")
 #: The size that a model's name tells, in billions or millions of parameters.
 _SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s?([bBmM])(?![a-zA-Z])")
 #: A model that runs here and tells neither price nor size is more likely a small one.
@@ -41,10 +45,13 @@ def question(request: Request, catalog: Catalog) -> Question:
             f"No kind of subtask is called '{options.kind}'; there are {', '.join(KINDS)}.",
             param="fusion.kind",
         )
-    candidates = tuple(
-        candidate(name, spec, catalog, request)
+    able = {
+        name: spec
         for name, spec in catalog.models.items()
         if spec.tools >= bool(request.tools) and spec.images >= needs_images(request)
+    }
+    candidates = tuple(
+        candidate(name, spec, catalog, request) for name, spec in _roomy(able, request).items()
     )
     names = {one.name for one in candidates}
     # What a model calls tools for cannot be judged before they have run.
@@ -83,18 +90,38 @@ def candidate(name: str, spec: ModelSpec, catalog: Catalog, request: Request) ->
     """A model with what this request would cost there, as far as that is known."""
     told = catalog.router.models.get(name)
     known_as = told.known_as if told and told.known_as else _upstream(spec) or name
-    tokens = sum(len(message.text) for message in request.messages) / _CHARACTERS
+    tokens = _tokens(request)
     limit = min(request.sampling.max_tokens or spec.max_output, spec.max_output)
     cost = most = None
     if spec.price is not None:
         dear = float(spec.price.output)
         cost = (tokens * float(spec.price.input) + min(TYPICAL_ANSWER, limit) * dear) / 1e6
-        most = (tokens * float(spec.price.input) + limit * dear) / 1e6
+        # What nobody counts is set aside by its bytes before the call leaves.
+        read = int(tokens)
+        if spec.tier == "flagship":
+            read = bound.input_tokens(request, spec.image_tokens)
+        most = spec.price.worst(read, limit) / NANO_PER_USD
     elif spec.tier == "workforce":
         # It costs nothing more than the machine that runs anyway.
         cost = most = 0.0
     strength = told.strength if told and told.strength is not None else _strength(name, spec)
     return replace(Candidate(name, known_as, strength, cost), most=most)
+
+
+def _roomy(models: Mapping[str, ModelSpec], request: Request) -> Mapping[str, ModelSpec]:
+    """Those whose window about holds the prompt and an answer; else the one with the largest."""
+    least = _tokens(request) + 1
+    if not models or any(spec.context >= least for spec in models.values()):
+        return {name: spec for name, spec in models.items() if spec.context >= least}
+    widest = max(models, key=lambda name: models[name].context)
+    return {widest: models[widest]}
+
+
+def _tokens(request: Request) -> float:
+    """Of the prompt, about."""
+    text = "".join(message.text for message in request.messages)
+    wide = 0 if text.isascii() else sum(map(len, _WIDE.findall(text)))
+    return wide + (len(text) - wide) / _CHARACTERS
 
 
 def _strength(name: str, spec: ModelSpec) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from serve.cli.common import (
@@ -122,6 +123,8 @@ def evaluate(
         rows = read_rows(data)
         model = load_model(weights) if weights else shipped_model()
         report = measure(model, rows, _mapping(same_as or []), _encoder(encoder))
+    for sentence in report.skipped.said():
+        err.print(f"[yellow]note:[/] {escape(sentence)}")
     if report.trained_on:
         err.print(
             f"[yellow]note:[/] about {report.trained_on:.0%} of these rows were in the training "

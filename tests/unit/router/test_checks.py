@@ -22,6 +22,16 @@ BIRD = {"type": "object", "properties": {"bird": {"type": "string"}}, "required"
         ("no sums at all, only x = 3", None),
         ("", None),
         ("1 + " * 100_000, None),
+        ("x - 3 + 5 = 10", None),
+        ("x -3 + 5 = 10", None),
+        ("2x + 3 + 4 = 15", None),
+        ("√16 + 3 = 7", None),
+        ("2^3 * 4 = 32", None),
+        ("20% of 50 + 5 = 15", None),
+        ("10:30 + 2 = 12", None),
+        ("12 + 3 = 5x", None),
+        ("- 3 + 4 = 7", True),
+        ("In all: -3 + 5 = 3", False),
     ],
 )
 def test_sums(text: str, right: bool | None) -> None:

@@ -55,6 +55,17 @@ def test_eval_prints_one_object_and_nothing_else(data: Path, weights: Path) -> N
     assert told["cost_ratio_at_best_quality"] is None or told["cost_ratio_at_best_quality"] > 0
 
 
+def test_eval_says_what_it_leaves_out(data: Path, weights: Path, tmp_path: Path) -> None:
+    lonely = tmp_path / "lonely.jsonl"
+    lonely.write_text(json.dumps({"prompt": "Why?", "outcomes": {"small": {"score": 1}}}))
+    arguments = ["eval", str(data), str(lonely), "-w", str(weights), "--json", "--no-encoder"]
+    done = run.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "rows left out, which not all models answered: 1" in done.stderr
+    told = json.loads(done.stdout)
+    assert (told["n"], told["skipped"]["rows"]) == (50, 1)
+
+
 def test_a_broken_row_is_named_by_file_and_line(data: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jsonl"
     good = json.dumps({"prompt": "Why?", "outcomes": {"a": {"score": 1}, "b": {"score": 0}}})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from router.data import DataError, parse_row, read_rows
+from router.data import DataError, Outcome, parse_row, read_rows
 
 GOOD = {
     "prompt": "Why?",
@@ -45,7 +47,7 @@ def test_plain_and_gzipped_lines_are_one_list(tmp_path: Path) -> None:
         (GOOD | {"outcomes": {}}, "'outcomes'"),
         (GOOD | {"outcomes": {"a": 1}}, "outcome of 'a'"),
         (GOOD | {"outcomes": {"a": {"score": "1"}}}, "score of 'a' is not a number"),
-        (GOOD | {"outcomes": {"a": {"score": True}}}, "score of 'a' is not a number"),
+        (GOOD | {"outcomes": {"a": {"score": 1, "cost": True}}}, "cost of 'a' is not a number"),
         (GOOD | {"outcomes": {"a": {"score": 1.5}}}, "not within 0 to 1"),
         (GOOD | {"outcomes": {"a": {"score": float("nan")}}}, "not within 0 to 1"),
         (GOOD | {"outcomes": {"a": {"score": 1, "cost": -1}}}, "not a number of dollars"),
@@ -80,3 +82,28 @@ def test_a_torn_gzip_file_and_odd_bytes_are_refused(tmp_path: Path) -> None:
 
 def test_unknown_fields_are_ignored() -> None:
     assert parse_row(json.dumps(GOOD | {"overlaps": [], "key": "x"})).task == "t"
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_pipe_is_read_whole(tmp_path: Path, packed: bool) -> None:
+    """What a shell gives for `<(zcat x)` can be read once."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = "\n".join([json.dumps(GOOD)] * 3).encode()
+    content = gzip.compress(text) if packed else text
+    writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+    writer.start()
+    rows = read_rows([pipe])
+    writer.join()
+    assert len(rows) == 3
+
+
+def test_a_mark_before_the_first_line_is_no_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "marked.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode())
+    assert read_rows([path])[0].prompt == "Why?"
+
+
+def test_true_is_a_score_of_one_and_false_of_none() -> None:
+    row = parse_row(json.dumps({"prompt": "", "outcomes": {m: {"score": m == "a"} for m in "ab"}}))
+    assert row.outcomes == {"a": Outcome(1.0), "b": Outcome(0.0)}

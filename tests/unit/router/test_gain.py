@@ -11,6 +11,7 @@ from router.candidate import Candidate, from_prices, prior_strength
 from router.data import DataError, Outcome, Row
 from router.forest import Growth
 from router.gain import GainModel
+from router.store import shipped_model
 from router.train import train
 
 KNOWN = [Candidate("small"), Candidate("large")]
@@ -108,3 +109,29 @@ def test_a_cost_that_another_family_knows_is_better_than_none(rows: list[Row]) -
     model = train([*rows, *free], growth=Growth(trees=6, leaf=5))
     for names in (KNOWN, [*KNOWN, Candidate("third", cost=0.5)]):
         assert np.isfinite(model.predict([HARD], names).cost).all()
+
+
+def test_a_model_that_is_known_by_its_own_name_is_not_taken_for_another_one() -> None:
+    shipped = shipped_model()
+    for family in shipped.plain.families:
+        assert [shipped.recognise(name) for name in family.models] == list(family.models)
+    assert shipped.recognise("Meta/Llama-3.1-8B-Instruct") in {
+        "llama-3.1-8b-instruct",
+        "meta-llama/llama-3.1-8b-instruct",
+    }
+
+
+def test_beside_models_of_a_family_its_spelling_of_a_name_counts() -> None:
+    candidates = [
+        Candidate("qwen2.5-7b-instruct"),
+        Candidate("gemma-2-9b-it"),
+        Candidate("llama", known_as="meta-llama/llama-3.1-8b-instruct"),
+    ]
+    spelt = [*candidates[:2], Candidate("llama", known_as="llama-3.1-8b-instruct")]
+    found, wanted = (shipped_model().predict([HARD], each) for each in (candidates, spelt))
+    assert found.guessed == (False, False, False)
+    assert found.quality == pytest.approx(wanted.quality)
+    alone = shipped_model().predict([HARD], candidates[2:])
+    assert alone.cost[0, 0] == pytest.approx(
+        shipped_model().predict([HARD], [Candidate("meta-llama/llama-3.1-8b-instruct")]).cost[0, 0]
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from router.cascade import Signs, needed
 from router.gain import GainModel
 from router.health import Health
 from router.learner import Learner, Lesson
-from router.live import DAY_S, Answered, Heard, Judged, LiveRouter, Looked, Question
+from router.live import DAY_S, Answered, Heard, Judged, LiveRouter, Looked, Question, blind
 from router.objective import Menu, Objective
 
 CANDIDATES = (Candidate("small", cost=0.0001), Candidate("large", cost=0.02))
@@ -172,3 +174,88 @@ def test_health_of_a_router_that_is_right_and_of_one_that_is_not() -> None:
     assert bad.calibration_error is not None and bad.calibration_error > 0.3
     assert good.regret == 0.0
     assert bad.regret is not None and bad.regret > 0.4
+
+
+BROKEN: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a window's size in words": lambda s: s["window"].update(size="x"),
+    "a window of no requests": lambda s: s["window"].update(size=0),
+    "gains in words": lambda s: s["window"].update(gains=["a"], tokens=[1.0], flagship=[0.0]),
+    "gains without tokens": lambda s: s["window"].update(gains=[0.1]),
+    "tokens without end": lambda s: s["window"].update(gains=[0], tokens=[1e400], flagship=[0]),
+    "more of flagships than of all": lambda s: s["window"].update(
+        gains=[0.1], tokens=[1.0], flagship=[2.0]
+    ),
+    "a tally below nothing": lambda s: s["signs"]["valid"].update(right=-1.0),
+    "more shown than there were": lambda s: s["signs"]["valid"].update(wrong_shown=1e9),
+    "a bin in words": lambda s: s["health"]["bins"].__setitem__(0, ["a", 0, 0]),
+    "answers below nothing": lambda s: s["health"].update(answers=-3),
+    "a day without end": lambda s: s.update(day=float("inf")),
+    "a day that never comes": lambda s: s.update(day=10**400),
+    "dollars that are no number": lambda s: s.update(explored_usd=float("nan")),
+    "a width beyond all memory": lambda s: s["learner"].update(width=10**7),
+    "a width below nothing": lambda s: s["learner"].update(width=-5),
+    "lessons below nothing": lambda s: s["learner"]["arms"]["small"].update(lessons=-30.0),
+    "a likelihood in words": lambda s: s.update(usual={"small": ["x", 1]}),
+    "a likelihood that is true": lambda s: s.update(usual={"small": [True, 1]}),
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN.keys())
+def test_a_state_that_would_break_the_router_is_refused(
+    live: LiveRouter, damage: Callable[[dict[str, Any]], object]
+) -> None:
+    teach(live, HARD, "small", 1.0, 3)
+    before = live.state()
+    state = json.loads(json.dumps(before))
+    damage(state)
+    with pytest.raises(ValueError):
+        live.restore(state)
+    assert live.state() == before
+
+
+def test_lessons_that_no_lessons_sum_to_are_refused(live: LiveRouter) -> None:
+    teach(live, HARD, "small", 1.0, 3)
+    state = live.state()
+    learner = Learner("mine", 1)
+    learner.learn(Lesson("small", np.ones(1, np.float32), "mine", 0.5, 1.0))
+    learner._arms["small"].square[0, 0] = -1_000.0
+    with pytest.raises(ValueError, match="not a learner's state"):
+        live.restore({**state, "learner": learner.to_json()})
+
+
+def test_a_model_that_was_not_heard_of_for_long_says_nothing_of_regret() -> None:
+    state = json.loads(json.dumps(asdict(Health().judged("m", 0.5, 0.5, 1.0))))
+    state["models"]["gone"] = [0, 0]
+    assert Health.from_json(state).regret == 0.0
+
+
+def test_what_plans_will_cost_is_of_the_days_budget_before_they_are_answered(
+    live: LiveRouter,
+) -> None:
+    question = replace(ask(EASY, quality=0.3), explore=0.2, explore_usd=0.03)
+    tried = 0
+    for _ in range(10):
+        plan = live.decide(question, 0.0, 0.1)
+        live.promise(plan, 0.0)
+        tried += plan.explored
+    assert tried == 2  # each costs a bit more than a cent beyond the best
+    live.fold(Answered(0.0, 0.0, 10, 10, extra_usd=plan.extra_usd))
+    assert not live.decide(question, 0.0, 0.1).explored
+    assert live.decide(question, DAY_S + 1, 0.1).explored
+
+
+def test_an_answer_counts_once_of_what_was_promised(live: LiveRouter) -> None:
+    question = replace(ask(EASY, quality=0.3), explore=0.2, explore_usd=0.03)
+    for _ in range(2):
+        plan = live.decide(question, 0.0, 0.1)
+        assert plan.explored
+        live.promise(plan, 0.0)
+        live.fold(Answered(0.0, 0.0, 10, 10, extra_usd=plan.extra_usd))
+
+
+def test_what_was_chosen_blindly_teaches_nothing(live: LiveRouter) -> None:
+    plan = blind(ask(EASY))
+    before = live.state()
+    lesson = Lesson("small", plan.context, plan.eye, plan.expected["small"], 1.0, known=False)
+    live.fold(Judged(lesson, plan.predicted["small"]))
+    assert live.state() == before

@@ -88,3 +88,64 @@ def test_models_that_are_equally_good_still_have_costs(model: GainModel, rows: l
     report = evaluate(model, same)
     assert report.figures["apgr"].value is None
     assert report.curve
+
+
+def without(row: Row, model: str) -> Row:
+    return replace(row, outcomes={n: one for n, one in row.outcomes.items() if n != model})
+
+
+def test_a_row_that_lacks_a_model_is_left_out_and_not_the_model(
+    model: GainModel, rows: list[Row]
+) -> None:
+    found = evaluate(model, [without(rows[0], "small"), *rows[1:60]])
+    assert (found.n, found.models) == (59, ("small", "large"))
+    assert found.as_json()["skipped"]["rows"] == 1
+    assert found.skipped.said() == ["rows left out, which not all models answered: 1"]
+
+
+def test_a_model_that_few_rows_have_is_left_out_and_named(
+    model: GainModel, rows: list[Row]
+) -> None:
+    rare = replace(rows[0], outcomes={**rows[0].outcomes, "rare": Outcome(1.0, 0.01)})
+    found = evaluate(model, [rare, *rows[1:60]])
+    assert (found.n, found.models) == (60, ("small", "large"))
+    assert found.as_json()["skipped"]["models"] == ["rare"]
+
+
+def test_an_absent_cost_is_its_models_mean(model: GainModel, rows: list[Row]) -> None:
+    lost = replace(rows[0], outcomes={**rows[0].outcomes, "small": Outcome(0.2)})
+    found = evaluate(model, [lost, *rows[1:60]])
+    assert found.curve is not None
+    assert found.constants["small"]["cost"] == pytest.approx(0.001)
+    assert found.skipped.costs == 1
+
+
+def test_a_model_without_any_cost_leaves_only_quality_and_is_named(
+    model: GainModel, rows: list[Row]
+) -> None:
+    free = [
+        replace(row, outcomes={**row.outcomes, "small": Outcome(row.outcomes["small"].score)})
+        for row in rows[:60]
+    ]
+    found = evaluate(model, free)
+    assert found.curve is None
+    assert found.as_json()["skipped"]["priceless"] == ["small"]
+    assert found.skipped.said() == ["nothing is said of costs, for want of any of small"]
+
+
+def test_rows_of_different_models_are_not_compared_and_named(
+    model: GainModel, rows: list[Row]
+) -> None:
+    others = renamed(rows[:31], {"small": "c", "large": "d"})
+    more = renamed(rows[:31], {"small": "e", "large": "f"})
+    with pytest.raises(DataError, match="30 of large, small") as raised:
+        evaluate(model, [*rows[:30], *others, *more])
+    assert "31 of c, d" in str(raised.value)
+
+
+def test_equally_good_models_without_costs_have_no_gap_and_a_report(
+    model: GainModel, rows: list[Row]
+) -> None:
+    same = [replace(row, outcomes=dict.fromkeys(row.outcomes, Outcome(0.5))) for row in rows]
+    found = json.loads(json.dumps(evaluate(model, same).as_json()))
+    assert (found["apgr"], found["baselines"]["oracle"]) == (None, None)

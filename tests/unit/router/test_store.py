@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from router.candidate import Candidate
+from router.data import Outcome, Row
+from router.forest import Growth
 from router.gain import GainModel
 from router.store import (
     SHIPPED,
@@ -18,6 +21,7 @@ from router.store import (
     save_model,
     shipped_model,
 )
+from router.train import train
 
 KNOWN = [Candidate("small"), Candidate("large")]
 
@@ -69,3 +73,40 @@ def test_the_shipped_weights_are_small_and_whole() -> None:
     assert model.knows("gpt-4-1106")
     assert model.mean_cost("gpt-4-1106") is None
     assert 0 < (model.mean_cost("google/gemini-2.5-pro") or 0) < 1
+
+
+@pytest.mark.parametrize(
+    "error", [NotImplementedError, RuntimeError, MemoryError], ids=lambda one: str(one.__name__)
+)
+def test_weights_that_cannot_be_unpacked_are_refused(
+    model: GainModel, tmp_path: Path, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.npz"
+    save_model(model, path)
+
+    def broken(*_: object, **__: object) -> None:
+        raise error("an unknown way to pack")
+
+    monkeypatch.setattr(np, "load", broken)
+    with pytest.raises(WeightsError, match="an unknown way to pack"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("prompt", ["", "hello world"])
+def test_weights_learned_from_prompts_that_are_all_the_same_can_be_read(
+    prompt: str, tmp_path: Path
+) -> None:
+    outcomes = {"small": Outcome(0.2), "large": Outcome(0.9)}
+    model = train([Row(prompt, outcomes)] * 60, growth=Growth(trees=4, leaf=5))
+    save_model(model, tmp_path / "mine.npz")
+    found = load_model(tmp_path / "mine.npz").predict([prompt], KNOWN)
+    assert found.quality[0] == pytest.approx([0.2, 0.9], abs=0.01)
+
+
+def test_weights_that_could_not_be_read_back_are_not_left_there(
+    model: GainModel, tmp_path: Path
+) -> None:
+    endless = replace(model.plain.sight, axes=model.plain.sight.axes + np.inf)
+    with pytest.raises(WeightsError, match="not finite"):
+        save_model(GainModel(replace(model.plain, sight=endless)), tmp_path / "mine.npz")
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,18 @@ import pytest
 from models.answerer import Events, SystemClock
 from models.call import Call
 from models.catalog import Catalog
-from models.errors import BadRequest, Unavailable, Unsupported
+from models.errors import (
+    AccountRefused,
+    BadRequest,
+    BudgetExceeded,
+    ContextTooLong,
+    FusionError,
+    Overloaded,
+    PolicyDenied,
+    StoreUnavailable,
+    Unavailable,
+    Unsupported,
+)
 from models.fake import FakeModel
 from models.messages import (
     Completion,
@@ -213,6 +224,16 @@ class TestCascade:
         assert answer.text == "A robin."
         assert answer.stages[0].error == "unavailable"
 
+    @pytest.mark.parametrize("reply", ["It is 31 * 44 + 12 = 1000", "A tit."])
+    async def test_a_cheap_answer_of_another_model_teaches_nothing_of_the_cheap_one(
+        self, world: World, reply: str
+    ) -> None:
+        world.small = StandsIn("small", FakeModel("stranger", reply))  # type: ignore[assignment]
+        await self.cascade(world, self.request(HARD))
+        ((route, happened),) = world.kept
+        assert [type(event) for event in happened] == [Answered]
+        assert route.last in ("stranger", "large")
+
     async def test_a_stream_of_a_cascade_is_the_answer_that_stood(self, world: World) -> None:
         world.live = LiveRouter(world.live.model)
         request = self.request()
@@ -299,3 +320,79 @@ def test_without_a_router_price_and_strength_decide(catalog: Catalog) -> None:
     assert "could not be asked" in plan.decision.reason
     cheap = blind(replace(asked, objective=replace(asked.objective, quality=0.0)))
     assert cheap.decision.choice.models == ("small",)
+
+
+PASSING = (
+    Unavailable("gone"),
+    AccountRefused("no money"),
+    PolicyDenied("no"),
+    BudgetExceeded("too dear"),
+    ContextTooLong("too long"),
+)
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: str(error.code))
+async def test_where_the_chosen_model_cannot_answer_the_next_best_one_does(
+    world: World, error: FusionError
+) -> None:
+    world.large.reply = error
+    answer = await world.ask(HARD)
+    assert (answer.text, answer.extension["route"]["model"]) == ("A wren.", "small")
+    assert [(stage.model, stage.error) for stage in answer.stages[:1]] == [("large", error.code)]
+    ((route, _),) = world.kept
+    assert (route.first, route.last) == ("large", "small")
+
+
+async def test_a_stream_goes_to_the_next_best_model_before_its_first_word(world: World) -> None:
+    world.large.reply = Unavailable("gone")
+    request = Request("fusion/auto", (user(HARD),))
+    done = [event async for event in world.auto.stream(request, Call())][-1]
+    assert isinstance(done, Done)
+    assert done.completion.text == "A wren."
+
+
+@pytest.mark.parametrize(
+    "error", [BadRequest("wrong"), Overloaded("full"), StoreUnavailable("down")]
+)
+async def test_what_the_next_model_would_say_too_is_not_asked_of_it(
+    world: World, error: FusionError
+) -> None:
+    world.large.reply = error
+    with pytest.raises(type(error)):
+        await world.ask(HARD)
+    assert not world.small.calls
+
+
+async def test_where_nobody_answers_the_chosen_models_failure_is_told(world: World) -> None:
+    world.large.reply, world.small.reply = PolicyDenied("not there"), Unavailable("gone")
+    with pytest.raises(PolicyDenied, match="not there"):
+        await world.ask(HARD)
+
+
+@dataclass
+class StandsIn:
+    """A model in whose place another one answers, as with a fallback or where there is room."""
+
+    name: str
+    other: FakeModel
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        return await self.other.complete(replace(request, model=self.other.name), call)
+
+
+async def test_feedback_teaches_of_the_model_that_answered(world: World) -> None:
+    world.large = StandsIn("large", world.small)  # type: ignore[assignment]
+    answer = await world.ask(HARD)
+    assert answer.extension["route"]["model"] == "small"
+    (lesson, *_) = world.kept[0][0].judged(1.0)
+    assert isinstance(lesson, Judged)
+    assert lesson.lesson.model == "small"
+    assert lesson.lesson.expected == world.kept[0][0].expected["small"]
+
+
+async def test_a_stand_in_that_nothing_was_expected_of_teaches_nothing(world: World) -> None:
+    world.large = StandsIn("large", FakeModel("stranger", "A tit."))  # type: ignore[assignment]
+    await world.ask(HARD)
+    ((route, _),) = world.kept
+    assert route.last == "stranger"
+    assert route.judged(1.0) == []

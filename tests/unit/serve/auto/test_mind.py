@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from models.errors import BadRequest, Conflict, NotFound
 from models.fake import FakeClock
@@ -13,8 +17,9 @@ from router.live import Answered, Event, Heard, LiveRouter, Looked, Question
 from router.objective import Menu, Objective
 from serve.auto.events import Route, read, write
 from serve.auto.mind import Mind
-from serve.auto.notebook import Notebook
+from serve.auto.notebook import PAGE, Notebook
 from serve.store.database import Database
+from serve.store.schema import lessons
 
 QUESTION = Question(
     "Name a bird, no 31",
@@ -29,6 +34,7 @@ class Office:
 
     def __init__(self, database: Database, weights: GainModel) -> None:
         self.clock = FakeClock(1_000_000.0)
+        self.database = database
         self.notebook = Notebook(database, self.clock)
         self.weights = weights
 
@@ -155,3 +161,83 @@ def test_events_are_read_as_they_were_written() -> None:
     for event in route.judged(1):
         assert type(read(write(event))) is type(event)
     assert read({"kind": "of a later version"}) is None
+
+
+async def unreadable(office: Office, count: int, data: dict[str, object]) -> None:
+    async with office.database.write() as connection:
+        await connection.execute(sa.insert(lessons), [{"at": 0, "data": data}] * count)
+
+
+async def test_a_page_of_unreadable_lessons_does_not_end_learning(office: Office) -> None:
+    mind = await office.replica()
+    await unreadable(office, PAGE + 1, {"kind": "of a later version"})
+    await office.answer(mind, "req_1")
+    await mind.refresh()
+    assert mind.status()["answers"] == 1
+
+
+async def test_a_lesson_that_nobody_can_learn_from_is_left_out_and_said(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    mind = await office.replica()
+    broken = {"kind": "answered", "at": "x", "gain": 0, "tokens": "many", "flagship_tokens": 0}
+    await unreadable(office, 1, broken)
+    await office.answer(mind, "req_1")
+    await mind.refresh()
+    assert mind.status()["answers"] == 1
+    assert "lesson 1 is left out" in caplog.text
+
+
+async def test_whatever_goes_wrong_while_reading_learning_goes_on(
+    office: Office, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mind = await office.replica()
+    await mind.start()
+    since = office.notebook.since
+    failures = [ZeroDivisionError("no number")]
+
+    async def shaky(number: int) -> list[tuple[int, Event | None]]:
+        if failures:
+            raise failures.pop()
+        return await since(number)
+
+    monkeypatch.setattr(office.notebook, "since", shaky)
+    await office.answer(mind, "req_1")
+    async with asyncio.timeout(5):
+        while mind.status()["answers"] == 0:
+            await office.clock.advance(1.0)
+            await asyncio.sleep(0.01)
+    assert "no number" in caplog.text
+    await mind.aclose()
+
+
+async def test_what_was_being_read_is_not_folded_into_what_is_imported(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mind = await office.replica()
+    await office.answer(mind, "req_1")
+    since, reading, reset = office.notebook.since, asyncio.Event(), asyncio.Event()
+
+    async def slow(number: int) -> list[tuple[int, Event | None]]:
+        page = await since(number)
+        reading.set()
+        await reset.wait()
+        return page
+
+    monkeypatch.setattr(office.notebook, "since", slow)
+    refreshed = asyncio.create_task(mind.refresh())
+    await reading.wait()
+    replaced = asyncio.create_task(mind.replace(None))
+    await asyncio.sleep(0.05)
+    reset.set()
+    await asyncio.gather(refreshed, replaced)
+    assert mind.status()["answers"] == 0
+
+
+async def test_decisions_at_once_do_not_explore_for_more_than_the_days_budget(
+    office: Office,
+) -> None:
+    mind = await office.replica()
+    wide = replace(QUESTION, explore=1.0, explore_usd=0.02)
+    plans = await asyncio.gather(*(mind.decide(wide) for _ in range(20)))
+    assert 0.0 < sum(plan.extra_usd for plan in plans) <= 0.02

@@ -9,6 +9,7 @@ import pytest
 from models.catalog import Catalog
 from models.messages import Request, ResponseFormat, RouteOptions, Sampling, Tool, user
 from serve.auto.question import question
+from serve.money.bound import input_tokens
 
 
 def catalog(models: dict[str, Any], **more: Any) -> Catalog:
@@ -44,7 +45,8 @@ def test_costs_are_of_this_request() -> None:
     long = question(asked("word " * 4_000), catalog(models)).candidates[0]
     assert short.cost is not None and long.cost is not None and long.most is not None
     assert long.cost > short.cost
-    assert long.most == pytest.approx(5_000e-6 + 4096 * 10e-6, rel=0.01)
+    # Nobody counts its tokens beforehand, so the most that it may cost is by its bytes.
+    assert long.most == pytest.approx(20_000e-6 + 4096 * 10e-6, rel=0.01)
     free = question(asked(), catalog({"own": {"engine": "fake"}})).candidates[0]
     assert (free.cost, free.most) == (0.0, 0.0)
     dark = question(asked(), catalog({"dark": {"engine": "openai"}})).candidates[0]
@@ -85,3 +87,35 @@ def test_panels_are_those_that_the_catalog_names() -> None:
     known = catalog(models, panels=panels, router={"panels": ["pair", "alone"]})
     (panel,) = question(asked(), known).menu.panels
     assert (panel.name, panel.models) == ("pair", ("a", "b"))
+
+
+WINDOWS = {
+    "narrow": {"engine": "fake", "context": 512, "max_output": 64},
+    "wide": {"engine": "fake", "context": 4096, "max_output": 64},
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("hello", ["narrow", "wide"]),
+        ("word " * 1_000, ["wide"]),
+        ("问" * 600, ["wide"]),
+        ("a" * 600, ["narrow", "wide"]),
+        ("word " * 100_000, ["wide"]),  # it is refused there, with words of its own
+    ],
+)
+def test_who_cannot_hold_the_prompt_is_no_candidate(text: str, names: list[str]) -> None:
+    found = question(asked(text), catalog(WINDOWS))
+    assert [one.name for one in found.candidates] == names
+
+
+def test_whoever_is_affordable_is_not_refused_by_the_till() -> None:
+    """The most that the router expects is what is set aside before the call."""
+    known = catalog({"api": {"engine": "openai", "price": {"input": 2, "output": 10}}})
+    request = asked("这是一个问题 and more " * 50)
+    most = question(request, known).candidates[0].most
+    spec = known.models["api"]
+    assert spec.price is not None and most is not None
+    reserved = spec.price.worst(input_tokens(request, spec.image_tokens), spec.max_output)
+    assert most == reserved / 1e9
