@@ -4,7 +4,6 @@ each: models behind their wrappers."""
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +27,7 @@ from models.wrappers.fit import Fit
 from models.wrappers.limit import Limit
 from models.wrappers.repair import Repair, habits_of
 from models.wrappers.retry import Retry
+from serve.controller import Controller
 from serve.fleet import Count, Fleet, Site, SpentToday
 from serve.gauges import RayOverflows, RayRepairs
 from serve.money.charge import Charge, Tariff
@@ -37,7 +37,6 @@ from serve.pipeline import Models
 
 #: What stands around the model of this name where it answers in another one's place.
 StandIn = Callable[[str, Answerer], Answerer]
-_HEALTH_KEPT_S = 1.0
 
 
 class Parts:
@@ -64,6 +63,7 @@ class Parts:
         self._registry = Registry(lambda name: AccountHandle(accounts, name), clock)
         self._hosted: dict[str, Workforce] = {}
         self._repairs = RayRepairs()
+        self._controller = Controller(_applications)
         self._fleet = Fleet(clock, _counts, limits, spent_today, self._drained_s)
         self._overflows = RayOverflows()
 
@@ -72,7 +72,7 @@ class Parts:
 
         Raises MissingKey where a flagship's key is not in this process's environment.
         """
-        self._registry.follow(catalog.models)
+        self._registry.meet(catalog.models)
         alone = {name: self._one(name, spec) for name, spec in catalog.models.items()}
         instead = {name: stand_in(name, one) for name, one in alone.items()}
 
@@ -86,6 +86,10 @@ class Parts:
             if spec.scaling is not None:
                 answerers[name] = self._overflowing(name, spec, catalog, answerers[name], instead)
         return Models(catalog, answerers)
+
+    def follow(self, catalog: Catalog) -> None:
+        """This catalog is in force now: its limits are, and what it has no more is forgotten."""
+        self._registry.follow(catalog.models)
 
     def _overflowing(
         self,
@@ -134,9 +138,13 @@ class Parts:
 
     async def count(self, catalog: Catalog, request: Request) -> int | None:
         """The tokens of what the request's model would read, by its own tokenizer; None where it
-        has none here."""
+        has none here, or sleeps: Serve would wake it, whatever the budget says."""
         spec = catalog.models[request.model]
         if isinstance(spec, FlagshipSpec):
+            return None
+        applications, _ = await self._controller.applications()
+        mine = (applications or {}).get(application_name(request.model, spec))
+        if mine is None or not _count(mine).running:
             return None
         return await self._workforce(request.model, spec).count(request)
 
@@ -156,8 +164,9 @@ class Parts:
         """HTTP status and what is up. 503 only when no model can answer: a gateway that works
         must not be taken out of service because one model of many is down. Flagships are shown
         as this process has found them."""
-        deployments = await asyncio.to_thread(_deployments)
-        return summary(deployments, self._registry.standing())
+        applications, now = await self._controller.applications()
+        deployments = None if applications is None else _deployments(applications)
+        return summary(deployments, self._registry.standing(), now=now)
 
 
 def _tariff(name: str, spec: ModelSpec) -> Tariff:
@@ -165,55 +174,63 @@ def _tariff(name: str, spec: ModelSpec) -> Tariff:
 
 
 def summary(
-    deployments: Mapping[str, tuple[str, int]], flagships: Mapping[str, Mapping[str, Any]]
+    deployments: Mapping[str, tuple[str, int]] | None,
+    flagships: Mapping[str, Mapping[str, Any]],
+    *,
+    now: bool = True,
 ) -> tuple[int, dict[str, Any]]:
-    """`deployments` are (status, running replicas) by name, `flagships` how each stands."""
+    """`deployments` are (status, running replicas) by name, as the controller says `now` or said
+    when it last answered (None: never); `flagships` how each stands."""
     told = {
         name: {"status": status.lower(), "replicas": replicas}
-        for name, (status, replicas) in deployments.items()
+        for name, (status, replicas) in (deployments or {}).items()
     }
+    seen: dict[str, Any] = {"parts": told, "flagships": flagships}
+    if not now:
+        seen["controller"] = "does not answer"
     # A model that has gone to zero by its own rule is healthy: it starts for who asks.
     hosts = [
         part["replicas"] or part["status"] == "healthy"
         for name, part in told.items()
         if name.startswith("Workforce:")
     ]
-    if hosts and not any(hosts):
-        return 503, {"status": "down", "parts": told, "flagships": flagships}
-    healthy = all(part["status"] == "healthy" for part in told.values())
+    if deployments is None or (hosts and not any(hosts)):
+        return 503, {"status": "down", **seen}
+    healthy = now and all(part["status"] == "healthy" for part in told.values())
     well = healthy and all(model["status"] == "ok" for model in flagships.values())
     status = "ok" if well else "degraded"
-    return 200, {"status": status, "parts": told, "flagships": flagships}
+    return 200, {"status": status, **seen}
 
 
 async def replicas(catalog: Catalog) -> dict[str, int]:
     """How many replicas of each hosted model run now."""
-    deployments = await asyncio.to_thread(_deployments)
+    deployments = _deployments(await asyncio.to_thread(_applications))
     return {name: deployments.get(deployment_name(name), ("", 0))[1] for name in hosted(catalog)}
 
 
-_seen: tuple[float, dict[str, tuple[str, int]]] = (0.0, {})
+def _applications() -> Mapping[str, Any]:
+    """Every application as Serve's controller shows it. Takes milliseconds, or as long as a
+    controller hangs: for a thread."""
+    found: Mapping[str, Any] = ray_serve.status().applications
+    return found
 
 
-def _deployments() -> dict[str, tuple[str, int]]:
-    global _seen
-    if time.monotonic() - _seen[0] > _HEALTH_KEPT_S:
-        found = {}
-        for application in ray_serve.status().applications.values():
-            if application.status.value == "DELETING":
-                continue
-            for name, status in application.deployments.items():
-                running = status.replica_states.get("RUNNING", 0)
-                # A model that is being replaced stands here twice; one that runs is enough.
-                if name not in found or running:
-                    found[name] = (status.status.value, running)
-        _seen = (time.monotonic(), found)
-    return _seen[1]
+def _deployments(applications: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    found: dict[str, tuple[str, int]] = {}
+    for application in applications.values():
+        if application.status.value == "DELETING":
+            continue
+        for name, status in application.deployments.items():
+            running = status.replica_states.get("RUNNING", 0)
+            # A model that is being replaced stands here twice; one that runs is enough.
+            if name not in found or running:
+                found[name] = (status.status.value, running)
+    return found
 
 
 async def not_running(catalog: Catalog) -> list[str]:
     """Hosted models of this catalog whose application does not run as they are specified."""
-    applications = (await asyncio.to_thread(ray_serve.status)).applications
+    applications = await asyncio.to_thread(_applications)
     return [
         name
         for name, spec in hosted(catalog).items()
@@ -223,11 +240,12 @@ async def not_running(catalog: Catalog) -> list[str]:
 
 
 def _counts() -> dict[str, Count]:
-    """Replicas of every application, for `Fleet`. Takes milliseconds: for a thread."""
-    found = {}
-    for name, application in ray_serve.status().applications.items():
-        states = [s.replica_states for s in application.deployments.values()]
-        running = sum(s.get("RUNNING", 0) for s in states)
-        leaving = sum(s.get("STOPPING", 0) for s in states)
-        found[name] = Count(running, sum(sum(s.values()) for s in states) - leaving)
-    return found
+    """Replicas of every application, for `Fleet`."""
+    return {name: _count(application) for name, application in _applications().items()}
+
+
+def _count(application: Any) -> Count:
+    states = [s.replica_states for s in application.deployments.values()]
+    running = sum(s.get("RUNNING", 0) for s in states)
+    leaving = sum(s.get("STOPPING", 0) for s in states)
+    return Count(running, sum(sum(s.values()) for s in states) - leaving)

@@ -44,6 +44,9 @@ class Asked:
 class Encoder(Protocol):
     """One streamed answer as bytes. Asked once for each event, in their order."""
 
+    #: What is answered; the door may learn better until the end.
+    asked: Asked
+
     @property
     def heartbeat(self) -> bytes:
         """What says that the stream lives, and nothing else."""

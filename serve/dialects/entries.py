@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from models.catalog import names_panel
 from models.errors import BadRequest
 from models.messages import FUSION_TOOL, Effort, FusionOptions, Named, ServerTool, ToolChoice
-from serve.dialects.shape import Shape, effort_of
+from serve.dialects.shape import AskedEffort, Row, Shape, effort_of
 
 MAX_PANEL, MAX_TOOLS, MAX_TOOL_CALLS = 8, 8, 16
 
@@ -37,7 +37,7 @@ class _InnerTool(Shape):
 class Thinking(Shape):
     """OpenRouter's form of effort: by name, or by a number of tokens."""
 
-    effort: Effort | None = None
+    effort: AskedEffort | None = None
     max_tokens: int | None = Field(None, ge=1)
     enabled: bool | None = None
 
@@ -63,10 +63,10 @@ class _CacheControl(Shape):
 class _Settings(Shape):
     """What plugin and tool have in common."""
 
-    analysis_models: tuple[_Name, ...] | None = Field(None, min_length=1, max_length=MAX_PANEL)
+    analysis_models: Row[_Name] | None = Field(None, min_length=1, max_length=MAX_PANEL)
     model: _Name | None = None
     max_tool_calls: int | None = Field(None, ge=1, le=MAX_TOOL_CALLS)
-    tools: tuple[_InnerTool, ...] | None = Field(None, max_length=MAX_TOOLS)
+    tools: Row[_InnerTool] | None = Field(None, max_length=MAX_TOOLS)
 
 
 class FusionPlugin(_Settings):
@@ -93,7 +93,7 @@ class FusionChoice(Shape):
     type: Literal["openrouter:fusion"]
 
 
-Plugins = Annotated[tuple[FusionPlugin, ...], Field(max_length=16)]
+Plugins = Annotated[Row[FusionPlugin], Field(max_length=16)]
 
 
 def options(

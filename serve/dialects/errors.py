@@ -25,7 +25,11 @@ def body(error: FusionError) -> dict[str, Any]:
 
 
 def headers(error: FusionError) -> dict[str, str]:
-    """Retry-After, in whole seconds, where the error says when to come back."""
-    if error.retry_after_s is None:
-        return {}
-    return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
+    """Retry-After, in whole seconds, where the error says when to come back; and a word to the
+    official clients, which else repeat what may have done its work and be paid twice."""
+    told: dict[str, str] = {}
+    if error.retry_after_s is not None:
+        told["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if error.status == 409 or (error.status >= 500 and not error.safe_to_repeat):
+        told["x-should-retry"] = "false"
+    return told

@@ -3,23 +3,31 @@
 Strict: "0.5" is not a number and true is not 1. An unknown field is refused, never ignored, and
 every refusal names the field as the client wrote it.
 
-Rows are lists where something is put in order before it is checked (`BeforeValidator`), since
-what has passed through Python is no JSON any more, and a list then no tuple.
+A `Row` is as long as its client likes. It is a `Listed` where something is put in order before it
+is checked (`BeforeValidator`), since what has passed through Python is no JSON any more, and a list
+then no tuple. Both end at their first mistake: a million of them would hold everybody up for
+seconds, and only one is told.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from models.errors import BadRequest, FusionError
-from models.messages import Effort
+from models.messages import Effort, Message
 
 #: A client's own text in our message is cut here.
 _LONGEST = 300
+#: More mistakes than this are not looked through for the one to tell.
+_MOST_ERRORS = 1000
+
+One = TypeVar("One")
+Row = Annotated[tuple[One, ...], Field(fail_fast=True)]
+Listed = Annotated[list[One], Field(fail_fast=True)]
 
 
 class Shape(BaseModel):
@@ -48,19 +56,22 @@ def read(raw: bytes, kind: type[Body]) -> Body:
 
 
 def _explain(error: ValidationError, raw: bytes) -> FusionError:
+    if error.error_count() > _MOST_ERRORS:
+        return BadRequest(f"The body has more than {_MOST_ERRORS} mistakes.")
     found = error.errors(include_url=False, include_input=False)
     if found[0]["type"] == "json_invalid":
         return BadRequest(f"The body is not valid JSON: {found[0]['msg']}.")
     document = json.loads(raw)
     # Where a field may have several forms, the form that was meant is the one that fits longest.
     first = max(found, key=lambda one: len(_place(document, one)))
-    param = ".".join(_place(document, first)) or None
+    param = ".".join(_place(document, first))[:_LONGEST] or None
     if first["type"] == "extra_forbidden":
         return BadRequest(f"Unknown parameter: '{param}'.", param=param)
     if first["type"] == "missing":
         return BadRequest(f"Missing required parameter: '{param}'.", param=param)
     message = first["msg"].removeprefix("Value error, ").rstrip(".")[:_LONGEST]
-    return BadRequest(f"Invalid '{param}': {message}.", param=param)
+    what = "body" if param is None else f"'{param}'"
+    return BadRequest(f"Invalid {what}: {message}.", param=param)
 
 
 def _place(document: Any, error: Mapping[str, Any]) -> list[str]:
@@ -84,6 +95,19 @@ def _place(document: Any, error: Mapping[str, Any]) -> list[str]:
         place.append(by.strip("'") if by.startswith("'") else "type")
     return place
 
+
+def refuse_silence(messages: Iterable[Message], param: str) -> None:
+    """Raises BadRequest where nothing is said. A tool's result may be empty: it came."""
+    if not any(one.content or one.tool_calls or one.role == "tool" for one in messages):
+        raise BadRequest("Every message is empty.", param=param)
+
+
+def _inner(effort: Any) -> Any:
+    return "xhigh" if effort == "max" else effort
+
+
+#: As clients name it: their `max` is our highest.
+AskedEffort = Annotated[Effort, BeforeValidator(_inner)]
 
 #: The longest thought, in tokens, that each effort stands for where a client counts tokens.
 _BUDGETS: tuple[tuple[int, Effort], ...] = ((2_048, "low"), (8_192, "medium"), (24_576, "high"))

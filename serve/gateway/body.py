@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from models.errors import Cancelled, TooLarge, Unsupported
+from models.errors import Cancelled, DeadlineExceeded, TooLarge, Unsupported
 from serve.dialects import shape
 from serve.dialects.shape import Shape as Body
 
@@ -15,6 +16,8 @@ __all__ = ["MOST", "Body", "parse", "pieces", "read"]
 
 #: Largest body where no route says otherwise, in bytes.
 MOST = 1_000_000
+#: How long a body may take to come where no route says otherwise, in seconds.
+WITHIN_S = 600.0
 
 Asked = TypeVar("Asked", bound=Body)
 
@@ -44,9 +47,16 @@ async def pieces(request: Request, most: int = MOST, mend: str = "") -> AsyncGen
         raise Cancelled("The client went away.") from None
 
 
-async def read(request: Request, most: int = MOST, mend: str = "") -> bytes:
-    """The whole body. Raises what `pieces` raises."""
-    return b"".join([piece async for piece in pieces(request, most, mend)])
+async def read(
+    request: Request, most: int = MOST, mend: str = "", within_s: float = WITHIN_S
+) -> bytes:
+    """The whole body. Raises what `pieces` raises, and DeadlineExceeded where it only drips: each
+    request that is being read holds a place."""
+    try:
+        async with asyncio.timeout(within_s):
+            return b"".join([piece async for piece in pieces(request, most, mend)])
+    except TimeoutError:
+        raise DeadlineExceeded(f"The body did not come within {within_s:g} s.") from None
 
 
 async def parse(request: Request, into: type[Asked], most: int = MOST) -> Asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from starlette.requests import Request as HttpRequest
@@ -10,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from models.catalog import Catalog
-from models.errors import ModelNotFound
+from models.errors import DeadlineExceeded, ModelNotFound, Overloaded, Unavailable
 from models.messages import Request
 from serve.access.caller import caller
 from serve.dialects.messages.request import countable
@@ -39,7 +40,9 @@ class TokenCount:
         model = _model(catalog, request.model)
         counted = None
         if model is not None:
-            counted = await self.count(catalog, replace(request, model=model))
+            # A model that is full or gone says nothing, and the bound holds all the same.
+            with suppress(Unavailable, Overloaded, DeadlineExceeded):
+                counted = await self.count(catalog, replace(request, model=model))
         if counted is None:
             specs = catalog.models.values() if model is None else (catalog.models[model],)
             counted = bound.input_tokens(request, max(spec.image_tokens for spec in specs))

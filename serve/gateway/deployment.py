@@ -29,6 +29,7 @@ from serve.gateway.rooms.fusions import FusionsRoom
 from serve.gateway.rooms.keys import KeysRoom
 from serve.gateway.rooms.names import Names
 from serve.gateway.rooms.plans import PlansRoom
+from serve.gateway.rooms.responses import ResponsesRoom
 from serve.gateway.rooms.router import RouterRoom
 from serve.gateway.rooms.sessions import SessionsRoom
 from serve.gateway.rooms.usage import UsageRoom
@@ -80,12 +81,13 @@ class Gateway:
         await house.open(pipeline)
         book = KeyBook(house.database, house.secret, clock)
         guard = Guard(book, house.secret, house.settings.local, clock)
+        answers = StoredAnswers(house.database, clock)
         door = Door(
             editions=house.editions,
             recorder=RayRecorder(),
             clock=clock,
             watch=Watch(guard.still),
-            memory=StoredAnswers(house.database, clock),
+            memory=answers,
         )
         files = Files(house.database, clock)
         jobs = RayJobs(ray.get_runtime_context().gcs_address, house.settings.store)
@@ -100,6 +102,7 @@ class Gateway:
             KeysRoom(book, clock),
             SessionsRoom(house.sessions),
             FusionsRoom(records),
+            ResponsesRoom(answers),
             ApprovalsRoom(house.control, house.editions),
             UsageRoom(house.database, house.till.limits),
             PlansRoom(house.editions, plans, clock),

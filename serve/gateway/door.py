@@ -25,6 +25,7 @@ from models.errors import (
     DeadlineExceeded,
     FusionError,
     Overloaded,
+    StoreUnavailable,
     Unsupported,
 )
 from models.messages import (
@@ -94,7 +95,7 @@ class Door:
                 streaming = True
                 return response
             answer = await self._whole(http, asked, visit)
-            await self._answered(answer, asked, visit)
+            asked = await self._answered(answer, asked, visit)
             told = to_json(dialect.whole(answer, asked, visit.call.id))
             visit.status = 200
             costs = cost_headers(answer.stages)
@@ -120,7 +121,13 @@ class Door:
 
     async def _remembering(self, asked: Asked, visit: _Visit) -> Asked:
         """The same with the conversation before it, and not stored where nothing is kept."""
-        if self.memory is None:
+        if asked.previous is not None and visit.call.session is not None:
+            raise BadRequest(
+                "Give 'previous_response_id' or a session, not both: each brings the whole "
+                "conversation.",
+                param="previous_response_id",
+            )
+        if self.memory is None or not visit.server.response_days:
             if asked.previous is not None:
                 raise Unsupported(
                     "This server keeps no answers: send the whole conversation as 'input'.",
@@ -175,7 +182,7 @@ class Door:
         while True:
             event = await feed.next(max(0.0, until - time.monotonic()))
             if isinstance(event, Done):
-                await self._answered(event.completion, asked, visit)
+                encoder.asked = await self._answered(event.completion, asked, visit)
             elif isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta):
                 self._note_first_token(visit)
             piece = b"" if event is None else encoder.of(event)
@@ -204,11 +211,17 @@ class Door:
             visit.status = FusionError.status
             yield encoder.failed(FusionError(f"Internal error: {type(error).__name__}."))
 
-    async def _answered(self, answer: Completion, asked: Asked, visit: _Visit) -> None:
+    async def _answered(self, answer: Completion, asked: Asked, visit: _Visit) -> Asked:
+        """The same, and not stored where the store did not take it: the answer is paid for."""
         self.recorder.answered(answer)
         if self.memory is not None and asked.store:
             _, said = asked.own_and_said
-            await self.memory.keep(visit.call.id, said, answer, visit.caller)
+            try:
+                await self.memory.keep(visit.call.id, said, answer, visit.caller)
+            except StoreUnavailable as error:
+                log.warning("an answer is not kept to go on from: %s", error.message)
+                return replace(asked, store=False)
+        return asked
 
     def _note_first_token(self, visit: _Visit) -> None:
         if not visit.first_token_seen:
@@ -284,9 +297,10 @@ def _model_of(request: Request, visit: _Visit) -> str:
 
 
 async def read_body(http: HttpRequest, server: Server) -> bytes:
-    """The whole body. Raises TooLarge, and Cancelled when the client goes away."""
-    most = int(server.max_body_mb * 1_000_000)
-    return await body.read(http, most, " (server.max_body_mb in the catalog)")
+    """The whole body. Raises TooLarge, DeadlineExceeded, and Cancelled when the client goes
+    away."""
+    most, mend = int(server.max_body_mb * 1_000_000), " (server.max_body_mb in the catalog)"
+    return await body.read(http, most, mend, server.request_timeout_s)
 
 
 async def _unless_gone(http: HttpRequest, work: Any) -> Completion:

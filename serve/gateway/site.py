@@ -7,15 +7,16 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import BadRequest, FusionError, NotFound
 from serve.access.caller import Caller
-from serve.dialects import errors
+from serve.dialects import errors, messages
 from serve.dialects.dialect import to_json
 from serve.dialects.paths import spoken_at
 
@@ -62,12 +63,28 @@ class _Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             request = HTTPConnection(scope)
+            send = _naming(request, send)
             try:
                 scope.setdefault("state", {})["caller"] = await self._guard(request)
             except FusionError as error:
                 await respond(error, scope["path"])(scope, receive, send)
                 return
         await self._inner(scope, receive, send)
+
+
+def _naming(request: HTTPConnection, send: Send) -> Send:
+    """Tells the request's id under the name, too, where Anthropic's client looks for it. Serve
+    gives every request one, and tells it as x-request-id."""
+    identity = request.headers.get("x-request-id")
+    if identity is None or spoken_at(request.scope["path"]) is not messages:
+        return send
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["request-id"] = identity
+        await send(message)
+
+    return named
 
 
 def respond(error: FusionError, path: str) -> Response:
@@ -88,6 +105,7 @@ async def _wrong_address(request: Request, error: Exception) -> Response:
     made = NotFound if error.status_code == 404 else BadRequest
     response = respond(made(str(error.detail)), request.url.path)
     response.status_code = error.status_code
+    response.headers.update(error.headers or {})  # a wrong method is told the right ones
     return response
 
 

@@ -25,9 +25,7 @@ class StoredAnswers:
         async with self._database.read() as connection:
             found = (await connection.execute(query)).scalar_one_or_none()
         if found is None:
-            raise NotFound(
-                f"There is no stored response 'resp_{identity}'.", param="previous_response_id"
-            )
+            raise _none(identity, "previous_response_id")
         return tuple(map(neutral.message, found))
 
     async def keep(
@@ -45,3 +43,15 @@ class StoredAnswers:
             await connection.execute(
                 insert.on_conflict_do_nothing(index_elements=["project", "id"])
             )
+
+    async def forget(self, identity: str, who: Caller) -> None:
+        """For good. Raises NotFound, also for another project's."""
+        mine = (responses.c.project == who.project) & (responses.c.id == identity)
+        async with self._database.write() as connection:
+            gone = await connection.execute(sa.delete(responses).where(mine))
+        if not gone.rowcount:
+            raise _none(identity)
+
+
+def _none(identity: str, param: str | None = None) -> NotFound:
+    return NotFound(f"There is no stored response 'resp_{identity[:64]}'.", param=param)

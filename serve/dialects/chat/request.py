@@ -1,8 +1,7 @@
 """A chat completion's request: OpenAI's JSON to our messages. Pure.
 
-What would change the answer and is not supported is refused by name, never ignored. `user`,
-`metadata`, `store` and `service_tier` do not change the answer: they are accepted, and only
-`metadata` is kept.
+What would change the answer and is not supported is refused by name, never ignored. What does not
+change it is accepted, and of that only `metadata` is kept.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from pydantic import ConfigDict, Field
 
 from models.errors import BadRequest, Unsupported
 from models.messages import (
-    Effort,
     Image,
     Message,
     Named,
@@ -38,12 +36,17 @@ from serve.dialects.entries import (
     runs,
 )
 from serve.dialects.extension import Extension
-from serve.dialects.shape import Loose, Shape, read
+from serve.dialects.shape import AskedEffort, Loose, Row, Shape, read, refuse_silence
 
 
 class _TextPart(Shape):
     type: Literal["text"]
     text: str
+
+
+class _RefusalPart(Shape):
+    type: Literal["refusal"]
+    refusal: str
 
 
 class _ImageUrl(Shape):
@@ -56,15 +59,15 @@ class _ImagePart(Shape):
     image_url: _ImageUrl
 
 
-_Part = Annotated[_TextPart | _ImagePart, Field(discriminator="type")]
+_Part = Annotated[_TextPart | _RefusalPart | _ImagePart, Field(discriminator="type")]
 
 
-class _FunctionCall(Shape):
+class _FunctionCall(Loose):
     name: str
     arguments: str
 
 
-class _ToolCall(Shape):
+class _ToolCall(Loose):
     id: str
     type: Literal["function"] = "function"
     function: _FunctionCall
@@ -72,9 +75,10 @@ class _ToolCall(Shape):
 
 class _Message(Loose):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | tuple[_Part, ...] | None = None
+    content: str | Row[_Part] | None = None
+    refusal: str | None = None
     name: str | None = None
-    tool_calls: tuple[_ToolCall, ...] | None = None
+    tool_calls: Row[_ToolCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 
@@ -125,23 +129,23 @@ class _StreamOptions(Shape):
 
 class Body(Shape):
     model: str = Field(min_length=1)
-    messages: tuple[_Message, ...] = Field(min_length=1)
+    messages: Row[_Message] = Field(min_length=1)
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    stop: str | tuple[str, ...] | None = None
+    stop: str | Row[str] | None = None
     seed: int | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     response_format: _Format | None = None
-    tools: tuple[_AnyTool, ...] | None = Field(None, max_length=128)
+    tools: Row[_AnyTool] | None = Field(None, max_length=128)
     tool_choice: ToolMode | _Choice | None = None
     plugins: Plugins | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: Effort | None = None
+    reasoning_effort: AskedEffort | None = None
     #: OpenRouter's form of the same.
     reasoning: Thinking | None = None
     fusion: Extension | None = None
@@ -150,11 +154,21 @@ class Body(Shape):
     metadata: dict[str, str] | None = None
     store: bool | None = None
     service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
     # Accepted only at the value that changes nothing.
     n: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
     logit_bias: dict[str, float] | None = None
+    verbosity: str | None = None
+    modalities: Row[str] | None = None
+    audio: Any = None
+    prediction: Any = None
+    web_search_options: Any = None
+    functions: Any = None
+    function_call: Any = None
 
 
 def parse(raw: bytes) -> Asked:
@@ -176,6 +190,15 @@ def _refuse_unsupported(body: Body) -> None:
         "logprobs": body.logprobs and "log probabilities are not available",
         "top_logprobs": body.top_logprobs and "log probabilities are not available",
         "logit_bias": body.logit_bias and "logit bias is not available",
+        "verbosity": body.verbosity not in (None, "medium")
+        and "say in a system message how long the answer shall be",
+        "modalities": body.modalities not in (None, ("text",)) and "answers are text",
+        "audio": body.audio is not None and "answers are text",
+        "prediction": body.prediction is not None and "an answer is never guessed beforehand",
+        "web_search_options": body.web_search_options is not None
+        and "a fusion searches the web; ask for one",
+        "functions": body.functions is not None and "use 'tools'",
+        "function_call": body.function_call is not None and "use 'tool_choice'",
     }
     for param, reason in refused.items():
         if reason:
@@ -242,12 +265,12 @@ def _messages(raw: tuple[_Message, ...]) -> tuple[Message, ...]:
             raise BadRequest(
                 "A tool message must say which call it answers.", param=f"{where}.tool_call_id"
             )
-        if one.content is None and not one.tool_calls:
+        if one.content is None and not one.tool_calls and not one.refusal:
             raise BadRequest(f"Message {index} has no content.", param=f"{where}.content")
         messages.append(
             Message(
                 role=one.role,
-                content=_content(one.content),
+                content=(*_content(one.content), *_content(one.refusal)),
                 tool_calls=tuple(
                     ToolCall(call.id, call.function.name, call.function.arguments)
                     for call in one.tool_calls or ()
@@ -257,22 +280,22 @@ def _messages(raw: tuple[_Message, ...]) -> tuple[Message, ...]:
                 reasoning=(Reasoning(one.reasoning_content),) if one.reasoning_content else (),
             )
         )
-    if not any(message.content or message.tool_calls for message in messages):
-        raise BadRequest("Every message is empty.", param="messages")
+    refuse_silence(messages, "messages")
     return tuple(messages)
 
 
 def _content(raw: str | tuple[_Part, ...] | None) -> tuple[Text | Image, ...]:
-    if raw is None or raw == "":
-        return ()
     if isinstance(raw, str):
-        return (Text(raw),)
-    return tuple(
-        Text(part.text)
-        if isinstance(part, _TextPart)
-        else Image(part.image_url.url, part.image_url.detail)
-        for part in raw
-    )
+        return (Text(raw),) if raw else ()
+    return tuple(part for part in map(_part, raw or ()) if part != Text(""))
+
+
+def _part(part: _TextPart | _RefusalPart | _ImagePart) -> Text | Image:
+    match part:
+        case _TextPart(text=text) | _RefusalPart(refusal=text):
+            return Text(text)
+        case _ImagePart(image_url=image):
+            return Image(image.url, image.detail)
 
 
 def _format(raw: _Format | None) -> ResponseFormat | None:

@@ -24,6 +24,8 @@ class Chunks:
     model: str
     identity: str
     created: int = field(default_factory=lambda: int(time.time()))
+    #: Calls of which no argument has been written yet.
+    _bare_calls: set[int] = field(default_factory=set)
 
     #: A comment, which clients skip.
     heartbeat: ClassVar[bytes] = b": still working\n\n"
@@ -46,13 +48,20 @@ class Chunks:
             case ReasoningDelta(text):
                 if text:  # a seal is nothing that this dialect can say
                     yield self._chunk({"reasoning_content": text})
-            case ToolCallDelta():
+            case ToolCallDelta(index, arguments):
+                if arguments:
+                    self._bare_calls.discard(index)
+                elif event.id is not None:
+                    self._bare_calls.add(index)
                 yield self._chunk({"tool_calls": [_tool_delta(event)]})
             case Progress(kind, data):
                 if self.asked.extension.events:
                     yield self._bare({"fusion": {"event": kind, **data}})
             case Done(answer):
                 self.model = answer.model
+                # Clients read a call's arguments as JSON, and nothing is none.
+                for index in sorted(self._bare_calls):
+                    yield self._chunk({"tool_calls": [_tool_delta(ToolCallDelta(index, "{}"))]})
                 notes = citations(answer.text, answer.sources)
                 delta = {"annotations": notes} if notes else {}
                 last = self._chunk(delta, answer.finish_reason)

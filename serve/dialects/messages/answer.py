@@ -42,7 +42,8 @@ def whole(answer: Completion, asked: Asked, identity: str) -> dict[str, Any]:
     content = [thinking_block(thought) for thought in said.reasoning]
     if answer.text:
         content.append({"type": "text", "text": answer.text})
-    content += map(tool_use_block, said.tool_calls)
+    cut = answer.finish_reason == "length"
+    content += (tool_use_block(call, cut=cut) for call in said.tool_calls)
     return {
         **envelope(answer.model, identity),
         "content": content,
@@ -93,11 +94,14 @@ def thinking_block(thought: Reasoning) -> dict[str, Any]:
     return {"type": "thinking", "thinking": thought.text, "signature": thought.signature or ""}
 
 
-def tool_use_block(call: ToolCall) -> dict[str, Any]:
+def tool_use_block(call: ToolCall, *, cut: bool = False) -> dict[str, Any]:
+    """Where the answer was cut off, what is no object is only half of one."""
     try:
         given = json.loads(call.arguments or "{}")
     except (ValueError, RecursionError):
         given = None
+    if not isinstance(given, dict) and cut:
+        given = {}
     if not isinstance(given, dict):
         raise UpstreamError(f"The model called '{call.name}' with arguments that are no object.")
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": given}

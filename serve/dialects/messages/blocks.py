@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from models.errors import BadRequest
 from models.messages import Cache, Image, Message, Reasoning, Text, ToolCall
-from serve.dialects.shape import Loose, Shape
+from serve.dialects.shape import Listed, Loose, Shape, refuse_silence
 
 
 class CacheControl(Shape):
@@ -93,7 +93,7 @@ _Shown = Annotated[TextBlock | _ImageBlock, Field(discriminator="type")]
 class _ToolResult(_Block):
     type: Literal["tool_result"]
     tool_use_id: str = Field(min_length=1)
-    content: Annotated[list[_Shown], BeforeValidator(as_blocks)] = Field(default_factory=list)
+    content: Annotated[Listed[_Shown], BeforeValidator(as_blocks)] = Field(default_factory=list)
     is_error: bool | None = None
 
 
@@ -105,17 +105,17 @@ _AssistantBlock = Annotated[
 
 class _UserTurn(Shape):
     role: Literal["user"]
-    content: Annotated[list[_UserBlock], BeforeValidator(as_blocks)]
+    content: Annotated[Listed[_UserBlock], BeforeValidator(as_blocks)]
 
 
 class _SystemTurn(Shape):
     role: Literal["system"]
-    content: Annotated[list[TextBlock], BeforeValidator(as_blocks)]
+    content: Annotated[Listed[TextBlock], BeforeValidator(as_blocks)]
 
 
 class _AssistantTurn(Shape):
     role: Literal["assistant"]
-    content: Annotated[list[_AssistantBlock], BeforeValidator(as_blocks)]
+    content: Annotated[Listed[_AssistantBlock], BeforeValidator(as_blocks)]
 
 
 Turn = Annotated[_UserTurn | _AssistantTurn | _SystemTurn, Field(discriminator="role")]
@@ -131,9 +131,10 @@ def conversation(turns: Iterable[Turn]) -> tuple[Message, ...]:
             case _UserTurn(content=blocks):
                 messages += _of_user(blocks)
             case _SystemTurn(content=blocks):
-                messages.append(Message("system", tuple(map(_shown, blocks))))
+                messages.append(Message("system", _shown(blocks)))
             case _AssistantTurn(content=blocks):
                 messages.append(_of_assistant(blocks))
+    refuse_silence(messages, "messages")
     return tuple(messages)
 
 
@@ -141,14 +142,14 @@ def _of_user(blocks: Iterable[_UserBlock]) -> Iterator[Message]:
     said: list[Text | Image] = []
     for block in blocks:
         if not isinstance(block, _ToolResult):
-            said.append(_shown(block))
+            said += _shown((block,))
             continue
         if said:
             yield Message("user", tuple(said))
             said = []
         yield Message(
             "tool",
-            tuple(map(_shown, block.content)),
+            _shown(block.content),
             tool_call_id=block.tool_use_id,
             is_error=bool(block.is_error),
             cache=block.cache,
@@ -165,7 +166,7 @@ def _of_assistant(blocks: Iterable[_AssistantBlock]) -> Message:
     for block in blocks:
         match block:
             case TextBlock():
-                said.append(_shown(block))
+                said += _shown((block,))
             case _ToolUse(id=identity, name=name, input=given):
                 cache = block.cache
                 calls.append(ToolCall(identity, name, json.dumps(given, ensure_ascii=False)))
@@ -176,7 +177,12 @@ def _of_assistant(blocks: Iterable[_AssistantBlock]) -> Message:
     return Message("assistant", tuple(said), tuple(calls), reasoning=tuple(thoughts), cache=cache)
 
 
-def _shown(block: TextBlock | _ImageBlock) -> Text | Image:
-    if isinstance(block, TextBlock):
-        return Text(block.text, block.cache)
-    return Image(block.source.address, cache=block.cache)
+def _shown(blocks: Iterable[TextBlock | _ImageBlock]) -> tuple[Text | Image, ...]:
+    """Without texts that say nothing, which some providers refuse."""
+    return tuple(
+        Text(block.text, block.cache)
+        if isinstance(block, TextBlock)
+        else Image(block.source.address, cache=block.cache)
+        for block in blocks
+        if not isinstance(block, TextBlock) or block.text
+    )

@@ -32,7 +32,7 @@ from serve.dialects.messages.blocks import (
     cache_of,
     conversation,
 )
-from serve.dialects.shape import Shape, effort_of, read
+from serve.dialects.shape import Listed, Row, Shape, effort_of, read
 
 
 class _Tool(Shape):
@@ -97,9 +97,9 @@ class Countable(Shape):
     """What may be counted before it is asked."""
 
     model: str = Field(min_length=1)
-    messages: list[Turn] = Field(min_length=1)
-    system: Annotated[list[TextBlock], BeforeValidator(as_blocks)] = Field(default_factory=list)
-    tools: tuple[_Tool, ...] | None = Field(None, max_length=128)
+    messages: Listed[Turn] = Field(min_length=1)
+    system: Annotated[Listed[TextBlock], BeforeValidator(as_blocks)] = Field(default_factory=list)
+    tools: Row[_Tool] | None = Field(None, max_length=128)
     tool_choice: _Choice | None = None
     thinking: (
         Annotated[_Thinks | _ThinksAsItLikes | _ThinksNot, Field(discriminator="type")] | None
@@ -113,7 +113,7 @@ class Body(Countable):
     stream: bool | None = None
     temperature: float | None = Field(None, ge=0, le=1)
     top_p: float | None = Field(None, ge=0, le=1)
-    stop_sequences: tuple[str, ...] | None = None
+    stop_sequences: Row[str] | None = None
     metadata: _Metadata | None = None
     fusion: Extension | None = None
     # Accepted: they do not change the answer.
@@ -150,6 +150,8 @@ def _refuse_unsupported(body: Body) -> None:
         "container": body.container is not None and "code is not run here",
         "mcp_servers": bool(body.mcp_servers) and "servers of tools are not called from here",
         "context_management": body.context_management is not None and "a conversation is never cut",
+        "messages": body.messages[-1].role == "assistant"
+        and "no answer goes on from words that are put in its mouth; end with a user's turn",
         "thinking.display": hidden and "thoughts are shown or not thought",
     }
     for param, reason in refused.items():

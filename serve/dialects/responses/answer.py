@@ -66,6 +66,8 @@ def ended(
         "incomplete_details": {"reason": reason} if reason else None,
         "model": answer.model,
         "output": items,
+        # Known at the end: a store that does not answer keeps nothing.
+        "store": asked.store,
         "usage": usage(answer.usage),
         "fusion": told(answer, asked.extension),
     }

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from models.messages import FUSION_FUNCTION, Image, Message, Reasoning, Text, ToolCall
-from serve.dialects.shape import Loose, Shape
+from serve.dialects.shape import Listed, Loose, Shape
 
 #: A thought that its provider hides begins so; what begins otherwise is the seal of a thought.
 HIDDEN = "hidden:"
@@ -30,10 +30,17 @@ class _Refusal(Loose):
     refusal: str
 
 
+def _detail(value: Any) -> Any:
+    """The finest that every model knows."""
+    return "high" if value == "original" else value
+
+
 class _Image(Shape):
     type: Literal["input_image"]
     image_url: str = Field(pattern=r"^(https?://|data:image/)")
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Annotated[Literal["auto", "low", "high"], BeforeValidator(_detail)] | None = None
+    #: Files are not read here; clients that send an address say so.
+    file_id: None = None
 
 
 def _parts(value: Any) -> Any:
@@ -42,7 +49,7 @@ def _parts(value: Any) -> Any:
 
 
 _Part = Annotated[_Text | _Refusal | _Image, Field(discriminator="type")]
-_Content = Annotated[list[_Part], BeforeValidator(_parts)]
+_Content = Annotated[Listed[_Part], BeforeValidator(_parts)]
 
 
 class _Message(Loose):
@@ -71,8 +78,8 @@ class _Thought(Loose):
 
 class _Reasoning(Loose):
     type: Literal["reasoning"]
-    summary: list[_Thought] = Field(default_factory=list)
-    content: list[_Thought] | None = None
+    summary: Listed[_Thought] = Field(default_factory=list)
+    content: Listed[_Thought] | None = None
     encrypted_content: str | None = None
 
 

@@ -11,7 +11,6 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from models.errors import BadRequest, Unsupported
 from models.messages import (
-    Effort,
     Message,
     Named,
     Request,
@@ -26,7 +25,7 @@ from serve.dialects.dialect import Asked
 from serve.dialects.entries import FusionChoice, FusionTool, Plugins, chosen, options, runs
 from serve.dialects.extension import Extension
 from serve.dialects.responses.items import Item, conversation
-from serve.dialects.shape import Shape, read
+from serve.dialects.shape import AskedEffort, Listed, Row, Shape, read, refuse_silence
 
 
 class _Function(Shape):
@@ -35,6 +34,9 @@ class _Function(Shape):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    # Accepted only at the value that changes nothing.
+    defer_loading: Literal[False] | None = None
+    allowed_callers: Row[Literal["direct"]] | None = None
 
 
 class _NamedFunction(Shape):
@@ -66,7 +68,7 @@ class _TextConfig(Shape):
 
 
 class _Reasoning(Shape):
-    effort: Effort | None = None
+    effort: AskedEffort | None = None
     #: Thoughts come as they are; a summary of them is not made.
     summary: Literal["auto", "concise", "detailed"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
@@ -83,7 +85,7 @@ def _items(value: Any) -> Any:
 
 class Body(Shape):
     model: str = Field(min_length=1)
-    input: Annotated[list[Item], BeforeValidator(_items), Field(min_length=1)]
+    input: Annotated[Listed[Item], BeforeValidator(_items), Field(min_length=1)]
     instructions: str | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
@@ -91,7 +93,7 @@ class Body(Shape):
     top_p: float | None = Field(None, gt=0, le=1)
     max_output_tokens: int | None = Field(None, ge=1)
     text: _TextConfig | None = None
-    tools: tuple[_AnyTool, ...] | None = Field(None, max_length=128)
+    tools: Row[_AnyTool] | None = Field(None, max_length=128)
     tool_choice: ToolMode | _Choice | None = None
     parallel_tool_calls: bool | None = None
     plugins: Plugins | None = None
@@ -108,7 +110,7 @@ class Body(Shape):
     service_tier: str | None = None
     #: One fusion a turn is all that a server does by itself.
     max_tool_calls: int | None = Field(None, ge=1)
-    include: tuple[str, ...] | None = None
+    include: Row[str] | None = None
     # Accepted only at the value that changes nothing.
     background: bool | None = None
     truncation: str | None = None
@@ -122,8 +124,7 @@ def parse(raw: bytes) -> Asked:
     body = read(raw, Body)
     _refuse_unsupported(body)
     messages = conversation(body.input)
-    if not any(message.content or message.tool_calls for message in messages):
-        raise BadRequest("Every message is empty.", param="input")
+    refuse_silence(messages, "input")
     instructions = (system(body.instructions),) if body.instructions else ()
     return Asked(
         request=_request(body, (*instructions, *messages)),
@@ -154,6 +155,9 @@ def _refuse_unsupported(body: Body) -> None:
     for param, reason in refused.items():
         if reason:
             raise Unsupported(f"Unsupported '{param}': {reason}.", param=param)
+    if body.previous_response_id == "resp_":
+        param = "previous_response_id"
+        raise BadRequest(f"Invalid '{param}': 'resp_' names no response.", param=param)
 
 
 def _request(body: Body, messages: tuple[Message, ...]) -> Request:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from models.catalog import Catalog
-from models.errors import NotFound
+from models.errors import ModelNotFound
 from models.spec import ModelSpec
 from serve.editions.edition import Current
 
@@ -37,7 +37,9 @@ class Names:
         for known, target in catalog.names():
             if known == name:
                 return JSONResponse(_card(catalog, name, target.kind))
-        raise NotFound(f"No model is called '{name}'. GET /v1/models lists them.", param="model")
+        raise ModelNotFound(
+            f"No model is called '{name}'. GET /v1/models lists them.", param="model"
+        )
 
 
 def _card(catalog: Catalog, name: str, kind: str) -> dict[str, Any]:

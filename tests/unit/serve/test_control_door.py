@@ -23,6 +23,7 @@ from serve.control.sessions.store import Sessions
 from serve.editions.edition import Edition, Fixed
 from serve.gateway.door import Door
 from serve.gateway.rooms.approvals import ApprovalsRoom
+from serve.gateway.rooms.responses import ResponsesRoom
 from serve.gateway.rooms.sessions import SessionsRoom
 from serve.gateway.site import site
 from serve.gateway.watch import Watch
@@ -50,8 +51,14 @@ class House:
         async def still(_: Caller) -> bool:
             return True
 
-        door = Door(fixed, Silence(), clock, Watch(still), StoredAnswers(database, clock))
-        rooms = [door, ApprovalsRoom(process.control, fixed), SessionsRoom(sessions)]
+        answers = StoredAnswers(database, clock)
+        door = Door(fixed, Silence(), clock, Watch(still), answers)
+        rooms = [
+            door,
+            ApprovalsRoom(process.control, fixed),
+            SessionsRoom(sessions),
+            ResponsesRoom(answers),
+        ]
         transport = httpx.ASGITransport(app=site(rooms, guard))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://door")
 
@@ -105,6 +112,16 @@ async def test_a_response_is_gone_on_from(database: Database) -> None:
     assert (await house.post("/v1/responses", again)).status_code == 200
     last, _ = house.process.model.calls[-1]
     assert [message.text for message in last.messages] == ["one", "ok", "two"]
+
+
+async def test_a_response_is_forgotten_on_request(database: Database) -> None:
+    house = House(database, {})
+    first = (await house.post("/v1/responses", {"model": "m", "input": "one"})).json()["id"]
+    gone = await house.client.delete(f"/v1/responses/{first}")
+    assert (gone.status_code, gone.json()["deleted"], gone.json()["id"]) == (200, True, first)
+    again = {"model": "m", "input": "two", "previous_response_id": first}
+    assert (await house.post("/v1/responses", again)).status_code == 404
+    assert (await house.client.delete(f"/v1/responses/{first}")).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])

@@ -148,7 +148,7 @@ async def test_who_waits_for_the_same_key_has_a_deadline(database: Database) -> 
 async def test_old_keys_are_forgotten(database: Database) -> None:
     await Idempotent(FakeModel(), database, FakeClock(1000.0)).complete(HELLO, KEYED)
     for now, left in ((1001.0, 1), (1001.0 + KEPT_S, 0)):
-        await sweep(database, now)
+        await sweep(database, now, 30.0)
         async with database.read() as connection:
             rows = (await connection.exec_driver_sql("select * from repeats")).all()
         assert len(rows) == left

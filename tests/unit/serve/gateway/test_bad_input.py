@@ -11,7 +11,7 @@ import pytest
 from doorway import Doorway
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from models.errors import BadRequest, FusionError
 from serve.dialects import chat, messages, responses
@@ -77,6 +77,43 @@ def test_json_of_any_depth(name: str, depth: int) -> None:
 
 
 @every
+def test_of_many_mistakes_in_a_row_one_is_enough(name: str) -> None:
+    """A short body of a million zeros would hold all others up, and take gigabytes."""
+    _, _, body, least = DIALECTS[name]
+    zeros = [0] * 100
+    turns = [{"role": "user", "content": zeros}]
+    said = [
+        {said: some}
+        for said in ("messages", "input")
+        for some in (zeros, turns)
+        if said in body.model_fields
+    ]
+    rows = {"tools", "plugins", "stop", "stop_sequences", "system"}
+    said += [{field: zeros} for field in rows & body.model_fields.keys()]
+    for bad in said:
+        with pytest.raises(ValidationError) as caught:
+            body.model_validate_json(json.dumps(least | bad))
+        # One for each form that the field may have, and that its row is none without it.
+        assert caught.value.error_count() <= 3
+
+
+@every
+def test_a_thousand_mistakes_are_not_looked_through(name: str) -> None:
+    _, dialect, _, least = DIALECTS[name]
+    unknown = {f"x{number}": 0 for number in range(1001)}
+    with pytest.raises(BadRequest, match="more than 1000 mistakes"):
+        dialect.parse(json.dumps(least | unknown).encode())
+
+
+@every
+def test_a_long_name_is_cut(name: str) -> None:
+    _, dialect, _, least = DIALECTS[name]
+    with pytest.raises(BadRequest) as caught:
+        dialect.parse(json.dumps(least | {"x" * 100_000: 0}).encode())
+    assert caught.value.param == "x" * 300
+
+
+@every
 @pytest.mark.parametrize(
     ("raw", "status", "words"),
     [
@@ -84,8 +121,8 @@ def test_json_of_any_depth(name: str, depth: int) -> None:
         (b'{"model": "\\ud800"}', 400, "JSON"),
         (b'{"model": ', 400, "JSON"),
         (b"", 400, "JSON"),
-        (b"[]", 400, "Invalid"),
-        (b"null", 400, "Invalid"),
+        (b"[]", 400, "Invalid body"),
+        (b"null", 400, "Invalid body"),
         (b'{"model": 5}', 400, "model"),
         (b"x" * 10_000_000, 413, "larger than 1 MB"),
     ],

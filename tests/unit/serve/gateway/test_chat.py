@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import openai
 import pytest
+from doorway import Doorway
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from models.errors import BadRequest, FusionError, Unsupported
 from models.messages import (
@@ -76,6 +79,63 @@ def test_an_answer_sent_back_as_history_is_understood() -> None:
     assert again.request.messages[1] == assistant("hi")
 
 
+class Place(BaseModel):
+    at: str
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_calls_that_the_client_has_parsed_go_back_in(doorway: Doorway, stream: bool) -> None:
+    """The official client's loop: its helpers leave words of their own on each call."""
+    look = openai.pydantic_function_tool(Place, name="look")
+    model = doorway.says(Message("assistant", tool_calls=(ToolCall("c1", "look", '{"at":"x"}'),)))
+    turns: list[Any] = [{"role": "user", "content": "hi"}]
+    completions = doorway.openai.chat.completions
+    if stream:
+        with completions.stream(model="m", messages=turns, tools=[look]) as events:
+            said = events.get_final_completion().choices[0].message
+    else:
+        said = completions.parse(model="m", messages=turns, tools=[look]).choices[0].message
+    assert said.tool_calls
+    assert said.tool_calls[0].function.parsed_arguments == Place(at="x")
+    turns += [said, {"role": "tool", "tool_call_id": "c1", "content": "a cat"}]
+    completions.create(model="m", messages=turns, tools=[look])
+    _, called, found = model.calls[-1][0].messages
+    assert called.tool_calls == (ToolCall("c1", "look", '{"at":"x"}'),)
+    assert found.text == "a cat"
+
+
+def test_an_empty_result_of_a_tool_is_something() -> None:
+    [result] = parse(
+        messages=[{"role": "tool", "tool_call_id": "c", "content": ""}]
+    ).request.messages
+    assert (result.tool_call_id, result.content) == ("c", ())
+
+
+def test_texts_that_say_nothing_are_left_out() -> None:
+    parts = [{"type": "text", "text": ""}, {"type": "text", "text": "x"}]
+    [said] = parse(messages=[{"role": "user", "content": parts}]).request.messages
+    assert said.content == (Text("x"),)
+    with pytest.raises(BadRequest, match="empty"):
+        parse(messages=[{"role": "user", "content": parts[:1]}])
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"content": None, "refusal": "no"},
+        {"content": [{"type": "refusal", "refusal": "no"}]},
+    ],
+)
+def test_a_refusal_is_read_as_text(refusal: dict[str, Any]) -> None:
+    asked = parse(messages=[{"role": "assistant", **refusal}, *HELLO["messages"]])
+    assert asked.request.messages[0] == assistant("no")
+
+
+def test_the_most_effort_is_our_highest() -> None:
+    assert parse(reasoning_effort="max").request.effort == "xhigh"
+    assert parse(reasoning={"effort": "max"}).request.effort == "xhigh"
+
+
 def test_both_names_of_the_limit_and_both_forms_of_stop() -> None:
     sampling = parse(max_tokens=5, max_completion_tokens=7, stop="x").request.sampling
     assert (sampling.max_tokens, sampling.stop) == (7, ("x",))
@@ -115,13 +175,39 @@ def test_json_of_any_depth_is_a_request_or_a_clear_400(depth: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "harmless", [{"n": 1}, {"logprobs": False}, {"logit_bias": {}}, {"store": True}, {"user": "u"}]
+    "harmless",
+    [
+        {"n": 1},
+        {"logprobs": False},
+        {"logit_bias": {}},
+        {"store": True},
+        {"user": "u"},
+        {"prompt_cache_key": "k"},
+        {"prompt_cache_retention": "24h"},
+        {"safety_identifier": "s"},
+        {"verbosity": "medium"},
+        {"modalities": ["text"]},
+    ],
 )
 def test_what_changes_nothing_is_accepted(harmless: dict[str, Any]) -> None:
     assert parse(**harmless).request == parse().request
 
 
-@pytest.mark.parametrize("asked", [{"n": 3}, {"logprobs": True}, {"logit_bias": {"1": 2}}])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"n": 3},
+        {"logprobs": True},
+        {"logit_bias": {"1": 2}},
+        {"verbosity": "low"},
+        {"modalities": ["text", "audio"]},
+        {"audio": {"voice": "alloy", "format": "wav"}},
+        {"prediction": {"type": "content", "content": "x"}},
+        {"web_search_options": {}},
+        {"functions": [{"name": "f"}]},
+        {"function_call": "auto"},
+    ],
+)
 def test_what_would_change_the_answer_is_refused_by_name(asked: dict[str, Any]) -> None:
     with pytest.raises(Unsupported) as caught:
         parse(**asked)
@@ -204,6 +290,22 @@ def test_chunks_of_tool_calls_and_the_end() -> None:
     last, usage = chunks.chunks(Done(ANSWER))
     assert (last["choices"][0]["finish_reason"], last["model"]) == ("stop", "small")
     assert (usage["choices"], usage["usage"]["total_tokens"]) == ([], 12)
+
+
+def test_a_streamed_call_without_arguments_ends_as_an_empty_object() -> None:
+    chunks = chat.encoder(parse(), "m", "id")
+    pieces = [
+        ToolCallDelta(0, id="c1", name="now"),
+        ToolCallDelta(0, ""),
+        ToolCallDelta(1, id="c2", name="look"),
+        ToolCallDelta(1, '{"at": 1}'),
+        Done(ANSWER),
+    ]
+    told = ["", ""]
+    for chunk in (chunk for piece in pieces for chunk in chunks.chunks(piece)):
+        for call in chunk["choices"][0]["delta"].get("tool_calls", ()):
+            told[call["index"]] += call["function"]["arguments"]
+    assert told == ["{}", '{"at": 1}']
 
 
 def test_progress_is_shown_only_to_those_who_ask() -> None:

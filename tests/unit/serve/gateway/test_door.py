@@ -13,14 +13,24 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 from models.answerer import SystemClock
 from models.catalog import Catalog
-from models.errors import Overloaded, Unavailable
+from models.errors import (
+    BadRequest,
+    Conflict,
+    DeadlineExceeded,
+    FusionError,
+    Overloaded,
+    Unavailable,
+    UpstreamError,
+)
 from models.fake import FakeModel
 from models.messages import Completion
 from serve.access.caller import Caller
 from serve.dialects import chat
 from serve.editions.edition import Edition, Fixed
+from serve.gateway import body
 from serve.gateway import door as doors
 from serve.gateway import watch as watches
+from serve.gateway.count import TokenCount
 from serve.gateway.door import Door
 from serve.gateway.rooms.names import Names
 from serve.gateway.rooms.vitals import Vitals
@@ -55,10 +65,14 @@ async def everybody(_: HTTPConnection) -> Caller:
     return Caller()
 
 
+async def nobody_counts(_: Catalog, __: object) -> None:
+    return None
+
+
 class House:
     """A door with one model behind it, and a client in front."""
 
-    def __init__(self, model: FakeModel) -> None:
+    def __init__(self, model: FakeModel, catalog: Catalog) -> None:
         async def health() -> tuple[int, dict[str, Any]]:
             return 503, {"status": "down"}
 
@@ -68,9 +82,14 @@ class House:
         self.recorder = Recorder()
         self.model = model
         self.door = Door(
-            Fixed(Edition(CATALOG, model, model)), self.recorder, SystemClock(), Watch(self.still)
+            Fixed(Edition(catalog, model, model)), self.recorder, SystemClock(), Watch(self.still)
         )
-        rooms = [self.door, Names(self.door.editions), Vitals(health, metrics)]
+        rooms = [
+            self.door,
+            TokenCount(self.door.editions, nobody_counts),
+            Names(self.door.editions),
+            Vitals(health, metrics),
+        ]
         self.welcome = True
         transport = httpx.ASGITransport(app=site(rooms, everybody))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://door")
@@ -86,8 +105,8 @@ class House:
 async def house() -> AsyncIterator[Any]:
     opened: list[House] = []
 
-    def open_house(**model: Any) -> House:
-        opened.append(House(FakeModel("m", **model)))
+    def open_house(catalog: Catalog = CATALOG, **model: Any) -> House:
+        opened.append(House(FakeModel("m", **model), catalog))
         return opened[-1]
 
     yield open_house
@@ -124,6 +143,55 @@ async def test_retry_after_is_in_whole_seconds(house: Any) -> None:
         response = await here.client.post("/v1/chat/completions", json=HELLO | {"stream": stream})
         assert (response.status_code, response.headers["retry-after"]) == (429, "2")
         assert response.json()["error"]["code"] == "overloaded"
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (UpstreamError("x"), "false"),
+        (DeadlineExceeded("x"), "false"),
+        (Conflict("x"), "false"),
+        (Unavailable("x"), None),
+        (Overloaded("x"), None),
+        (BadRequest("x"), None),
+    ],
+)
+async def test_a_client_is_told_not_to_repeat_what_may_be_paid_for(
+    house: Any, error: FusionError, word: str | None
+) -> None:
+    """The official ones repeat a 409 and every 5xx twice, unasked."""
+    response = await house(reply=error).client.post("/v1/chat/completions", json=HELLO)
+    assert response.status_code == error.status
+    assert response.headers.get("x-should-retry") == word
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages/count_tokens"])
+async def test_a_body_that_drips_gives_its_place_back(house: Any, path: str) -> None:
+    hasty = CATALOG.server.model_copy(update={"request_timeout_s": 0.1})
+    here = house(catalog=CATALOG.model_copy(update={"server": hasty}))
+
+    async def drip() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.02)
+
+    response = await asyncio.wait_for(here.client.post(path, content=drip()), 5)
+    assert (response.status_code, here.door.open) == (504, 0)
+
+
+async def test_the_body_of_any_room_may_not_drip() -> None:
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    http = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, receive)
+    with pytest.raises(DeadlineExceeded):
+        await body.read(http, within_s=0.1)
+
+
+async def test_a_wrong_method_is_told_the_right_one(house: Any) -> None:
+    response = await house().client.get("/v1/chat/completions")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
 async def test_an_error_in_mid_stream_is_an_event_and_no_done(house: Any) -> None:
@@ -171,7 +239,8 @@ async def test_names_are_shown_with_what_they_stand_for(house: Any) -> None:
     assert (alias["kind"], alias["model"], alias["tier"]) == ("alias", "m", "workforce")
     panel = (await here.client.get("/v1/models/fusion/p")).json()
     assert (panel["id"], panel["kind"]) == ("fusion/p", "panel")
-    assert (await here.client.get("/v1/models/x")).status_code == 404
+    unknown = await here.client.get("/v1/models/x")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
 
 async def test_a_whole_request_is_cancelled_when_its_task_is(house: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import anthropic
 import httpx
 import pytest
-from doorway import Doorway
+from doorway import CATALOG, Doorway
 
 from models import wire
 from models.call import Call
@@ -21,6 +21,7 @@ from models.errors import (
     Unavailable,
     UpstreamError,
 )
+from models.fake import FakeModel
 from models.flagship.anthropic import Anthropic
 from models.messages import (
     Completion,
@@ -42,7 +43,11 @@ from models.messages import (
     user,
 )
 from models.spec import AnthropicModel
+from serve.access.caller import Caller
 from serve.dialects import messages
+from serve.editions.edition import Edition, Fixed
+from serve.gateway.count import TokenCount
+from serve.gateway.site import site
 
 HI: list[Any] = [{"role": "user", "content": "hi you"}]
 ASK: dict[str, Any] = {"model": "m", "max_tokens": 50, "messages": HI}
@@ -171,8 +176,8 @@ def test_how_much_to_think(thinking: Any, config: Any, effort: str | None) -> No
 def test_the_content_of_an_answer_goes_back_in_as_it_came_out() -> None:
     answer = Completion("m", CALLS, "tool_calls")
     content = messages.whole(answer, messages.parse(json.dumps(ASK).encode()), "1")["content"]
-    turns = [*HI, {"role": "assistant", "content": content}]
-    assert parse(messages=turns).messages == (user("hi you"), CALLS)
+    turns = [*HI, {"role": "assistant", "content": content}, *HI]
+    assert parse(messages=turns).messages == (user("hi you"), CALLS, user("hi you"))
 
 
 @pytest.mark.parametrize(
@@ -204,6 +209,8 @@ def test_the_content_of_an_answer_goes_back_in_as_it_came_out() -> None:
             },
             "messages.0.content.0.input",
         ),
+        ({"messages": [*HI, {"role": "assistant", "content": "I beg"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": ""}]}, "messages"),
         ({"system": 5}, "system"),
         ({"temperature": 1.5}, "temperature"),
         ({"top_k": 5}, "top_k"),
@@ -226,6 +233,16 @@ def test_what_cannot_be_done_is_refused_by_name(body: dict[str, Any], field: str
     with pytest.raises(BadRequest) as caught:
         parse(**body)
     assert caught.value.param == field
+
+
+def test_texts_that_say_nothing_are_left_out() -> None:
+    nothing, result = (
+        {"type": "text", "text": ""},
+        {"type": "tool_result", "tool_use_id": "c1", "content": ""},
+    )
+    assert parse(messages=[{"role": "user", "content": [nothing, result]}]).messages == (
+        Message("tool", tool_call_id="c1"),
+    )
 
 
 # Answers
@@ -464,6 +481,26 @@ def test_arguments_that_are_no_object_are_an_error(doorway: Doorway) -> None:
         doorway.anthropic.messages.create(**ASK)
 
 
+def test_arguments_that_were_cut_off_are_none() -> None:
+    said = Message("assistant", tool_calls=(ToolCall("c1", "look", '{"at'),))
+    asked = messages.parse(json.dumps(ASK).encode())
+    whole = messages.whole(Completion("m", said, "length"), asked, "1")
+    assert (whole["stop_reason"], whole["content"][0]["input"]) == ("max_tokens", {})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("reply", ["ok", UpstreamError("x")], ids=["answer", "error"])
+def test_the_requests_id_is_where_the_client_looks_for_it(
+    doorway: Doorway, stream: bool, reply: Any
+) -> None:
+    doorway.says(reply)
+    named = {"x-request-id": "one-two-three"}
+    answer = httpx.post(f"{doorway.url}/v1/messages", json=ASK | {"stream": stream}, headers=named)
+    assert answer.headers["request-id"] == "one-two-three"
+    plain = httpx.get(f"{doorway.url}/v1/models", headers=named)
+    assert "request-id" not in plain.headers
+
+
 # Counting
 
 
@@ -488,6 +525,23 @@ def test_for_others_the_count_is_a_bound(doorway: Doorway) -> None:
     pictured = [{"role": "user", "content": [{"type": "text", "text": "hi you"}, image]}]
     assert count(doorway, "far", messages=pictured) == bare + 1000
     assert count(doorway, "far", tools=[LOOK]) > bare
+
+
+@pytest.mark.parametrize("error", [Unavailable("x"), Overloaded("x"), DeadlineExceeded("x")])
+async def test_where_no_replica_counts_the_count_is_a_bound(error: FusionError) -> None:
+    async def refuse(*_: Any) -> int:
+        raise error
+
+    model = FakeModel("m")
+    room = TokenCount(Fixed(Edition(CATALOG, model, model)), refuse)
+
+    async def everybody(_: object) -> Caller:
+        return Caller()
+
+    transport = httpx.ASGITransport(app=site([room], everybody))
+    async with httpx.AsyncClient(transport=transport, base_url="http://door") as client:
+        answer = await client.post("/v1/messages/count_tokens", json={"model": "m", "messages": HI})
+    assert 2 <= answer.json()["input_tokens"] < 200
 
 
 def test_what_cannot_be_counted(doorway: Doorway) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from doorway import Doorway
+from doorway import CATALOG, Doorway
 from pydantic import BaseModel
 
 from models.call import Call
-from models.errors import BadRequest, NotFound, Overloaded, Unavailable
+from models.errors import BadRequest, NotFound, Overloaded, StoreUnavailable, Unavailable
 from models.messages import (
     Completion,
     Done,
@@ -38,6 +39,7 @@ from models.messages import (
 )
 from serve.access.caller import Caller
 from serve.dialects import responses
+from serve.editions.edition import Fixed
 
 LOOK = {
     "type": "function",
@@ -190,6 +192,9 @@ def test_settings() -> None:
         ({"n": 2}, "n"),
         ({"stop": "x"}, "stop"),
         ({"fusion": {"evnts": True}}, "fusion.evnts"),
+        ({"previous_response_id": "resp_"}, "previous_response_id"),
+        ({"tools": [LOOK | {"defer_loading": True}]}, "tools.0.defer_loading"),
+        ({"tools": [LOOK | {"allowed_callers": ["programmatic"]}]}, "tools.0.allowed_callers.0"),
         ({"plugins": [{"id": "fusion", "max_tool_calls": 17}]}, "plugins.0.max_tool_calls"),
         (
             {"tools": [{"type": "openrouter:fusion", "parameters": {"analysis_models": []}}]},
@@ -199,6 +204,24 @@ def test_settings() -> None:
 )
 def test_what_cannot_be_done_is_refused_by_name(body: dict[str, Any], field: str) -> None:
     assert param(**body) == field
+
+
+def test_what_changes_nothing_is_accepted() -> None:
+    plain = LOOK | {"defer_loading": False, "allowed_callers": ["direct"]}
+    assert parse(tools=[plain]) == parse(tools=[LOOK])
+    image = {"type": "input_image", "image_url": "https://a.example/x.png"}
+    shown = image | {"detail": "original", "file_id": None}
+    asked = parse(input=[{"role": "user", "content": [shown]}])
+    assert asked.messages[0].content == (Image("https://a.example/x.png", "high"),)
+
+
+def test_the_most_effort_is_our_highest() -> None:
+    assert parse(reasoning={"effort": "max"}).effort == "xhigh"
+
+
+def test_an_empty_result_of_a_tool_is_something() -> None:
+    result = {"type": "function_call_output", "call_id": "c", "output": ""}
+    assert parse(input=[result]).messages == (Message("tool", tool_call_id="c"),)
 
 
 # Answers
@@ -643,6 +666,50 @@ def test_what_shall_not_be_stored_is_not(doorway: Doorway) -> None:
     doorway.door.memory = memory = Memory()
     doorway.openai.responses.create(model="m", input="first", store=False)
     assert memory.kept == {}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_the_store_does_not_take_is_given_all_the_same(
+    doorway: Doorway, stream: bool
+) -> None:
+    class Down(Memory):
+        async def keep(self, *_: Any) -> None:
+            raise StoreUnavailable("the disk is full")
+
+    doorway.door.memory = Down()
+    client = doorway.openai
+    if stream:
+        with client.responses.stream(model="m", input="hi") as events:
+            made: Any = events.get_final_response()
+    else:
+        made = client.responses.create(model="m", input="hi")
+    assert (made.output_text, made.store) == ("ok", False)
+
+
+def test_a_catalog_that_keeps_no_answers_keeps_none(doorway: Doorway) -> None:
+    doorway.door.memory = memory = Memory()
+    forgetful = CATALOG.model_copy(
+        update={"server": CATALOG.server.model_copy(update={"response_days": 0.0})}
+    )
+    before = doorway.door.editions
+    doorway.door.editions = Fixed(replace(before.current, catalog=forgetful))
+    try:
+        made = doorway.openai.responses.create(model="m", input="hi")
+    finally:
+        doorway.door.editions = before
+    assert (made.store, memory.kept) == (False, {})
+
+
+def test_a_session_and_an_answer_to_go_on_from_are_one_too_many(doorway: Doorway) -> None:
+    doorway.door.memory = Memory()
+    with pytest.raises(openai.BadRequestError) as caught:
+        doorway.openai.responses.create(
+            model="m",
+            input="hi",
+            previous_response_id="resp_1",
+            extra_headers={"x-session-id": "ses_1"},
+        )
+    assert caught.value.param == "previous_response_id"
 
 
 def test_pieces_of_two_calls_may_mix(doorway: Doorway) -> None:

@@ -256,9 +256,9 @@ def test_a_thought_that_went_out_comes_back_in(door: ModuleType, thought: Reason
     raw = door.parse(question(door))
     if door is messages:
         content = door.whole(answer, raw, "1")["content"]
-        turns = [user_turn(), {"role": "assistant", "content": content}]
+        turns = [user_turn(), {"role": "assistant", "content": content}, user_turn()]
         body: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": turns}
-        assert door.parse(json.dumps(body).encode()).request.messages[-1] == said
+        assert door.parse(json.dumps(body).encode()).request.messages[1] == said
         return
     encoder = door.encoder(raw, "m", "1")
     lines = b"".join(map(encoder.of, events(answer))).decode().splitlines()
