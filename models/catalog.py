@@ -115,6 +115,8 @@ class Server(Record):
     nodes: int = Field(1, ge=1, le=1000)
     #: How long the whole record of a fusion is kept, the conversation in it; 0 keeps none.
     fusion_days: float = Field(30.0, ge=0, le=3650)
+    #: How long an answer of `/v1/responses` can be gone on from; 0 keeps none.
+    response_days: float = Field(30.0, ge=0, le=3650)
     #: Where what outlives a process is kept, as a URL. Default: a SQLite file on this machine.
     store: str | None = Field(None, pattern=_STORE)
 

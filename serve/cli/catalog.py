@@ -10,7 +10,16 @@ import yaml
 
 from models.catalog import Catalog
 from serve.applications import applications
-from serve.cli.common import Json, catalog_path, fail, out, print_json, read_catalog
+from serve.cli.common import (
+    CatalogFile,
+    Json,
+    catalog_path,
+    fail,
+    out,
+    plainly,
+    print_json,
+    read_catalog,
+)
 from serve.settings import Settings
 
 
@@ -20,13 +29,19 @@ def register(app: typer.Typer) -> None:
 
 def check(
     file: Annotated[Path | None, typer.Argument(help="Catalog file.", show_default=False)] = None,
+    catalog_file: CatalogFile = None,
     as_json: Json = False,
     serve_config: Annotated[
         bool, typer.Option("--serve-config", help="Print it as a Ray Serve config, in YAML.")
     ] = False,
 ) -> None:
     """Check a catalog and do nothing else. Exit status 2 with one line for each problem."""
+    from serve.control.policy.catalog import rules
+
+    file = file or catalog_file
     catalog = read_catalog(file)
+    with plainly():
+        rules(catalog.policies)  # those of one's own are functions that must be there
     if serve_config:
         typer.echo(yaml.safe_dump(config(catalog), sort_keys=False, allow_unicode=True), nl=False)
         return

@@ -13,9 +13,12 @@ import typer
 from rich.console import Console, ConsoleOptions
 
 from cluster import installation
+from cluster.errors import ClusterError
+from cluster.profile import parse_profile
 from models import yaml_lines
 from models.catalog import Catalog
 from models.catalog_file import CatalogError, load
+from models.workforce.names import hosted
 
 #: Columns of what is no terminal: a table in a file or a pipe is never cut.
 _NO_EDGE = 10_000
@@ -92,11 +95,17 @@ def read_catalog(path: Path | None) -> Catalog:
     """The catalog, or every problem of it on standard error and exit status 2."""
     path = catalog_path(path)
     try:
-        return load(path)
+        known = load(path)
+        for name, spec in hosted(known).items():
+            if spec.scaling is not None:
+                parse_profile(spec.scaling.profile(), name)
     except CatalogError as error:
         for line in error.lines:
             err.print(line, markup=False)
         raise typer.Exit(2) from None
+    except ClusterError as error:
+        fail(f"{path}: {error}", 2)
+    return known
 
 
 def catalog_path(path: Path | None) -> Path:

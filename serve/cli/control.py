@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -17,6 +18,7 @@ from serve.cli.common import (
     Json,
     Port,
     Url,
+    fail,
     out,
     plainly,
     print_json,
@@ -71,6 +73,8 @@ def approve(
     as_json: Json = False,
 ) -> None:
     """Let the request go on."""
+    if ceiling is not None and not isfinite(ceiling):
+        fail("--ceiling is a number above 0.", 2)
     body = {"decision": "approve", "once": once, "ceiling": ceiling}
     _decide(identity, body, url, port, as_json)
 

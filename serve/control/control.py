@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from models.answerer import Clock
 from models.call import Call
@@ -18,6 +19,7 @@ from serve.control.parking import Parking
 from serve.control.policy.catalog import Rule
 from serve.control.policy.engine import Ruling, evaluate
 from serve.control.policy.own import Decided, OwnRule
+from serve.control.policy.privacy import PrivacyRule
 from serve.control.policy.values import Event, Policy, State
 from serve.control.webhook import Webhook
 from serve.editions.edition import Current
@@ -57,8 +59,10 @@ class Control:
         if names:
             ruling = await self._judged(asked, event, names)
         else:
-            # Nothing is looked at that others could change meanwhile.
-            ruling = evaluate(asked, event, State())
+            # Nothing is looked at that others could change meanwhile. A long prompt takes a while.
+            looks = any(isinstance(policy, PrivacyRule) for policy in asked)
+            judge = partial(evaluate, asked, event, State())
+            ruling = await asyncio.to_thread(judge) if looks else judge()
             if ruling.changes:
                 # A session's turn, which comes next, is flushed and flushes this with it.
                 flushed = event.call.session is None
@@ -113,7 +117,13 @@ class Control:
         )
         self._background = [
             asyncio.create_task(webhook.run()),
-            asyncio.create_task(sweep.run(self._database, self.clock)),
+            asyncio.create_task(
+                sweep.run(
+                    self._database,
+                    self.clock,
+                    lambda: editions.current.catalog.server.response_days,
+                )
+            ),
         ]
 
     async def close(self) -> None:

@@ -12,7 +12,13 @@ from typing import Any, Protocol
 from models.answerer import Answerer, Clock
 from models.call import Call, new_id
 from models.catalog import Catalog
-from models.errors import ApprovalNeeded, DeadlineExceeded, FusionError, StoreUnavailable
+from models.errors import (
+    ApprovalNeeded,
+    DeadlineExceeded,
+    FusionError,
+    StoreUnavailable,
+    UpstreamError,
+)
 from models.messages import Request
 from serve.control import neutral
 from serve.control.approvals import HELD_S, Approvals
@@ -131,6 +137,11 @@ class Parking:
         except TimeoutError:
             late = DeadlineExceeded("The deadline of this request has passed.")
             await self._approvals.failed(row["id"], self._runner, late)
+        except Exception as error:
+            # A bug of ours would be there again: asked once more, it would only be paid again.
+            log.exception("a parked request failed")
+            wrong = UpstreamError(f"Internal error: {type(error).__name__}.")
+            await self._approvals.failed(row["id"], self._runner, wrong)
         else:
             await self._approvals.done(row["id"], self._runner, answer)
 

@@ -13,6 +13,7 @@ from models.errors import (
     BadRequest,
     NotFound,
     Overloaded,
+    PolicyDenied,
     TooLarge,
     Unavailable,
 )
@@ -86,7 +87,15 @@ class Policed:
             worst_nano_usd=worst(self._catalog, model, request),
             approved=call.approved,
         )
-        return _passed(await self._control.rule(self._rules, event), self._control).event
+        passed = _passed(await self._control.rule(self._rules, event), self._control).event
+        target = self._catalog.resolve(passed.request.model)
+        if target is None or target.kind != "model":
+            self._control.release(event)
+            raise PolicyDenied(
+                f"A policy has '{passed.request.model}' asked instead, and no model is called "
+                "that. This request was not answered."
+            )
+        return passed
 
     async def _answered(self, event: Event, completion: Completion) -> Completion:
         """The answer, counted, and its tool calls judged. Raises what rules say against them."""
@@ -165,20 +174,22 @@ def _passed(ruling: Ruling, control: Control) -> Ruling:
         raise
 
 
-def worst(catalog: Catalog, model: str, request: Request) -> int:
-    """The most that the call can cost in nano-dollars, whoever answers in the model's place."""
+def worst(catalog: Catalog, model: str, request: Request) -> int | None:
+    """The most that the call can cost in nano-dollars, whoever answers in the model's place. None
+    where one of them has no price."""
     spec = catalog.models[model]
     scaling = spec.scaling if isinstance(spec, Hosted) else None
     others = (*spec.fallbacks, *(scaling.spill if scaling else ()))
     chain = dict.fromkeys((model, *map(catalog.model_behind, others)))
-    return max(_worst(catalog, name, request) for name in chain)
+    known = [cost for name in chain if (cost := _worst(catalog, name, request)) is not None]
+    return max(known) if len(known) == len(chain) else None
 
 
-def _worst(catalog: Catalog, model: str, request: Request) -> int:
-    """Of this very model; 0 where it has no price."""
+def _worst(catalog: Catalog, model: str, request: Request) -> int | None:
+    """Of this very model."""
     spec = catalog.models[model]
     if spec.price is None:
-        return 0
+        return None
     entered = bound.input_tokens(request, spec.image_tokens)
     # More than the model can write is cut to that (`Fit`).
     written = min(request.sampling.max_tokens or spec.max_output, spec.max_output)

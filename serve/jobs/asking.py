@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from models.call import Call
 from models.catalog import Catalog
-from models.errors import DeadlineExceeded, FusionError
+from models.errors import DeadlineExceeded, FusionError, UpstreamError
 from models.messages import Completion, Request
 from serve.editions.edition import Current
+
+log = logging.getLogger(__name__)
 
 #: Requests of low priority that one gateway lets through while a person waits for another.
 FEW = 4
@@ -72,6 +75,9 @@ class Desk:
             return DeadlineExceeded("The deadline of this request has passed.")
         except FusionError as error:
             return error
+        except Exception as error:  # a bug of ours must not take the other rows with it
+            log.exception("a row failed")
+            return UpstreamError(f"Internal error: {type(error).__name__}.")
 
 
 def stands_for(catalog: Catalog, name: str) -> str:

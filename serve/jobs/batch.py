@@ -21,7 +21,7 @@ State = Literal[
 #: States that only `resume` leaves.
 ENDED: frozenset[State] = frozenset(("completed", "failed", "expired", "cancelled"))
 #: Why a batch ended early.
-Why = Literal["cancelled", "expired", "budget_exceeded", "store_unavailable"]
+Why = Literal["cancelled", "expired", "budget_exceeded"]
 #: Silence after which whoever worked on a batch is taken to be gone.
 SILENT_S = 30.0
 #: The same of a job that was handed to Ray and has not begun: on a busy machine that takes a while.
@@ -46,6 +46,8 @@ class Spec:
     #: The names that its key may say; None for every name.
     models: tuple[str, ...] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    #: Seconds that its output files are kept; None: for ever.
+    output_kept_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,10 @@ class Batch:
 def seconds(window: str) -> float:
     """`30m`, `8h`, `2d` in seconds. Raises BadRequest."""
     number, unit = window[:-1], window[-1:]
-    if unit not in _UNITS or not number.isdecimal() or not 0 < int(number) < 10_000:
+    good = unit in _UNITS and number.isdecimal() and len(number) <= 4
+    if not good or int(number) == 0:
         raise BadRequest(
-            f"'{window}' is not a time: write 30m, 24h or 2d.", param="completion_window"
+            f"'{window[:40]}' is not a time: write 30m, 24h or 2d.", param="completion_window"
         )
     return int(number) * _UNITS[unit]
 

@@ -108,14 +108,8 @@ class Batches:
 
     async def get(self, project: str | None, batch: str) -> Batch:
         """`project` None: of any, for the runner alone."""
-        query = sa.select(batches).where(batches.c.id == batch)
-        if project is not None:
-            query = query.where(batches.c.project == project)
         async with self._database.read() as connection:
-            row = (await connection.execute(query)).one_or_none()
-        if row is None:
-            raise NotFound(f"There is no batch '{batch}'. GET /v1/batches lists them.")
-        return _batch(row)
+            return await self._found(connection, project, batch)
 
     async def page(self, project: str, after: str | None, limit: int) -> tuple[list[Batch], bool]:
         """The newest first, and whether there are more."""
@@ -129,6 +123,11 @@ class Batches:
             rows = (await connection.execute(query)).all()
         return [_batch(row) for row in rows[:limit]], len(rows) > limit
 
+    async def forget(self, batch: str) -> None:
+        """One that nobody could be found for has never been."""
+        async with self._database.write() as connection:
+            await connection.execute(sa.delete(batches).where(batches.c.id == batch))
+
     async def started(self, batch: str, job: str) -> None:
         """It was handed to Ray under this name."""
         async with self._database.write() as connection:
@@ -138,13 +137,17 @@ class Batches:
 
     async def cancel(self, project: str, batch: str) -> Batch:
         """Ask its runner to stop. Raises BadRequest where it has ended."""
-        found = await self.get(project, batch)
-        if found.has_ended:
-            raise BadRequest(f"The batch has ended already: it is {found.state}.")
-        if found.is_silent(self._clock.now()):
-            await self._move(batch, "cancelled", why="cancelled", running=0)
-        else:
-            await self._move(batch, "cancelling")
+        async with self._database.write() as connection:
+            # Locked: it may end between the look and the change.
+            found = await self._found(connection, project, batch, lock=True)
+            if found.has_ended:
+                raise BadRequest(f"The batch has ended already: it is {found.state}.")
+            if found.is_silent(self._clock.now()):
+                # A runner that only seemed to be gone stops with its next change.
+                columns = {"why": "cancelled", "running": 0, "runner": None}
+                await self._move(connection, found, "cancelled", **columns)
+            else:
+                await self._move(connection, found, "cancelling")
         return await self.get(project, batch)
 
     async def reopen(self, project: str, batch: str, budget: int | None, window: str) -> Batch:
@@ -152,25 +155,26 @@ class Batches:
 
         A new deadline of `window` from now. Raises BadRequest where there is nothing to do.
         """
-        found = await self.get(project, batch)
         now = self._clock.now()
-        if not found.has_ended and not found.is_silent(now):
-            raise BadRequest(f"The batch is at work: it is {found.state}.")
-        if found.state in ("completed", "failed"):
-            raise BadRequest(f"The batch is {found.state}; there is nothing left to do.")
-        spec = asdict(found.spec) | {"window": window}
-        if budget is not None:
-            spec["budget_nano_usd"] = budget
-        state: State = "in_progress" if "in_progress" in found.times else "validating"
-        await self._move(
-            batch,
-            state,
-            why=None,
-            runner=None,
-            seen_at=micro(now),
-            spec=spec,
-            expires_at=micro(now + seconds(window)),
-        )
+        async with self._database.write() as connection:
+            found = await self._found(connection, project, batch, lock=True)
+            if not found.has_ended and not found.is_silent(now):
+                raise BadRequest(f"The batch is at work: it is {found.state}.")
+            if found.state in ("completed", "failed"):
+                raise BadRequest(f"The batch is {found.state}; there is nothing left to do.")
+            spec = asdict(found.spec) | {"window": window}
+            if budget is not None:
+                spec["budget_nano_usd"] = budget
+            await self._move(
+                connection,
+                found,
+                "in_progress" if "in_progress" in found.times else "validating",
+                why=None,
+                runner=None,
+                seen_at=micro(now),
+                spec=spec,
+                expires_at=micro(now + seconds(window)),
+            )
         return await self.get(project, batch)
 
     async def take(self, batch: str, runner: str) -> Batch:
@@ -197,14 +201,15 @@ class Batches:
             known = {
                 row.id: row.line
                 for row in await connection.execute(
-                    sa.select(batch_rows.c.id, batch_rows.c.line).where(
+                    sa.select(batch_rows.c.id, batch_rows.c.line, batch_rows.c.error).where(
                         batch_rows.c.batch == batch, batch_rows.c.id.in_(ids)
                     )
                 )
+                if not _is_made_up(row)
             }
             values = []
             for row in rows:
-                first = known.setdefault(row.id, row.line)
+                first = row.line if _is_made_up(row) else known.setdefault(row.id, row.line)
                 if first != row.line:
                     said = f"The id '{row.id}' stands in line {first} already."
                     row = NewRow(
@@ -313,10 +318,20 @@ class Batches:
                 await connection.execute(_CHANGE_ROW, changes)
         return state
 
+    async def begin(self, batch: str, runner: str) -> State:
+        """All lines are known. Returns the state that it is in now: whoever cancels it while it is
+        validated is heard. Raises NotOurs."""
+        async with self._database.write() as connection:
+            state = await self._own(connection, batch, runner, {})
+            found = await self._found(connection, None, batch)
+            times = _times(found, "in_progress", self._clock.now())
+            now: State = "cancelling" if state == "cancelling" else "in_progress"
+            return await self._own(connection, batch, runner, {"state": now, "times": times})
+
     async def end(self, batch: str, runner: str, state: State, **columns: Any) -> None:
         """Enter a state. Raises NotOurs."""
         async with self._database.write() as connection:
-            times = await self._times(connection, batch, state)
+            times = _times(await self._found(connection, None, batch), state, self._clock.now())
             await self._own(connection, batch, runner, {"state": state, "times": times} | columns)
 
     async def results(self, batch: str, after: int, limit: int) -> list[Result]:
@@ -364,24 +379,26 @@ class Batches:
             raise NotOurs(batch)
         return state
 
-    async def _move(self, batch: str, state: State, **columns: Any) -> None:
-        async with self._database.write() as connection:
-            times = await self._times(connection, batch, state)
-            await connection.execute(
-                sa.update(batches)
-                .where(batches.c.id == batch)
-                .values(state=state, times=times, **columns)
-            )
+    async def _found(
+        self, connection: AsyncConnection, project: str | None, batch: str, *, lock: bool = False
+    ) -> Batch:
+        query = sa.select(batches).where(batches.c.id == batch)
+        if project is not None:
+            query = query.where(batches.c.project == project)
+        row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no batch '{batch}'. GET /v1/batches lists them.")
+        return _batch(row)
 
-    async def _times(
-        self, connection: AsyncConnection, batch: str, state: State
-    ) -> dict[str, float]:
-        times: dict[str, float] = (
-            await connection.scalar(sa.select(batches.c.times).where(batches.c.id == batch)) or {}
+    async def _move(
+        self, connection: AsyncConnection, found: Batch, state: State, **columns: Any
+    ) -> None:
+        times = _times(found, state, self._clock.now())
+        await connection.execute(
+            sa.update(batches)
+            .where(batches.c.id == found.id)
+            .values(state=state, times=times, **columns)
         )
-        # A batch that is resumed has not ended, and began when it first did.
-        kept = {name: at for name, at in times.items() if name not in ENDED}
-        return kept | {state: kept.get(state, self._clock.now())}
 
     async def _counts(self, connection: AsyncConnection, batch: str) -> dict[str, int]:
         rows = await connection.execute(
@@ -412,6 +429,18 @@ def _insert(database: Database, table: sa.Table) -> Any:
     """An insert that leaves a row which is there already as it is."""
     made = sqlite.insert(table) if database.is_sqlite else postgresql.insert(table)
     return made.on_conflict_do_nothing()
+
+
+def _is_made_up(row: NewRow | sa.Row[Any]) -> bool:
+    """Whether a line that cannot be read is only called so: another line may really be."""
+    return row.error is not None and row.id.startswith(f"line {row.line}")
+
+
+def _times(batch: Batch, state: State, now: float) -> dict[str, float]:
+    """When it entered each state, once it enters this one."""
+    # A batch that is resumed has not ended, and began when it first did.
+    kept = {name: at for name, at in batch.times.items() if name not in ENDED}
+    return kept | {state: kept.get(state, now)}
 
 
 def _batch(row: sa.Row[Any]) -> Batch:

@@ -7,12 +7,16 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
+from models.errors import FusionError
+from models.messages import Request
 from models.prices import usd
+from serve.dialects.dialect import Asked
 from serve.dialects.extension import cost
+from serve.dialects.paths import spoken_at
 from serve.jobs.batch import Batch, Why
 from serve.jobs.batches import Batches, Result
 from serve.jobs.files import PART, Draft, Files
-from serve.jobs.rows import read_row
+from serve.jobs.rows import ENDPOINT, Row, read_row
 
 _PAGE = 200
 #: What is said of a row that a batch ended without.
@@ -20,7 +24,6 @@ _LEFT: dict[Why, tuple[str, str]] = {
     "cancelled": ("batch_cancelled", "The batch was cancelled before this row was answered."),
     "expired": ("batch_expired", "The batch's time ended before this row was answered."),
     "budget_exceeded": ("budget_exceeded", "The money ended before this row was answered."),
-    "store_unavailable": ("store_unavailable", "The store failed before this row was answered."),
 }
 
 #: Every field of a row of results, and its type in Parquet. Stable.
@@ -141,13 +144,15 @@ async def _kept(files: Files, batch: Batch, draft: Draft, kind: str) -> str | No
     if not draft.size:
         return None
     name = f"{batch.id}_{kind}.jsonl"
-    return (await files.keep(draft, batch.project, name, "batch_output")).id
+    kept = batch.spec.output_kept_s
+    expires_at = None if kept is None else files.now() + kept
+    return (await files.keep(draft, batch.project, name, "batch_output", expires_at)).id
 
 
 def answered(batch: Batch, result: Result, line: bytes) -> dict[str, Any]:
     """A line of the output file."""
     assert result.completion is not None
-    row = read_row(line, batch.spec.model)
+    row = _row(batch, line)
     identity = _identity(batch, result)
     return {
         "id": f"batch_req_{identity}",
@@ -159,6 +164,14 @@ def answered(batch: Batch, result: Result, line: bytes) -> dict[str, Any]:
         },
         "error": None,
     }
+
+
+def _row(batch: Batch, line: bytes) -> Row:
+    """The line as it was asked. Where it can be read no more, its answer is told all the same."""
+    try:
+        return read_row(line, batch.spec.model)
+    except FusionError:
+        return Row("", Asked(Request(batch.spec.model or "", ())), spoken_at(ENDPOINT))
 
 
 def unanswered(batch: Batch, result: Result, why: Why | None) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from models.answerer import Clock
 from models.call import new_id
-from models.errors import NotFound, TooLarge
-from serve.jobs.batch import micro
+from models.errors import Conflict, NotFound, TooLarge
+from serve.jobs.batch import ENDED, micro
 from serve.store.database import Database
-from serve.store.schema import file_parts, files
+from serve.store.schema import batches, file_parts, files
 
 PART = 1 << 17
 #: The largest file, in bytes: what OpenAI allows for a batch's input.
@@ -148,7 +149,12 @@ class Files:
         return [_file(row) for row in rows[:limit]], len(rows) > limit
 
     async def delete(self, project: str, file: str) -> None:
+        """Raises Conflict where a batch still reads it."""
         await self.get(project, file)
+        async with self._database.read() as connection:
+            reader = (await _readers(connection)).get(file)
+        if reader is not None:
+            raise Conflict(f"Batch '{reader}' has not ended, and reads this file. Cancel it first.")
         await self.remove([file])
 
     async def content(self, file: str) -> AsyncIterator[bytes]:
@@ -180,7 +186,7 @@ class Files:
                 .where(file_parts.c.at < micro(now - _LOST_S), file_parts.c.number == 0)
                 .where(~sa.exists().where(files.c.id == file_parts.c.file))
             )
-            found = [*expired, *lost]
+            found = {*expired, *lost} - (await _readers(connection)).keys()
         await self.remove(found)
 
     async def _part(self, file: str, number: int, offset: int, size: int) -> bytes:
@@ -199,6 +205,12 @@ class Files:
             async with self._database.write() as connection:
                 await connection.execute(sa.delete(files).where(files.c.id == name))
                 await connection.execute(sa.delete(file_parts).where(file_parts.c.file == name))
+
+
+async def _readers(connection: AsyncConnection) -> dict[str, str]:
+    """The files that batches are still to read, each with one of these."""
+    at_work = sa.select(batches.c.id, batches.c.spec).where(batches.c.state.not_in(ENDED))
+    return {row.spec["input_file"]: row.id for row in await connection.execute(at_work)}
 
 
 def _file(row: sa.Row[tuple[object, ...]]) -> File:

@@ -19,6 +19,7 @@ from serve.jobs.asker import GatewayAsker
 from serve.jobs.batches import Batches, NotOurs
 from serve.jobs.files import Files
 from serve.jobs.runner import Runner
+from serve.money.bank import Bank
 from serve.store.database import Database
 
 log = logging.getLogger("serve.jobs")
@@ -31,7 +32,8 @@ async def work(batch: str, store: str) -> str:
     try:
         approvals = Approvals(database, Counters(database), clock)
         batches, files = Batches(database, clock), Files(database, clock)
-        runner = Runner(batches, files, asker, clock, approvals=approvals)
+        bank = Bank(database, clock)
+        runner = Runner(batches, files, asker, clock, approvals=approvals, bank=bank)
         ended = await runner.run(batch)
         return (
             f"{ended.state}: {ended.done} of {ended.rows} rows done, {ended.failed} failed, "

@@ -1,8 +1,9 @@
 """A batch's money: what each row may cost at most, and when to stop. Pure.
 
 Every row that leaves carries a cap, and all caps together with what is spent stay within the
-budget. Near its end the caps get small; a row that its cap stopped is asked again alone, with all
-that is left. Only if that is too little has the money ended.
+budget. A row is refused where its worst case, which may be many times what it will cost, is above
+its cap: then fewer leave at a time, each with twice as much. Where not even one such cap is left, a
+row goes alone, with all that is. Only if that is too little has the money ended.
 """
 
 from __future__ import annotations
@@ -17,9 +18,14 @@ class Purse:
     """Nano-dollars. `budget` None: no end of money."""
 
     budget: int | None
+    #: What the answers cost.
     spent: int = 0
+    #: What the ledger knows of, a little later: rows that failed too may have cost something.
+    billed: int = 0
     #: The most that a row has cost so far.
     dearest: int = 0
+    #: What a row must be given: a smaller cap was refused.
+    floor: int = 0
     _out: int = 0
     _any_back: bool = False
     #: Rows are asked one by one, each with all that is left.
@@ -27,14 +33,23 @@ class Purse:
 
     @property
     def left(self) -> int | None:
-        return None if self.budget is None else max(0, self.budget - self.spent - self._out)
+        return None if self.budget is None else max(0, self.budget - self._gone - self._out)
+
+    @property
+    def each(self) -> int:
+        """What a row wants for a cap, as far as is known."""
+        return max(self.dearest, self.floor)
+
+    @property
+    def _gone(self) -> int:
+        return max(self.spent, self.billed)
 
     @property
     def is_empty(self) -> bool:
-        return self.budget is not None and self.spent >= self.budget
+        return self.budget is not None and self._gone >= self.budget
 
     def affords(self, rows: int) -> int:
-        """How many of so many rows may leave now, if each costs what the dearest did.
+        """How many of so many rows may leave now, if each gets what one wants.
 
         Where that is none and nothing is out any more, the last row goes alone.
         """
@@ -43,21 +58,29 @@ class Purse:
         if not self._any_back:
             # What a row costs is seen on a few before more may leave.
             return 0 if self._out else min(rows, _FIRST)
-        if not self.dearest:
+        if not self.each:
             return rows
-        if self.left < self.dearest and not self._out:
+        if self.left < self.each and not self._out:
             self.alone = True
             return min(rows, 1)
-        return min(rows, self.left // self.dearest)
+        return min(rows, self.left // self.each)
 
     def take(self, rows: int, window: int) -> int | None:
         """The cap of each of `rows` rows that leave now, of `window` that may be out at once."""
         if self.left is None:
             return None
         fair = self.left // (1 if self.alone else max(rows, window))
-        cap = max(fair, min(self.dearest, self.left // rows))
+        cap = max(fair, min(self.each, self.left // rows))
         self._out += cap * rows
         return cap
+
+    def is_all(self, cap: int | None) -> bool:
+        """Whether a row with this cap has all that is left."""
+        return self.budget is None or cap is None or cap >= self.budget - self._gone
+
+    def refused(self, cap: int) -> None:
+        """This cap, which was not all that is left, is below what a row may cost."""
+        self.floor = max(self.floor, 2 * cap + 1)
 
     def returned(self, cap: int | None, rows: int, costs: list[int]) -> None:
         """So many rows came back, and some of them cost something."""

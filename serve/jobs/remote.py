@@ -100,7 +100,8 @@ class Remote:
         try:
             return self.post("/v1/batches", body)
         except RemoteError as error:
-            if error.status is not None:
+            # One that fails may be asked again, with the same file.
+            if error.status is not None and error.status < 500:
                 self._delete(file)
             raise
 

@@ -24,6 +24,7 @@ from models.loose import clean
 from models.messages import Request
 from serve.dialects.dialect import Asked, Dialect
 from serve.dialects.paths import DIALECTS, spoken_at
+from serve.gateway.knob import turned
 
 #: Code, message and HTTP status of what stopped a row.
 Failure = tuple[str, str, int]
@@ -63,9 +64,16 @@ def read_row(line: bytes, model: str | None = None) -> Row:
     if body.get("stream"):
         raise Unsupported("A batch does not stream: leave 'stream' out.", param="stream")
     dialect = spoken_at(raw["url"] if openai and "url" in raw else ENDPOINT)
-    asked = dialect.parse(json.dumps(body).encode())
+    # Who should answer is part of what is asked, and so of its key.
+    asked = turned(dialect.parse(json.dumps(body).encode()), {})
     if asked.previous is not None:
         raise Unsupported("A row stands for itself: send the whole conversation.", param="body")
+    if asked.extension.call:
+        raise Unsupported(
+            "A row belongs to no session, and waits for a person without being told to: leave "
+            "'session_id' and 'approval_wait_s' out.",
+            param="fusion",
+        )
     return Row(row_id, asked, dialect, sample)
 
 

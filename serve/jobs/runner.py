@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from models.answerer import Clock
 from models.call import Call, new_id
@@ -39,29 +40,33 @@ from serve.jobs.files import Files
 from serve.jobs.purse import Purse
 from serve.jobs.rows import Line, Lines, Row, content_key, failure, read_id, read_row
 from serve.jobs.window import Window
+from serve.money.bank import Bank
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: The most rows of one message to a gateway, and of one transaction.
 CHUNK = 64
 #: The most bytes of input that one chunk reads.
 _CHUNK_BYTES = 8_000_000
 _INGEST = 500
-#: How often a row is asked that comes back unanswered through no fault of its own.
+#: How often a row is asked that comes back unanswered though others are answered.
 TRIES = 5
+#: So many rows refused one after the other: it is the money that has ended.
+_MOST_REFUSED = 16
 #: The longest that one row may take.
 ROW_S = 1800.0
 HEARTBEAT_S = 3.0
-#: How long the end of a chunk waits for a store that does not answer. Answers were paid for.
+#: How long a store that does not answer is waited for.
 _STORE_S = 60.0
 _LONGEST_PAUSE_S = 30.0
-_TRANSIENT = (Unavailable, DeadlineExceeded)
 
 
 @dataclass(slots=True)
 class Runner:
     """One process's work on one batch. `name` is what the batch knows it by. Without `approvals`
-    a row that a person must allow fails; with them it waits for that person's word."""
+    a row that a person must allow fails; with them it waits for that person's word. Without `bank`
+    a budget holds for answers, but not for what rows cost that failed."""
 
     batches: Batches
     files: Files
@@ -70,6 +75,7 @@ class Runner:
     name: str = field(default_factory=lambda: new_id("runner"))
     window: Window = field(default_factory=Window)
     approvals: Approvals | None = None
+    bank: Bank | None = None
 
     async def run(self, batch: str) -> Batch:
         """Until the batch has ended. Raises NotOurs where another runner took it over, and
@@ -90,10 +96,17 @@ class Runner:
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What each row of a chunk may cost, and whether that is all there is."""
+    """What a row may cost, whether that is all there is, and whether it wants no more itself."""
 
     cap: int | None
     is_all: bool
+    is_own: bool = False
+
+    def of(self, row: Row) -> _Share:
+        own = row.asked.extension.cost_cap_nano_usd
+        if own is None or (self.cap is not None and self.cap < own):
+            return self
+        return _Share(own, is_all=False, is_own=True)
 
 
 @dataclass(slots=True)
@@ -112,14 +125,20 @@ class _Work:
     #: One chunk at a time is recorded, so that the totals never go back.
     recording: asyncio.Lock = field(default_factory=asyncio.Lock)
     stop: Why | None = None
-    #: Something came back that may be asked again, and nothing else did.
+    #: Something came back in this round that may be asked again.
     stuck: bool = False
+    #: Something was answered in this round.
+    moved: bool = False
+    #: Rows that were refused with all the money that is left, since the last answer: either they
+    #: are too dear, or the money has ended.
+    refused: dict[int, Outcome] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     #: The approvals that rows wait for, by line.
     parked: dict[int, str] = field(default_factory=dict)
 
     async def all(self) -> None:
-        if self.batch.state == "validating" and not await self._validate():
+        self._hear(self.batch.state)
+        if "in_progress" not in self.batch.times and not await self._validate():
             return
         if self.batch.state != "finalizing":
             await self._answer()
@@ -133,6 +152,13 @@ class _Work:
                 self._hear(
                     await self.runner.batches.alive(self.batch.id, self.runner.name, self.out)
                 )
+                await self._look_at_bills()
+
+    async def _look_at_bills(self) -> None:
+        if self.runner.bank is not None and self.purse.budget is not None:
+            account = f"job:{self.batch.id}"
+            found = await self.runner.bank.balances((account,))
+            self.purse.billed = found[account].settled
 
     def _hear(self, state: State) -> None:
         """What others have made of the batch."""
@@ -163,7 +189,7 @@ class _Work:
             errors = self.batch.errors or ((0, "The input has no rows."),)
             await self._enter("failed", errors=[list(error) for error in errors])
             return False
-        await self._enter("in_progress")
+        self._hear(await self.runner.batches.begin(self.batch.id, self.runner.name))
         return True
 
     def _note(self, line: Line) -> NewRow:
@@ -193,11 +219,17 @@ class _Work:
                 pause = min(_LONGEST_PAUSE_S, pause * 2)
             else:
                 pause = 1.0
+        if self.refused and not self.stop:
+            if self.purse.budget is None:
+                # A limit of somebody else's: more money for this batch would not help these rows.
+                await self._record([*self.refused.values()], {}, 0)
+            else:
+                self.stop = "budget_exceeded"
 
     async def _round(self) -> bool:
         """Every row that waits, once. False if none waited."""
         window, clock = self.runner.window, self.runner.clock
-        self.stuck, last, any_row = False, 0, False
+        self.stuck, self.moved, last, any_row = False, False, 0, False
         waiting: list[Pending] = []
         chunks: set[asyncio.Task[None]] = set()
         window.start(clock.now())
@@ -209,10 +241,12 @@ class _Work:
                     return any_row
                 room = 0 if self.stop else self._room()
                 if room > 0 and len(waiting) < room and not exhausted:
-                    more = await self.runner.batches.pending(self.batch.id, last, 4 * CHUNK)
+                    more = await self._stored(
+                        partial(self.runner.batches.pending, self.batch.id, last, 4 * CHUNK)
+                    )
                     last = more[-1].line if more else last
                     exhausted = not more
-                    waiting += more
+                    waiting += [row for row in more if row.line not in self.refused]
                     continue
                 if room > 0 and waiting:
                     any_row = True
@@ -249,17 +283,18 @@ class _Work:
 
     def _share(self, rows: int) -> _Share:
         """Taken before anything else may leave."""
-        is_all = self.purse.alone or self.purse.budget is None
         waiting = self.batch.rows - self.batch.done - self.batch.failed
         at_once = min(self.runner.window.size, waiting)
-        return _Share(self.purse.take(rows, at_once), is_all)
+        cap = self.purse.take(rows, at_once)
+        return _Share(cap, self.purse.is_all(cap))
 
     async def _chunk(self, rows: Sequence[Pending], share: _Share) -> None:
         """Ask what must be asked, and record what became of each row."""
         going, outcomes = await self._allowed(rows)
         wanted: dict[str, list[tuple[Pending, Row]]] = {}
         async with self.reading:
-            texts = await export.texts(self.runner.files, self.batch.spec.input_file, going)
+            file = self.batch.spec.input_file
+            texts = await self._stored(partial(export.texts, self.runner.files, file, going))
         read = []
         for pending, text in zip(going, texts, strict=True):
             try:
@@ -275,17 +310,21 @@ class _Work:
         self.asking.update(claimed)
         try:
             async with self.reading:
-                known = await self.runner.batches.known(self.batch.project, claimed)
+                known = await self._stored(
+                    partial(self.runner.batches.known, self.batch.project, claimed)
+                )
             mine = [key for key in claimed if key not in known]
-            replies = await self._ask({key: wanted[key][0][1] for key in mine}, share.cap)
+            replies = await self._ask({key: wanted[key][0][1] for key in mine}, share)
             if any(isinstance(reply, Overloaded) for reply in replies):
                 self.runner.window.overloaded(self.runner.clock.now())
             new: dict[str, Completion] = {}
             for key, reply in zip(mine, replies, strict=True):
-                (pending, _), *same = wanted[key]
-                outcome = self._outcome(pending, key, reply, share)
+                (pending, row), *same = wanted[key]
+                outcome = self._outcome(pending, key, reply, share.of(row))
                 if isinstance(reply, Completion):
                     new[key] = reply
+                    outcomes += self.refused.values()
+                    self.refused.clear()
                     outcomes += [Outcome(other.line, key, reused=True) for other, _ in same]
                 if outcome is not None:
                     outcomes.append(outcome)
@@ -324,9 +363,9 @@ class _Work:
 
     async def _said(self, approval: str) -> dict[str, Any]:
         assert self.runner.approvals is not None
-        return await self.runner.approvals.read(approval, self.batch.project)
+        return await self._stored(partial(self.runner.approvals.read, approval, self.batch.project))
 
-    async def _ask(self, rows: dict[str, Row], cap: int | None) -> list[Completion | FusionError]:
+    async def _ask(self, rows: dict[str, Row], share: _Share) -> list[Completion | FusionError]:
         """A reply for each of these rows, in their order."""
         if not rows:
             return []
@@ -335,8 +374,6 @@ class _Work:
             project=self.batch.project,
             key=self.batch.spec.key,
             job=self.batch.id,
-            deadline=min(self.batch.expires_at, now + ROW_S),
-            cost_cap_nano_usd=cap,
             priority=self.batch.spec.priority,
         )
         asks: list[Ask] = [
@@ -345,6 +382,11 @@ class _Work:
                 replace(
                     base,
                     id=new_id("req"),
+                    deadline=min(
+                        self.batch.expires_at,
+                        now + min(ROW_S, row.asked.extension.deadline_s or ROW_S),
+                    ),
+                    cost_cap_nano_usd=share.of(row).cap,
                     metadata=row.asked.metadata,
                     # One that a person allows goes on by itself, and is asked again from here.
                     idempotency_key=f"{self.batch.id} {key}",
@@ -357,19 +399,28 @@ class _Work:
         except FusionError as error:
             return [error] * len(rows)
 
+    def _beyond(self, outcome: Outcome, why: FusionError) -> None:
+        """All the money that is left is too little for this row. It fails once another one is
+        answered after it; until then it waits, since it may be the money that has ended."""
+        log.info("line %d: %s", outcome.line, why.message)
+        self.refused[outcome.line] = outcome
+        if len(self.refused) >= _MOST_REFUSED:
+            self.stop = self.stop or "budget_exceeded"
+
     def _outcome(
         self, row: Pending, key: str, reply: Completion | FusionError, share: _Share
     ) -> Outcome | None:
         """None: the row waits as it did."""
         match reply:
             case Completion():
+                self.moved = True
                 self.purse.alone = False
                 return Outcome(row.line, key)
-            case BudgetExceeded():
-                # Too dear for its share, or for all there is.
-                if share.is_all:
-                    self.stop = self.stop or "budget_exceeded"
-                self.purse.alone = True
+            case BudgetExceeded() if share.is_all:
+                self._beyond(Outcome(row.line, error=failure(reply)), reply)
+                return None
+            case BudgetExceeded() if share.cap is not None and not share.is_own:
+                self.purse.refused(share.cap)
                 return None
             case ApprovalNeeded(approval=approval) if self.runner.approvals and approval:
                 log.info("line %d waits for a person: %s", row.line, reply.message)
@@ -380,7 +431,11 @@ class _Work:
                 # We asked for too much at once: no fault of the row.
                 self.stuck = True
                 return None
-            case _ if isinstance(reply, _TRANSIENT) and row.tries + 1 < TRIES:
+            case Unavailable() if not self.moved:
+                # Nothing is answered: whatever is down is waited for.
+                self.stuck = True
+                return None
+            case Unavailable() | DeadlineExceeded() if row.tries + 1 < TRIES:
                 self.stuck = True
                 return Outcome(row.line)
             case _:
@@ -397,23 +452,20 @@ class _Work:
                 "tokens": dict(counts.tokens),
                 "running": self.out - rows,
             }
-            await self._write(outcomes, new, totals)
+            # These answers were paid for.
+            record = partial(self.runner.batches.record, self.batch, self.runner.name)
+            self._hear(await self._stored(partial(record, outcomes, new, totals)))
         before = self.runner.window.size
         self.runner.window.ended(rows, self.runner.clock.now())
         if self.runner.window.size != before:
             log.info("%d rows at work at once", self.runner.window.size)
 
-    async def _write(
-        self, outcomes: list[Outcome], new: dict[str, Completion], totals: dict[str, Any]
-    ) -> None:
-        """These answers were paid for: a store that does not answer is waited for."""
+    async def _stored(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What the store says. One that does not answer is waited for."""
         until = self.runner.clock.now() + _STORE_S
         while True:
             try:
-                state = await self.runner.batches.record(
-                    self.batch, self.runner.name, outcomes, new, totals
-                )
-                return self._hear(state)
+                return await ask()
             except StoreUnavailable as error:
                 if self.runner.clock.now() > until:
                     raise

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from models.loose import clean
+from models.messages import Request
 from models.policies import Own
 from serve.control.policy.values import Event, Phase, State, Verdict
 
@@ -50,12 +52,21 @@ class OwnRule:
         return self._read(self.function(event))
 
     def _read(self, said: Any) -> Verdict:
-        if isinstance(said, Verdict):
+        if isinstance(said, Verdict) and _is_one(said):
             # The counters are the built-in policies'; a stranger's change could undo them.
-            return Verdict(said.decision, said.reason, request=said.request)
+            return Verdict(said.decision, clean(said.reason), request=said.request)
         if said in ("allow", "deny", "ask"):
             return Verdict(said, "" if said == "allow" else f"Policy '{self.name}' says {said}.")
         return Verdict("deny", f"Policy '{self.name}' gave no verdict.")
+
+
+def _is_one(said: Verdict) -> bool:
+    """Whether a stranger's verdict holds what one holds."""
+    return (
+        said.decision in ("allow", "deny", "ask")
+        and isinstance(said.reason, str)
+        and (said.request is None or isinstance(said.request, Request))
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,18 @@ class SpendLimit:
             cost = _cost(event)
             counts = cost or event.worst_nano_usd
             return Verdict("allow", changes=(Add(spent, cost),) if counts else ())
+        worst = event.worst_nano_usd
+        # The cheaper model may be one that costs nothing but the machine.
+        if worst is None and event.model != self.spec.downgrade_to:
+            return Verdict(
+                "deny",
+                f"Policy '{self.name}': what a call of '{event.model}' would cost cannot be known. "
+                f"Set models.{event.model}.price in the catalog, and that of each model that may "
+                "answer in its place.",
+            )
         approved = f"{spent}#ceiling"
         count = state.of(spent)
-        used = count.value + count.held + event.worst_nano_usd
+        used = count.value + count.held + (worst or 0)
         ceiling = max(self._steps[0], state.value(approved))
         if self.spec.then != "ask":
             ceiling = min(ceiling, self._limit)  # beyond a hard stop nobody can approve

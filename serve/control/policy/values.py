@@ -21,8 +21,9 @@ class Event:
     """Something that is about to happen, or in `response` has happened.
 
     `request`: a client's request came in. `model_call`: `model` is about to be asked, which may
-    cost `worst_nano_usd`. `tool_call`: a model asked for `tool`. `tool_result`: `request` brings
-    results of tools. `response`: `model` answered with `completion`.
+    cost `worst_nano_usd` (None: nobody knows). `tool_call`: a model asked for `tool`.
+    `tool_result`: `request` brings results of tools. `response`: `model` answered with
+    `completion`.
     """
 
     phase: Phase
@@ -31,7 +32,7 @@ class Event:
     call: Call
     request: Request
     model: str = ""
-    worst_nano_usd: int = 0
+    worst_nano_usd: int | None = 0
     tool: ToolCall | None = None
     completion: Completion | None = None
     #: Policies whose ask a person has approved for this very request.

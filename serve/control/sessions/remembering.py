@@ -12,10 +12,16 @@ from dataclasses import replace
 from models.answerer import Answerer, Events, as_events
 from models.call import Call
 from models.catalog import Catalog
+from models.errors import ContextTooLong
 from models.messages import Completion, Done, Message, Request, user
+from models.spec import ModelSpec
 from serve.control.sessions import summary
 from serve.control.sessions.carry import carried
 from serve.control.sessions.store import History, Item, New, Sessions
+
+#: Part of the room that a history gets once its reader has said that it was too long: what a text
+#: is in tokens is only guessed.
+_AGAIN = 0.5
 
 
 class Remembering:
@@ -34,7 +40,13 @@ class Remembering:
             return await self._inner.complete(request, call)
         if (known := await self._known(call)) is not None:
             return known
-        answer = await self._inner.complete(await self._whole(request, call), call)
+        whole = await self._whole(request, call)
+        try:
+            answer = await self._inner.complete(whole, call)
+        except ContextTooLong:
+            if (shorter := await self._whole(request, call, _AGAIN)) == whole:
+                raise
+            answer = await self._inner.complete(shorter, call)
         await self._keep(request, answer, call)
         return answer
 
@@ -48,7 +60,21 @@ class Remembering:
             for event in as_events(known):
                 yield event
             return
-        whole = await self._whole(request, call)
+        whole, said = await self._whole(request, call), False
+        try:
+            async with aclosing(self._kept(request, whole, call)) as events:
+                async for event in events:
+                    said = True
+                    yield event
+            return
+        except ContextTooLong:
+            if said or (shorter := await self._whole(request, call, _AGAIN)) == whole:
+                raise
+        async with aclosing(self._kept(request, shorter, call)) as events:
+            async for event in events:
+                yield event
+
+    async def _kept(self, request: Request, whole: Request, call: Call) -> Events:
         async with aclosing(self._inner.stream(whole, call)) as events:
             async for event in events:
                 if isinstance(event, Done):
@@ -62,18 +88,21 @@ class Remembering:
             return None
         return await self._sessions.answered(call.session, call.project, _turn(call))
 
-    async def _whole(self, request: Request, call: Call) -> Request:
+    async def _whole(self, request: Request, call: Call, part: float = 1.0) -> Request:
+        """The request with its history, in short where that takes more than `part` of the room
+        that the reader's window has for it."""
         assert call.session is not None
         history = await self._sessions.history(call.session, call.project)
         own, new = _split(request.messages)
         before = self._before(request, history)
-        name = self._writer(request.model)
-        if name is not None:
-            spec = self._catalog.models[name]
+        spec = self._reader(request)
+        if spec is not None:
             answer = min(request.sampling.max_tokens or spec.max_output, spec.max_output)
-            window = spec.context - answer - summary.tokens((*own, *new))
-            if summary.tokens(before) > window:
-                history = await self._shortened(history, int(window * summary.KEPT), call)
+            window = int((spec.context - answer - summary.tokens((*own, *new))) * part)
+            # Where a summary does not fit either, it would only be paid for.
+            budget = min(int(window * summary.KEPT), window - summary.most(self._catalog))
+            if budget > 0 and summary.tokens(before) > window:
+                history = await self._shortened(history, budget, call)
                 before = self._before(request, history)
         return replace(request, messages=(*own, *before, *new))
 
@@ -97,6 +126,23 @@ class Remembering:
         if target is None or target.kind in ("auto", "plan"):
             return None
         return target.name if target.kind == "model" else self._catalog.writer_of(target.name)
+
+    def _reader(self, request: Request) -> ModelSpec | None:
+        """The model whose window must hold the history."""
+        catalog, roles = self._catalog, self._catalog.roles
+        target = catalog.resolve(request.model)
+        if target is None:
+            return None
+        if target.kind == "auto":
+            # It chooses among those whose windows are large enough.
+            able = [one for one in catalog.models.values() if one.tools >= bool(request.tools)]
+            return max(able, key=lambda one: one.context, default=None)
+        if target.kind == "plan":
+            names = (roles.plan or roles.judge, roles.synthesis or roles.judge)
+            read = [catalog.models[catalog.model_behind(name)] for name in names]
+            return min(read, key=lambda one: one.context)
+        writer = self._writer(request.model)
+        return None if writer is None else catalog.models[writer]
 
     async def _shortened(self, history: History, budget: int, call: Call) -> History:
         assert call.session is not None

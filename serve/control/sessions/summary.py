@@ -10,8 +10,12 @@ from models.catalog import Catalog
 from models.messages import Message, Request, Sampling, system, user
 from serve.control.sessions.store import History, Item
 
-#: Characters of a token, taken low: a history that is cut too early is not lost.
-CHARS_A_TOKEN = 3
+#: ASCII bytes of a token, and others. Tokenizers differ: a third and a half are seldom too little
+#: for words in any script, and a digit is often a token of its own. Too much costs a summary that
+#: comes too early, too little a request that is tried again, shorter.
+_ASCII, _OTHER = 3, 2
+_DIGITS = b"0123456789"
+_WIDE = bytes(range(128, 256))
 #: Share of the window that the newest turns keep.
 KEPT = 0.5
 SUMMARY_TOKENS = 400
@@ -23,11 +27,30 @@ _ASK = (
 
 def tokens(messages: Sequence[Message]) -> int:
     """About how many these are."""
-    chars = sum(
-        len(message.text) + sum(len(call.arguments) for call in message.tool_calls) + 16
+    return sum(
+        _tokens(message.text) + sum(_tokens(call.arguments) for call in message.tool_calls) + 5
         for message in messages
     )
-    return chars // CHARS_A_TOKEN
+
+
+def _tokens(text: str) -> int:
+    data = text.encode(errors="replace")
+    plain = data.translate(None, _WIDE)
+    digits = len(plain) - len(plain.translate(None, _DIGITS))
+    return digits + (len(plain) - digits) // _ASCII + (len(data) - len(plain)) // _OTHER
+
+
+def _head(text: str, room: int) -> str:
+    """The beginning of a text that is about so many tokens."""
+    head = text[: room * _ASCII]
+    while (size := _tokens(head)) > room:
+        head = head[: len(head) * room // size]
+    return head
+
+
+def most(catalog: Catalog) -> int:
+    """Tokens that a summary may have."""
+    return min(SUMMARY_TOKENS, catalog.models[catalog.reducer()].max_output)
 
 
 def cut(items: Sequence[Item], budget: int) -> int:
@@ -48,14 +71,13 @@ async def summarised(
     Works through the text in pieces that fit the model's window, each with the summary so far.
     """
     model = catalog.reducer()
-    spec = catalog.models[model]
-    room = max(256, spec.context - min(SUMMARY_TOKENS, spec.max_output) - 200) * CHARS_A_TOKEN
+    limit = most(catalog)
+    room = max(256, catalog.models[model].context - limit - 200)
     text, so_far = "\n".join(map(_told, oldest)), history.summary
-    limit = min(SUMMARY_TOKENS, spec.max_output)
     while text:
         before = f"Summary so far:\n{so_far}\n\n" if so_far else ""
-        share = max(500, room - len(before))
-        piece, text = text[:share], text[share:]
+        piece = _head(text, max(150, room - _tokens(before)))
+        text = text[len(piece) :]
         request = Request(
             model,
             (system(_ASK), user(f"{before}Conversation:\n{piece}")),

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import BaseRoute, Route
 
 from models.answerer import Clock
-from models.errors import BadRequest, ModelNotFound
+from models.errors import BadRequest, ModelNotFound, Unavailable
 from models.prices import NANO_PER_USD, usd
 from serve.access.caller import Caller, caller
 from serve.dialects.paths import DIALECTS
@@ -42,12 +42,19 @@ class _Ours(body.Body):
     bad_rows: Literal["report", "stop"] = "stop"
 
 
+class _Kept(body.Body):
+    """How long the output files are kept."""
+
+    anchor: Literal["created_at"]
+    seconds: int = Field(ge=3600, le=2_592_000)
+
+
 class _New(body.Body):
     input_file_id: str
     endpoint: str
     completion_window: str = "24h"
     metadata: dict[str, str] | None = None
-    output_expires_after: dict[str, Any] | None = None
+    output_expires_after: _Kept | None = None
     fusion: _Ours = _Ours()
 
 
@@ -84,6 +91,7 @@ class BatchesRoom:
         who.require("use")
         asked = await body.parse(request, _New)
         self._check(asked, who)
+        kept = asked.output_expires_after
         await self._files.get(who.project, asked.input_file_id)
         batch = await self._batches.create(
             who.project,
@@ -98,9 +106,14 @@ class BatchesRoom:
                 key=who.key,
                 models=who.models,
                 metadata=asked.metadata or {},
+                output_kept_s=None if kept is None else kept.seconds,
             ),
         )
-        return await self._begin(batch)
+        try:
+            return await self._begin(batch)
+        except Unavailable:
+            await self._batches.forget(batch.id)  # its caller knows no name to resume it by
+            raise
 
     def _check(self, asked: _New, who: Caller) -> None:
         if asked.endpoint not in DIALECTS:
@@ -139,9 +152,11 @@ class BatchesRoom:
         who = caller(request)
         who.require("use")
         asked = await body.parse(request, _Again)
+        found = await self._found(request)
+        await self._files.get(who.project, found.spec.input_file)
         batch = await self._batches.reopen(
             who.project,
-            request.path_params["id"],
+            found.id,
             _nano(asked.budget_usd),
             asked.completion_window,
         )

@@ -172,6 +172,22 @@ async def test_a_store_that_fails_meanwhile_is_not_its_end(database: Database) -
     assert (await seen(second, identity))["run"] == "done"
 
 
+async def test_a_bug_of_ours_is_its_end_and_is_not_paid_for_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, identity = await frozen(database)
+    await decide(process, identity, YES)
+
+    async def broken(*_: object) -> Completion:
+        raise KeyError("a secret")
+
+    monkeypatch.setattr(process.paid, "complete", broken)
+    assert await process.control.parking.run_one(process)
+    approval = await seen(process, identity)
+    assert approval["run"] == "failed"
+    assert approval["error"]["message"] == "Internal error: KeyError."
+
+
 async def test_of_many_processes_one_goes_on_with_it(database: Database) -> None:
     process, identity = await frozen(database)
     await decide(process, identity, YES)

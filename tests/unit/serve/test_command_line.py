@@ -14,7 +14,9 @@ import pytest
 from support import free_port, fusion
 from typer.testing import CliRunner, Result
 
-from serve.cli import app
+from cluster import installation
+from models.catalog import Catalog
+from serve.cli import app, server
 
 ASKING = (
     "status",
@@ -155,6 +157,23 @@ def test_the_variables_catalog_is_the_one_that_is_checked(
     done = run("check")
     assert done.exit_code == 2
     assert "other.yaml" in done.stderr
+    (tmp_path / "third.yaml").write_text("models: {}\n")
+    for command in ("check", "apply"):
+        assert "third.yaml" in run(command, "-c", "third.yaml").stderr
+
+
+def test_a_policy_of_one_s_own_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "catalog.yaml"
+    file.write_text(
+        "models: {m: {engine: fake}}\nroles: {judge: m}\n"
+        "policies: {mine: {kind: python, function: 'nowhere.at_all:f'}}\n"
+    )
+    assert "policies.mine.function" in sentence(run("check", "-c", str(file)))
+
+
+@pytest.mark.parametrize("ceiling", ["nan", "inf"])
+def test_a_ceiling_that_is_no_number(ceiling: str) -> None:
+    assert "--ceiling" in sentence(run("approvals", "approve", "apv_1", "--ceiling", ceiling))
 
 
 @pytest.mark.parametrize(
@@ -195,3 +214,43 @@ def test_it_starts_without_what_only_servers_need() -> None:
     code = f"import sys, serve.cli; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+def test_a_start_in_the_background_on_a_taken_port_leaves_the_log_of_the_one_that_runs() -> None:
+    with answering(200, "application/json", b"{}") as url:
+        port = int(url.rpartition(":")[2])
+        log = installation.folder(port) / "up.log"
+        log.parent.mkdir(parents=True)
+        log.write_text("what the other one said")
+        done = run("up", "--detach", "--port", str(port))
+    assert done.exit_code == 1
+    assert f"Port {port}" in done.stderr
+    assert log.read_text() == "what the other one said"
+
+
+def test_who_returns_does_not_say_that_ctrl_c_stops_it(capsys: pytest.CaptureFixture[str]) -> None:
+    catalog = Catalog.model_validate({"models": {"m": {"engine": "fake"}}, "roles": {"judge": "m"}})
+    server._print_first_request("http://here", catalog, guarded=False)
+    told = capsys.readouterr().out
+    assert "http://here/v1" in told
+    assert "Ctrl-C" not in told
+
+
+def test_a_model_that_its_node_does_not_hold_is_named_with_the_memory_that_is_missing(
+    tmp_path: Path,
+) -> None:
+    scaling = """
+      node: {usd_per_hour: 1, startup_s: 60, accelerator_memory_gib: 24}
+      replica:
+        prefill_tokens_per_s: 4000
+        decode: {step_base_s: 0.04, step_per_sequence_s: 0.001, max_batch: 8}
+        weights_gib: 40
+"""
+    model = f"models:\n  large:\n    engine: fake\n    scaling:{scaling}roles: {{judge: large}}\n"
+    file = tmp_path / "catalog.yaml"
+    file.write_text(model)
+    said = sentence(run("check", str(file)))
+    assert "model large fits no node type" in said
+    assert "missing 16.0" in said
+    file.write_text(model.replace("24", "48"))
+    assert run("check", str(file)).exit_code == 0

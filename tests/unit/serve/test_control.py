@@ -33,6 +33,7 @@ from models.messages import (
     ToolCallDelta,
     user,
 )
+from serve.control.policy.engine import Ruling
 from serve.control.policy.values import Event
 from serve.store.database import Database
 
@@ -197,6 +198,19 @@ async def test_secrets_do_not_reach_the_model(database: Database) -> None:
     asked = replace(HELLO, messages=(user("key AKIAIOSFODNN7EXAMPLE"),))
     await process.entrance.complete(asked, Call())
     assert process.model.calls[0][0].messages[0].text == "key [secrets removed]"
+
+
+async def test_who_would_be_asked_instead_must_be_there(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Guarded(database, {"secrets": {"kind": "privacy", "then": "redact"}})
+
+    async def other(_: object, event: Event) -> Ruling:
+        return Ruling("allow", replace(event, request=replace(event.request, model="nobody")))
+
+    monkeypatch.setattr(process.control, "rule", other)
+    with pytest.raises(PolicyDenied, match="no model is called that"):
+        await process.models.complete(HELLO, IN_SESSION)
 
 
 async def test_every_verdict_is_on_record_and_denials_before_they_are_heard(

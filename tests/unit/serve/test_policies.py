@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
@@ -245,6 +246,16 @@ def test_calls_at_the_same_time_cannot_pass_a_hard_limit_together(
     assert not ledger.held
 
 
+def test_what_has_no_price_is_within_no_limit() -> None:
+    for then in ("deny", "ask"):
+        limit = policy(kind="spend", limit_usd=1, then=then)
+        ruling = evaluate([limit], event(worst_nano_usd=None), State())
+        assert ruling.decision == "deny"
+        assert "Set models.m.price" in ruling.reason
+    cheaper = policy(kind="spend", limit_usd=1, then="downgrade", downgrade_to="m")
+    assert evaluate([cheaper], event(worst_nano_usd=None), State()).decision == "allow"
+
+
 def test_a_call_outside_a_session_counts_for_itself() -> None:
     ledger, spend = Ledger(), policy(kind="spend", limit_usd=1)
     alone = event(call=Call(id="req_9"), worst_nano_usd=USD)
@@ -417,6 +428,17 @@ def test_ordinary_text_stays(text: str) -> None:
 def test_hostile_text_takes_no_longer() -> None:
     for text in ("a." * 50_000, "@" * 50_000, "1 " * 50_000, "+1" * 50_000, "-" * 100_000):
         list(findings.find(text, tuple(SECRETS)))
+    began = time.monotonic()
+    for text in ("http://" * 20_000, "eyJ" * 47_000):
+        list(findings.find(text, ("secrets",)))
+    assert time.monotonic() - began < 5  # by the square of their lengths it was 18 s
+
+
+@pytest.mark.parametrize("before", [0, 1999, 3990, 3999, 4000, 9_999])
+def test_a_secret_is_found_wherever_it_stands_in_a_long_line(before: int) -> None:
+    secret = "AKIA" + "ABCDEFGHIJKLMNOP"
+    text = "x" * before + " " + secret + " " + "y" * 9000
+    assert set(findings.find(text, ("secrets",))) == {("secrets", secret)}
 
 
 # A user's own
@@ -438,10 +460,19 @@ def own(function: Any, timeout_s: float = 1.0) -> OwnRule:
         (True, "deny"),
         ("yes", "deny"),
         ([], "deny"),
+        (Verdict("allow", None), "deny"),  # type: ignore[arg-type]
+        (Verdict("ask", 5), "deny"),  # type: ignore[arg-type]
+        (Verdict("allow", request="no"), "deny"),  # type: ignore[arg-type]
+        (Verdict(["x"]), "deny"),  # type: ignore[arg-type]
     ],
 )
 async def test_a_function_of_the_users(says: object, decision: str) -> None:
     assert (await own(lambda _: says).ask(event())).decision == decision
+
+
+async def test_what_a_function_says_can_be_written() -> None:
+    said = await own(lambda _: Verdict("deny", "half \ud83d")).ask(event())
+    assert said.reason.encode().startswith(b"half ")
 
 
 async def test_a_function_that_raises_or_hangs_denies() -> None:
@@ -489,3 +520,16 @@ def test_what_a_model_cannot_write_is_not_counted() -> None:
     asked = Request("m", (user("hello"),))
     much = replace(asked, sampling=Sampling(max_tokens=1_000_000))
     assert worst(known, "m", much) == worst(known, "m", asked)
+
+
+@pytest.mark.parametrize("unpriced", ["m", "other"])
+def test_what_a_call_costs_is_unknown_where_anybody_who_may_answer_has_no_price(
+    unpriced: str,
+) -> None:
+    price = {"price": {"input": 1, "output": 10}}
+    models = {
+        name: {"engine": "openai", **({} if name == unpriced else price)} for name in ("m", "other")
+    }
+    models["m"]["fallbacks"] = ["other"]
+    known = Catalog.model_validate({"models": models, "roles": {"judge": "m"}})
+    assert worst(known, "m", Request("m", (user("hello"),))) is None

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from models.answerer import Events
 from models.call import Call
 from models.catalog import Catalog
-from models.errors import BadRequest, Conflict, NotFound, Unavailable
+from models.errors import BadRequest, Conflict, ContextTooLong, NotFound, Unavailable
 from models.fake import FakeClock, FakeModel
 from models.messages import (
     Completion,
@@ -38,6 +38,7 @@ from serve.control.sessions.carry import NO_IMAGE, carried
 from serve.control.sessions.memory import StoredAnswers
 from serve.control.sessions.remembering import Remembering
 from serve.control.sessions.store import Item, New, Sessions
+from serve.control.sweep import sweep
 from serve.store.database import Database
 
 CATALOG = Catalog.model_validate(
@@ -352,6 +353,69 @@ async def test_the_oldest_turns_are_summarised_by_a_workforce_model(sessions: Se
     assert not page[-1]["summarised"]
 
 
+@pytest.mark.parametrize("name", ["fusion/auto", "fusion/plan"])
+async def test_so_they_are_where_it_is_chosen_later_who_answers(
+    sessions: Sessions, name: str
+) -> None:
+    model = Named("short")
+    long = [New(user(f"question {at} " + "word " * 400)) for at in range(20)]
+    identity = (await sessions.create("default", "", long))["id"]
+    await remembering(sessions, model).complete(ask(name, "and now?"), Call(session=identity))
+    assert summary.tokens(model.calls[-1].messages) < 8192
+    assert len(model.calls) > 1
+
+
+async def test_a_short_history_before_one_long_message_stays_as_it_is(sessions: Sessions) -> None:
+    model = Named()
+    for length in (5000, 1100):  # beyond the window, and nearly all of it
+        identity = (await sessions.create("default", "", [New(user("hi")), New(user("ho"))]))["id"]
+        request = ask("small", "x" * length)
+        await remembering(sessions, model).complete(request, Call(session=identity))
+    assert len(model.calls) == 2
+
+
+@dataclass
+class Narrow(Named):
+    """It says that it is too long from a few messages on, whatever was counted before."""
+
+    async def complete(self, request: Request, call: Call) -> Completion:
+        if request.model == "large" and len(request.messages) > 12:
+            self.calls.append(request)
+            raise ContextTooLong("Too long.")
+        return await super().complete(request, call)
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        if request.model == "large" and len(request.messages) > 12:
+            self.calls.append(request)
+            raise ContextTooLong("Too long.")
+        async for event in super().stream(request, call):
+            yield event
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_what_is_too_long_all_the_same_is_tried_once_more_shorter(
+    sessions: Sessions, whole: bool
+) -> None:
+    model = Narrow("short")
+    long = [New(user("word " * 200)) for _ in range(19)]
+    identity = (await sessions.create("default", "", long))["id"]
+    ours, within = remembering(sessions, model), Call(session=identity)
+    if whole:
+        await ours.complete(ask("large", "hm"), within)
+    else:
+        _ = [event async for event in ours.stream(ask("large", "hm"), within)]
+    lengths = [len(one.messages) for one in model.calls if one.model == "large"]
+    assert lengths[0] == 20
+    assert len(lengths) == 2
+    assert lengths[1] <= 12
+
+
+def test_no_script_and_no_number_is_far_longer_than_it_is_counted() -> None:
+    """Tokens as a tokenizer of 49,000 pieces makes them: a digit is one, such a sign nearly two."""
+    for text, true in (("1234.56," * 100, 800), ("天气很好" * 100, 780), ("погода " * 100, 500)):
+        assert true / 1.5 < summary.tokens([user(text)]) < 2 * true
+
+
 async def test_a_summary_is_made_once(sessions: Sessions) -> None:
     model = Named("short")
     long = [New(user("word " * 60)) for _ in range(20)]
@@ -383,6 +447,27 @@ async def test_an_answer_is_gone_on_from_by_its_id(database: Database) -> None:
     assert await memory.recall("req_1", who) == (user("hi"), assistant("ok"))
     with pytest.raises(NotFound):
         await memory.recall("req_1", Caller("other"))
+
+
+async def test_an_answer_is_forgotten_when_it_is_old(database: Database) -> None:
+    memory, who = StoredAnswers(database, FakeClock(1000.0)), Caller("default")
+    await memory.keep("req_1", (user("hi"),), Completion("large", assistant("ok")), who)
+    await sweep(database, 1000.0 + 2 * 86_400 - 1, 2.0)
+    assert await memory.recall("req_1", who)
+    await sweep(database, 1000.0 + 2 * 86_400, 2.0)
+    with pytest.raises(NotFound):
+        await memory.recall("req_1", who)
+
+
+async def test_an_answer_is_forgotten_for_its_own_project_alone(database: Database) -> None:
+    memory, who = StoredAnswers(database, FakeClock(1000.0)), Caller("default")
+    await memory.keep("req_1", (user("hi"),), Completion("large", assistant("ok")), who)
+    with pytest.raises(NotFound):
+        await memory.forget("req_1", Caller("other"))
+    assert await memory.recall("req_1", who)
+    await memory.forget("req_1", who)
+    with pytest.raises(NotFound):
+        await memory.recall("req_1", who)
 
 
 async def test_a_turn_that_comes_again_as_a_stream_has_its_tool_calls(sessions: Sessions) -> None:

@@ -15,6 +15,7 @@ from batch_site import CATALOG, batch_site
 from starlette.requests import HTTPConnection
 
 from models.answerer import SystemClock
+from models.errors import Unavailable
 from models.fake import FakeModel
 from serve.access.caller import Caller
 from serve.editions.edition import Edition, Fixed
@@ -160,6 +161,39 @@ async def test_files_are_shown_and_deleted(face: Face) -> None:
         await client.files.retrieve(file.id)
 
 
+async def test_an_input_that_a_batch_reads_is_not_deleted_under_it(face: Face) -> None:
+    face.house.asker = FakeAsker(seconds=0.05)
+    made = await face.submit(line("a"))
+    with pytest.raises(openai.ConflictError, match=made.id):
+        await face.client.files.delete(made.input_file_id)
+    await face.ended()
+    assert (await face.client.files.delete(made.input_file_id)).deleted
+    with pytest.raises(openai.APIStatusError, match="There is no file"):
+        await face.client.post(f"/batches/{made.id}/resume", cast_to=object)
+
+
+async def test_the_output_may_expire(face: Face) -> None:
+    expiry: Any = {"anchor": "created_at", "seconds": 3600}
+    made = await face.submit(line("a"), output_expires_after=expiry)
+    await face.ended()
+    batch = await face.client.batches.retrieve(made.id)
+    assert batch.output_file_id is not None
+    output = await face.client.files.retrieve(batch.output_file_id)
+    assert output.expires_at == output.created_at + 3600
+
+
+async def test_a_batch_that_cannot_begin_leaves_nothing(
+    face: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nobody(_: str) -> str:
+        raise Unavailable("Ray's jobs do not answer.")
+
+    monkeypatch.setattr(face.jobs, "start", nobody)
+    with pytest.raises(openai.InternalServerError):
+        await face.submit(line("a"))
+    assert [batch.id async for batch in face.client.batches.list()] == []
+
+
 async def test_a_file_may_expire(face: Face) -> None:
     file = await face.client.files.create(
         file=("a.jsonl", b"one\n"),
@@ -206,6 +240,9 @@ async def test_a_key_for_some_models_has_the_others_rows_refused(face: Face) -> 
     [
         ({"endpoint": "/v1/embeddings"}, "'endpoint'"),
         ({"completion_window": "soon"}, "is not a time"),
+        ({"completion_window": "9" * 5000 + "h"}, "is not a time"),
+        ({"output_expires_after": {"anchor": "created_at", "seconds": 60}}, "seconds"),
+        ({"output_expires_after": {"anchor": "now", "seconds": 3600}}, "anchor"),
         ({"input_file_id": "file_none"}, "There is no file"),
         ({"extra_body": {"fusion": {"model": "nobody"}}}, "No model, alias or panel"),
         ({"extra_body": {"fusion": {"budget_usd": -1}}}, "budget_usd"),

@@ -33,6 +33,36 @@ def test_the_last_row_goes_alone_with_all_that_is_left() -> None:
     assert purse.take(1, 64) == 30
 
 
+def test_a_cap_that_was_refused_is_doubled_until_it_is_enough() -> None:
+    purse = Purse(1000)
+    purse.returned(purse.take(4, 64), 4, [10] * 4)
+    cap = purse.take(4, 64)
+    assert cap == 15
+    purse.returned(cap, 4, [])
+    purse.refused(cap)
+    assert purse.affords(64) == 960 // 31
+    assert purse.take(4, 64) == 31
+
+
+def test_a_row_with_all_that_is_left_is_known() -> None:
+    purse = Purse(100)
+    cap = purse.take(2, 2)
+    assert not purse.is_all(cap)
+    purse.returned(cap, 2, [20, 20])
+    assert purse.is_all(purse.take(1, 1))
+    assert Purse(None).is_all(None)
+
+
+def test_what_the_ledger_knows_of_counts_once() -> None:
+    purse = Purse(100)
+    purse.billed = 30
+    assert purse.left == 70
+    purse.returned(purse.take(1, 1), 1, [30])
+    assert purse.left == 70
+    purse.billed = 100
+    assert purse.is_empty
+
+
 def test_whatever_rows_cost_within_their_caps_the_budget_holds() -> None:
     spread = random.Random(1)
     for budget in (1, 99, 1000, 100_000):

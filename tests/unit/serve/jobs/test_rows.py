@@ -53,6 +53,8 @@ def test_the_short_form_takes_a_system_text_messages_and_its_own_model() -> None
         (encoded(id="a", prompt="x", stream=True), "does not stream"),
         (encoded(id="a", prompt="x", wish=1), "wish"),
         (encoded(id="a", prompt="x", temperature=9), "temperature"),
+        (encoded(id="a", prompt="x", fusion={"session_id": "s"}), "no session"),
+        (encoded(id="a", prompt="x", fusion={"approval_wait_s": 5}), "approval_wait_s"),
         (encoded(custom_id="a"), "'body'"),
         (encoded(custom_id="a", url="/v1/embeddings", body=BODY), "'url'"),
         (encoded(custom_id="a", url=[], body=BODY), "'url'"),
@@ -84,7 +86,12 @@ def test_what_matters_changes_the_key() -> None:
         content_key(read_row(encoded(id="a", prompt="Why not?"), "m").request, "m"),
         content_key(read_row(encoded(id="a", prompt="Why?", temperature=0), "m").request, "m"),
     }
-    assert len(keys) == 5
+    quality = [{"quality": 0.0}, {"quality": 1.0}]
+    keys |= {
+        content_key(read_row(encoded(id="a", prompt="Why?", fusion=one), "m").request, "m")
+        for one in quality
+    }
+    assert len(keys) == 7
 
 
 def test_an_id_is_read_where_the_rest_is_wrong() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
+from models.answerer import SystemClock
 from models.errors import (
     BadRequest,
     BudgetExceeded,
@@ -18,11 +19,19 @@ from models.errors import (
     NotFound,
     StoreUnavailable,
     Unavailable,
+    UpstreamError,
 )
+from models.messages import RouteOptions
 from serve.jobs import runner
 from serve.jobs.asking import Ask, Reply
-from serve.jobs.batches import NotOurs
+from serve.jobs.batches import Batches, NotOurs
 from serve.jobs.fake import FakeAsker, instant
+from serve.jobs.files import Files
+from serve.jobs.purse import Purse
+from serve.jobs.runner import _Work
+from serve.money.bank import Bank, Lease
+from serve.money.ledger import Entry
+from serve.store import schema
 
 if TYPE_CHECKING:
     from conftest import House
@@ -70,6 +79,12 @@ async def test_a_bad_row_never_stops_the_rest(house: House) -> None:
     assert {line["custom_id"] for line in await house.read(ended.error_file)} == {
         row["id"] for row in rows if row["status"] == "failed"
     }
+
+
+async def test_a_name_that_was_made_up_is_nobody_s(house: House) -> None:
+    batch = await house.create("{broken", short("line 1"), short("x"), short("x"), short("line 4"))
+    rows = await house.rows(await house.run(batch))
+    assert [row["status"] for row in rows] == ["failed", "done", "done", "failed", "done"]
 
 
 async def test_or_it_ends_the_batch_before_anything_is_paid(house: House) -> None:
@@ -125,12 +140,78 @@ async def test_a_row_that_fails_says_why_and_one_that_could_not_be_asked_is_aske
     assert line["response"]["body"]["error"]["code"] == "model_not_found"
 
 
-async def test_a_model_that_never_comes_back_fails_its_rows_in_the_end(house: House) -> None:
+async def test_an_outage_fails_no_row(house: House) -> None:
+    ours = house.runner()
+    ours.clock = clock = _Passing()
+    back = clock.now() + 120
+    house.asker.reply = lambda ask: Unavailable("Down.") if clock.now() < back else instant(ask)
+    ended = await ours.run((await house.create(short("a"), short("b", "say two"))).id)
+    assert (ended.state, ended.done, ended.failed) == ("completed", 2, 0)
+
+
+async def test_a_model_that_never_comes_back_is_waited_for_until_the_batch_expires(
+    house: House,
+) -> None:
     house.asker.reply = lambda _: Unavailable("Down.")
     ours = house.runner()
-    ours.clock = _Hurry()
-    ended = await ours.run((await house.create(short("a"), short("b", "say two"))).id)
-    assert (ended.state, ended.failed, len(house.asker.asked)) == ("completed", 2, 10)
+    ours.clock = _Passing()
+    ended = await ours.run((await house.create(short("a"), window="10m")).id)
+    assert (ended.state, ended.failed) == ("expired", 0)
+
+
+async def test_a_row_that_fails_while_others_are_answered_fails_in_the_end(house: House) -> None:
+    said = iter(range(100))
+
+    def reply(ask: Ask) -> Reply:
+        text = ask[0].messages[-1].text
+        if text == "say never":
+            return Unavailable("Down.")
+        # Something is answered in every round.
+        return Unavailable("Later.") if text == "say late" and next(said) < 9 else instant(ask)
+
+    house.asker.reply = reply
+    rows = [short(f"r{n}", f"say {n}") for n in range(3)]
+    ours = house.runner()
+    ours.clock = _Passing()
+    ours.window.size = 1
+    ended = await ours.run((await house.create(*rows, short("x", "say never"), window="10m")).id)
+    assert (ended.state, ended.failed) == ("expired", 0)
+    tries = [row.tries for row in await house.batches.pending(ended.id, 0, 9)]
+    assert tries == [1]  # of the one round in which the others were answered
+
+
+async def test_a_cancel_before_the_runner_came_is_heard(house: House) -> None:
+    batch = await house.create(short("a"), short("b"))
+    assert (await house.batches.cancel("default", batch.id)).state == "cancelling"
+    ended = await house.run(batch)
+    assert (ended.state, ended.why, ended.rows, ended.done) == ("cancelled", "cancelled", 2, 0)
+    assert not house.asker.asked
+    await house.batches.reopen("default", batch.id, None, "24h")
+    assert (await house.run(batch)).done == 2
+
+
+async def test_a_cancel_while_the_input_is_read_is_heard(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = await house.create(short("a"), short("b"))
+    validated = house.batches.validated
+
+    async def then_cancelled(*args: Any) -> Any:
+        found = await validated(*args)
+        await house.batches.cancel("default", batch.id)
+        return found
+
+    monkeypatch.setattr(house.batches, "validated", then_cancelled)
+    ended = await house.run(batch)
+    assert (ended.state, ended.done, house.asker.asked) == ("cancelled", 0, [])
+
+
+async def test_whoever_was_taken_for_dead_does_not_revive_a_cancelled_batch(house: House) -> None:
+    batch = await house.batches.take((await house.create(short("a"))).id, "slow")
+    late = Batches(house.database, _Hurry(time.time() + 1000))
+    assert (await late.cancel("default", batch.id)).state == "cancelled"
+    with pytest.raises(NotOurs):
+        await house.batches.end(batch.id, "slow", "completed")
 
 
 async def test_the_money_ends_and_what_is_left_is_listed(house: House) -> None:
@@ -164,6 +245,143 @@ async def test_caps_of_the_rows_stay_within_the_budget(house: House) -> None:
     lines = [short(f"r{n}", f"say {n}") for n in range(50)]
     ended = await house.run(await house.create(*lines, budget_nano_usd=205))
     assert (ended.why, ended.nano_usd, ended.done) == ("budget_exceeded", 200, 20)
+
+
+async def test_rows_that_are_refused_below_their_worst_case_leave_with_more(house: House) -> None:
+    """Each may cost twenty times what it does: few leave at a time, and all are answered."""
+
+    def reply(ask: Ask) -> Reply:
+        cap = ask[1].cost_cap_nano_usd
+        assert cap is not None
+        return BudgetExceeded("Too dear for its cap.") if cap < 200 else instant(ask)
+
+    house.asker.reply = reply
+    lines = [short(f"r{n}", f"say {n}") for n in range(500)]
+    ended = await house.run(await house.create(*lines, budget_nano_usd=7000))
+    assert (ended.state, ended.done, ended.nano_usd) == ("completed", 500, 5000)
+    assert len(house.asker.asked) < 700
+
+
+async def test_one_row_over_a_limit_of_its_own_does_not_stop_the_others(house: House) -> None:
+    def reply(ask: Ask) -> Reply:
+        dear = ask[0].model == "dear"
+        return BudgetExceeded("The tier's limit is reached.") if dear else instant(ask)
+
+    house.asker.reply = reply
+    others = [short(f"r{n}", f"say {n}") for n in range(20)]
+    dear = short("dear", model="dear")
+    for lines in ([dear, *others], [*others, dear]):
+        ended = await house.run(await house.create(*lines))
+        assert (ended.state, ended.done, ended.failed) == ("completed", 20, 1)
+        failed = [row["error"] for row in await house.rows(ended) if row["status"] == "failed"]
+        assert failed == ["The tier's limit is reached."]
+
+
+async def test_within_a_budget_it_fails_once_another_one_is_answered_after_it(
+    house: House,
+) -> None:
+    def reply(ask: Ask) -> Reply:
+        dear = ask[0].model == "dear"
+        return BudgetExceeded("It has no price.") if dear else instant(ask)
+
+    house.asker.reply = reply
+    dear, others = short("dear", model="dear"), [short("a"), short("b", "say two")]
+    for lines, state, failed in (
+        ([dear, *others], "completed", 1),
+        ([*others, dear], "cancelled", 0),
+    ):
+        ours = house.runner()
+        ours.window.size = 1
+        project = {"project": state, "budget_nano_usd": 1000}
+        ended = await ours.run((await house.create(*lines, **project)).id)
+        # Where nothing came after it, it may be the money, and more of it may help.
+        assert (ended.state, ended.done, ended.failed) == (state, 2, failed)
+
+
+async def test_a_limit_that_refuses_all_rows_stops_the_batch_and_fails_none(house: House) -> None:
+    house.asker.reply = lambda _: BudgetExceeded("The project's limit is reached.")
+    lines = [short(f"r{n}", f"say {n}") for n in range(100)]
+    ended = await house.run(await house.create(*lines))
+    assert (ended.state, ended.why, ended.failed) == ("cancelled", "budget_exceeded", 0)
+
+
+async def test_what_failed_rows_cost_counts_against_the_budget(house: House) -> None:
+    house.asker.reply = lambda _: UpstreamError("Wrong.")
+    batch = await house.create(*[short(f"r{n}", f"say {n}") for n in range(99)], budget_nano_usd=50)
+    ours = house.runner()
+    ours.window.size = 4
+    work = _Work(ours, await house.batches.take(batch.id, ours.name), Purse(50))
+    ours.bank = Bank(house.database, SystemClock())
+    entry = Entry("e", 0, "r", "default", "workforce", "answer", "fake", job=batch.id, nano_usd=60)
+    lease = await ours.bank.lease("holder", entry.accounts, {}, least=60, wanted=60)
+    assert isinstance(lease, Lease)
+    await ours.bank.settle(lease.id, [(entry, 60)])
+    await work._look_at_bills()
+    await work.all()
+    assert work.stop == "budget_exceeded"
+    assert not house.asker.asked
+
+
+async def test_a_row_s_own_words_to_this_server_hold(house: House) -> None:
+    ours = {"quality": 1.0, "cost_cap_usd": 0.000001, "deadline_s": 5}
+    batch = await house.create(
+        short("a", fusion=ours), short("b", fusion={"quality": 0.0}), short("c", fusion=ours)
+    )
+    ended = await house.run(batch)
+    assert (ended.done, ended.reused) == (3, 1)
+    (request, call), (other, _) = house.asker.asked
+    assert (request.route, other.route) == (RouteOptions(quality=1.0), RouteOptions(quality=0.0))
+    assert call.cost_cap_nano_usd == 1000
+    assert call.remaining_s(time.time()) < 6
+
+
+async def test_a_row_that_its_own_cap_stops_fails(house: House) -> None:
+    house.asker.reply = lambda _: BudgetExceeded("Beyond its cap.")
+    batch = await house.create(short("a", fusion={"cost_cap_usd": 0.000001}), budget_nano_usd=9999)
+    ended = await house.run(batch)
+    assert (ended.state, ended.failed) == ("completed", 1)
+
+
+async def test_a_store_that_fails_for_a_moment_while_rows_are_read_is_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for whose, name in (
+        (house.batches, "pending"),
+        (house.files, "read"),
+        (house.batches, "known"),
+    ):
+        monkeypatch.setattr(whose, name, _fails_once(getattr(whose, name)))
+    ours = house.runner()
+    ours.clock = _Passing()
+    ended = await ours.run((await house.create(short("a"), short("b", "say two"))).id)
+    assert (ended.state, ended.done) == ("completed", 2)
+
+
+async def test_an_expired_input_stays_until_its_batch_has_ended(house: House) -> None:
+    batch = await house.create(short("a"))
+    later = Files(house.database, _Hurry(time.time() + 10))
+    async with house.database.write() as connection:
+        soon = round((time.time() + 5) * 1e6)
+        await connection.execute(sa.update(schema.files).values(expires_at=soon))
+    await later.sweep()
+    assert (await house.run(batch)).state == "completed"
+    await later.sweep()
+    assert [piece async for piece in house.files.content(batch.spec.input_file)] == []
+
+
+async def test_answers_are_told_though_the_input_is_gone(house: House) -> None:
+    batch = await house.create(short("a", "say one"), short("b", "say two"))
+    asked = house.asker.ask_many
+
+    async def then_gone(asks: list[Ask]) -> list[Reply]:
+        await house.files.remove([batch.spec.input_file])
+        return await asked(asks)
+
+    house.asker.ask_many = then_gone  # type: ignore[method-assign]
+    ended = await house.run(batch)
+    assert (ended.state, ended.done) == ("completed", 2)
+    first = (await house.read(ended.output_file))[0]
+    assert first["response"]["body"]["choices"][0]["message"]["content"] == "one"
 
 
 async def test_its_time_ends(house: House) -> None:
@@ -264,6 +482,17 @@ async def test_the_analysis_the_sources_and_the_cost_stand_in_a_row(house: House
     assert json.loads(row["stages"])[0]["cost_usd"] == "0.00000001"
     assert (row["cost_usd"], row["input_tokens"], row["output_tokens"]) == ("0.00000001", 2, 1)
     assert (row["analysis"], row["sources"], row["error"]) == (None, "[]", None)
+
+
+def _fails_once(method: Any) -> Any:
+    calls = iter(range(1000))
+
+    async def failing(*args: Any) -> Any:
+        if next(calls) == 0:
+            raise StoreUnavailable("Not now.")
+        return await method(*args)
+
+    return failing
 
 
 class _Hurry:
