@@ -96,6 +96,7 @@ def test_a_choice_arrives(door: ModuleType, client: Dialect, choice: Any) -> Non
 
 @both
 def test_settings_arrive(door: ModuleType, client: Dialect) -> None:
+    closed = SCHEMA | {"additionalProperties": False}  # as every object must be at Anthropic's
     request = Request(
         "m",
         (user("x"),),
@@ -103,7 +104,7 @@ def test_settings_arrive(door: ModuleType, client: Dialect) -> None:
         tools=(Tool("look"),),
         tool_choice="auto",
         parallel_tool_calls=False,
-        response_format=ResponseFormat("json_schema", schema=SCHEMA),
+        response_format=ResponseFormat("json_schema", schema=closed),
     )
     read = asked(door, client, request)
     assert read.sampling == request.sampling
