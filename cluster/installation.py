@@ -6,6 +6,7 @@ it is shared with another installation or another Ray: not a path, not a port, n
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import importlib.util
 import json
@@ -225,12 +226,16 @@ def find(port: int) -> Installation | None:
 
 
 def port_is_free(host: str, port: int) -> bool:
+    """False where another program listens. Raises OSError where nobody could: it is no address of
+    this machine, or the port is for the system."""
     with socket.socket() as probe:
         # As HAProxy will: a port in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             return False
         return True
 

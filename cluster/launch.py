@@ -67,8 +67,7 @@ def head(host: str, port: int, cpus: float, report: Report) -> Iterator[Installa
         if not ours:
             raise _taken(host, port, "another fusion cluster")
         _clear(port)
-        if not installation.port_is_free(host, port):
-            raise _taken(host, port, "another program")
+        _check_free(host, port)
         try:
             made = installation.create(host, port)
         except OSError as error:
@@ -91,7 +90,18 @@ def check_port(host: str, port: int) -> None:
     if installation.is_held(port):
         raise _taken(host, port, "another fusion cluster")
     _clear(port)
-    if not installation.port_is_free(host, port):
+    _check_free(host, port)
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        free = installation.port_is_free(host, port)
+    except OSError as error:
+        raise LaunchError(
+            f"Nobody can listen on port {port} of {host} here ({error.strerror}). "
+            "Choose others with --host and --port, or in the catalog's server section."
+        ) from None
+    if not free:
         raise _taken(host, port, "another program")
 
 
@@ -121,6 +131,8 @@ def _guarded(made: Installation) -> Iterator[None]:
         assert watcher.stdin is not None
         watcher.stdin.close()
         watcher.wait()
+        # Should somebody have killed the guardian.
+        guardian.sweep(made.marker)
         made.forget()
         for name, handler in ignored.items():
             signal.signal(name, handler)

@@ -1,8 +1,9 @@
 """Measures a running model and writes what it found as a profile.
 
 Prompts of several lengths, one at a time, give the prefill rate; several streams at once give
-the time of a decode step by how many run. Both are fitted by least squares, so that one slow answer
-does not decide. Whoever calls says how a request is sent (`Run`).
+the time of a decode step by how many run. Each point is the median of several answers, so that one
+slow answer does not decide, and the line through them is of least squares. Whoever calls says how a
+request is sent (`Run`).
 """
 
 from __future__ import annotations
@@ -54,17 +55,24 @@ async def measure(run: Run, max_batch: int, longest_words: int, report: Report) 
     await run(PROMPTS[0], 8)  # the first answer of an engine is slow and says nothing
     prompts: list[tuple[float, float]] = []
     for words in (n for n in PROMPTS if n <= longest_words):
-        for _ in range(_REPEATS):
-            timing = await run(words, 2)
-            prompts.append((timing.prompt_tokens, timing.first_s))
+        timings = [await run(words, 2) for _ in range(_REPEATS)]
+        told = [timing for timing in timings if timing.first_s > 0]
+        if not told:
+            raise ProfileError("the model answers with nothing: there is no first token to time")
+        prompts.append(
+            (
+                statistics.median(timing.prompt_tokens for timing in told),
+                statistics.median(timing.first_s for timing in told),
+            )
+        )
         report(f"prompt of {prompts[-1][0]:.0f} tokens: {prompts[-1][1]:.3f} s to the first token")
     steps: list[tuple[float, float]] = []
     for batch in batches(max_batch):
         answers = await asyncio.gather(*(run(30, ANSWER_TOKENS) for _ in range(batch)))
-        told = [answer.step_s for answer in answers if answer.generated_tokens > 1]
-        if not told:
+        paces = [one.step_s for one in answers if one.generated_tokens > 1 and one.first_s > 0]
+        if not paces:
             raise ProfileError("the model answers with one token: there is no decode step to time")
-        steps.append((batch, statistics.median(told)))
+        steps.append((batch, statistics.median(paces)))
         report(f"{batch} at once: {steps[-1][1] * 1000:.1f} ms a step")
     return fit(prompts, steps, max_batch)
 

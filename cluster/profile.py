@@ -2,8 +2,10 @@
 
 `fusion profile MODEL` writes it, the simulator and the cost model read it. One YAML mapping:
 
-    node:     {usd_per_hour, startup_s, spot: {usd_per_hour, mean_life_s, notice_s}}
-    replica:  {prefill_tokens_per_s, decode: {step_base_s, step_per_sequence_s, max_batch}}
+    node:     {usd_per_hour, startup_s, spot: {usd_per_hour, mean_life_s, notice_s},
+               accelerators, accelerator_memory_gib, host_memory_gib}      the last four optional
+    replica:  {prefill_tokens_per_s, decode: {step_base_s, step_per_sequence_s, max_batch},
+               tensor_parallel, weights_gib, kv_cache_gib, host_gib}       the last four optional
     targets:  {ttft_s, tpot_s, attainment}
     remote:   {usd_per_million_input, usd_per_million_output, ttft_s}          optional
     trace:    {rate_scale}                                                     optional
@@ -14,6 +16,8 @@ Unknown keys are refused: a misspelt one would silently mean its default.
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,11 +25,28 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from cluster.cost import NodeType, RemotePrice, ServiceRates, SpotMarket
+from cluster.cost import (
+    ModelSpec,
+    NodeType,
+    Offer,
+    RemotePrice,
+    ServiceRates,
+    SpotMarket,
+    offers,
+)
 from cluster.errors import ProfileError
 
 
+def _number(value: Any) -> Any:
+    # YAML 1.1 reads 1e-3, without a point, as a word.
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value
+
+
 def _money(value: Any) -> Decimal:
+    value = _number(value)
     # Through its shortest text, so that the float 0.80 is 0.8 and not 0.8000000000000000444.
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ValueError("a price is a number of dollars")  # noqa: TRY004  pydantic reports it
@@ -33,7 +54,7 @@ def _money(value: Any) -> Decimal:
 
 
 Money = Annotated[Decimal, BeforeValidator(_money), Field(gt=0, allow_inf_nan=False)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Number = Annotated[float, BeforeValidator(_number), Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -52,11 +73,15 @@ class SpotSection(_Section):
 
 
 class NodeSection(_Section):
-    """The node one replica runs on. `startup_s`: from the order to the first request served."""
+    """The node one replica runs on. `startup_s`: from the order to the first request served. Its
+    memory, as `cost.NodeType` has it, is enough where nothing is said of it."""
 
     usd_per_hour: Money
     startup_s: NotNegative
     spot: SpotSection | None = None
+    accelerators: Count = 1
+    accelerator_memory_gib: Positive | None = None
+    host_memory_gib: Positive | None = None
 
 
 class DecodeSection(_Section):
@@ -68,11 +93,16 @@ class DecodeSection(_Section):
 
 
 class ReplicaSection(_Section):
-    """Rates of one replica. `prefill_chunk_tokens`: prompt tokens that one step may take in."""
+    """Rates of one replica. `prefill_chunk_tokens`: prompt tokens that one step may take in. What
+    it needs of its node is as `cost.ModelSpec` has it."""
 
     prefill_tokens_per_s: Positive
     decode: DecodeSection
     prefill_chunk_tokens: Count = 2048
+    tensor_parallel: Count = 1
+    weights_gib: NotNegative = 0.0
+    kv_cache_gib: NotNegative = 0.0
+    host_gib: NotNegative = 0.0
 
 
 class TargetsSection(_Section):
@@ -117,16 +147,32 @@ class Profile(_Section):
     serve_default_grid: ServeDefaultGrid | None = None
 
     def node_type(self, name: str = "node") -> NodeType:
-        """The node as the cost model knows it. A profile says nothing of memory: it was
-        measured on this node, so the model fits."""
-        spot = self.node.spot
+        """The node as the cost model knows it."""
+        node, spot = self.node, self.node.spot
         market = SpotMarket(spot.usd_per_hour, spot.mean_life_s, spot.notice_s) if spot else None
         return NodeType(
             name=name,
-            usd_per_hour=self.node.usd_per_hour,
-            startup_s=self.node.startup_s,
+            usd_per_hour=node.usd_per_hour,
+            startup_s=node.startup_s,
+            accelerators=node.accelerators,
+            accelerator_memory_gib=node.accelerator_memory_gib or math.inf,
+            host_memory_gib=node.host_memory_gib or math.inf,
             spot=market,
         )
+
+    def offers(self, model: str, *, spot: bool = False) -> tuple[Offer, ...]:
+        """Ways to place a replica of `model`, as it is called, with what it needs here. Raises
+        FitError where the node does not hold it."""
+        replica = self.replica
+        needs = ModelSpec(
+            name=model,
+            rates={"node": self.rates()},
+            weights_gib=replica.weights_gib,
+            kv_cache_gib=replica.kv_cache_gib,
+            host_gib=replica.host_gib,
+            tensor_parallel=replica.tensor_parallel,
+        )
+        return offers(needs, [self.node_type()], spot=spot)
 
     def rates(self) -> ServiceRates:
         """The replica's measured rates as the cost model knows them."""
@@ -154,7 +200,7 @@ def read_profile(path: Path) -> Profile:
     """Read and check a profile file.
 
     Raises ProfileError: the file cannot be read, is no YAML mapping, or a field is missing,
-    unknown or out of range; the message names the field.
+    unknown or out of range; the message names the field. Raises FitError as `parse_profile` does.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -168,13 +214,18 @@ def read_profile(path: Path) -> Profile:
 
 
 def parse_profile(content: Any, name: str = "profile") -> Profile:
-    """Check what a profile file holds. Raises ProfileError; `name` is what messages call it."""
+    """Check what a profile file holds; `name` is what messages call it.
+
+    Raises ProfileError, and FitError where its node does not hold its replica.
+    """
     if not isinstance(content, dict):
         raise ProfileError(f"{name} must be a YAML mapping with node, replica and targets")
     try:
-        return Profile.model_validate(content)
+        profile = Profile.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ProfileError(f"{name}: {field}: {first['msg']}{more}") from None
+    profile.offers(name)
+    return profile

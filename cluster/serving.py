@@ -20,6 +20,8 @@ from cluster.launch import Reached
 from models import certificates
 
 _POLL_S = 0.5
+#: A cluster of others that has said nothing for so long is gone: nothing else tells.
+_SILENT_S = 60.0
 
 
 #: What replicas write to their logs: a line a request costs more than the rest of the door.
@@ -79,18 +81,19 @@ def details(made: Reached) -> dict[str, Any]:
 def wait_until_running(made: Reached, names: Iterable[str], report: launch.Report) -> None:
     """Report what comes up until these applications are. Raises LaunchError with one cause."""
     waited_for, seen = set(names), dict[str, str]()
+    answered = time.monotonic()
     while waited_for:
         try:
             applications = _applications(made)
+            for name in sorted(waited_for):
+                if _followed(made, applications.get(name) or {}, seen, report):
+                    waited_for.remove(name)
+            answered = time.monotonic()
         except httpx.HTTPError:
             # A machine that loads models may answer late; a cluster that is gone never does.
-            if not launch.running(made):
+            silent = made.marker is None and time.monotonic() - answered > _SILENT_S
+            if silent or not launch.running(made):
                 raise launch.LaunchError(f"Ray ended: {launch.ended(made)}") from None
-            time.sleep(_POLL_S)
-            continue
-        for name in sorted(waited_for):
-            if _followed(made, applications.get(name) or {}, seen, report):
-                waited_for.remove(name)
         if waited_for:
             time.sleep(_POLL_S)
 

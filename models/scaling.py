@@ -29,7 +29,13 @@ class NodePrice(Record):
     usd_per_hour: float = Field(gt=0, allow_inf_nan=False)
     #: From the order to the first request served: node, image and weights together.
     startup_s: float = Field(ge=0, allow_inf_nan=False)
+    #: For the simulator: nothing here orders spot nodes.
     spot: SpotPrice | None = None
+    accelerators: int = Field(1, ge=1)
+    #: Of each of them, in GiB; None: enough.
+    accelerator_memory_gib: float | None = Field(None, gt=0, allow_inf_nan=False)
+    #: In GiB; None: enough.
+    host_memory_gib: float | None = Field(None, gt=0, allow_inf_nan=False)
 
 
 class DecodeRate(Record):
@@ -41,17 +47,24 @@ class DecodeRate(Record):
 
 
 class ReplicaRates(Record):
-    """What one replica does."""
+    """What one replica does, and in GiB what it needs of its node."""
 
     prefill_tokens_per_s: float = Field(gt=0, allow_inf_nan=False)
     decode: DecodeRate
+    #: For the simulator.
     prefill_chunk_tokens: int = Field(2048, ge=1)
+    #: Accelerators that share its weights and its cache.
+    tensor_parallel: int = Field(1, ge=1)
+    weights_gib: float = Field(0.0, ge=0, allow_inf_nan=False)
+    kv_cache_gib: float = Field(0.0, ge=0, allow_inf_nan=False)
+    host_gib: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
 class Promise(Record):
     """What is promised to those who ask."""
 
     ttft_s: float = Field(2.0, gt=0, allow_inf_nan=False)
+    #: For the simulator.
     tpot_s: float = Field(0.1, gt=0, allow_inf_nan=False)
     #: The share of requests whose first token is in time.
     attainment: float = Field(0.99, gt=0, lt=1)
@@ -88,12 +101,16 @@ class Scaling(Record):
             )
         return self
 
+    def profile(self) -> dict[str, Any]:
+        """The content of a profile file."""
+        parts = {"node", "replica", "targets"}
+        return self.model_dump(mode="json", include=parts, exclude_none=True)
+
     def settings(self, name: str, least: int, most: int, fleet: Fleet) -> dict[str, Any]:
         """As `cluster.scaling.policy` takes them: plain values that travel in a Serve config."""
-        parts = {"node", "replica", "targets"}
         return {
             "model": name,
-            "profile": self.model_dump(mode="json", include=parts, exclude_none=True),
+            "profile": self.profile(),
             "min_replicas": least,
             "max_replicas": most,
             "late_usd": self.late_usd,

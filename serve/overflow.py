@@ -20,11 +20,15 @@ from models.answerer import Answerer, Events
 from models.call import Call
 from models.errors import (
     ApprovalNeeded,
+    BadRequest,
+    BudgetExceeded,
+    DeadlineExceeded,
     FusionError,
     Overloaded,
     PolicyDenied,
     StoreUnavailable,
     Unavailable,
+    UpstreamError,
 )
 from models.messages import Completion, Done, Request, Usage
 from models.prices import Price
@@ -32,8 +36,12 @@ from models.scaling import Scaling
 from models.wrappers.limit import TYPICAL_ANSWER, expected_tokens
 from serve.fleet import Count, Veto, places
 
-#: Who cannot take a request after all, or must not, has cost nothing but time: it waits here.
-_NOT_TAKEN = (Overloaded, PolicyDenied, ApprovalNeeded)
+#: Whoever says so does not answer in this model's place, which says nothing about this model: the
+#: request goes on to the next, and at last waits here. Where its time is over, this model says so.
+_NOT_TAKEN = (
+    *(Overloaded, Unavailable, UpstreamError, DeadlineExceeded),
+    *(BadRequest, BudgetExceeded, PolicyDenied, ApprovalNeeded),
+)
 _NANO = Decimal(10**9)
 
 
@@ -83,12 +91,29 @@ class Other:
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """Where a request goes. `other` None: here. Where it may not wait here, `here` is false."""
+class _Refusal:
+    """As what it is counted, and what the client is told."""
 
-    other: Other | None = None
+    what: str
+    error: Overloaded
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Where a request goes: to the first of `others` that takes it, else it waits here; where it
+    may not, it gets the refusal."""
+
+    others: tuple[Other, ...] = ()
     expected_s: float = 0.0
-    here: bool = True
+    refusal: _Refusal | None = None
+
+
+def _denied(error: FusionError) -> FusionError | None:
+    """The error, if it is a rule that keeps a request from going elsewhere: one that may not wait
+    either is told that. Raises a silence of our own store, which would meet it here too."""
+    if isinstance(error, StoreUnavailable):
+        raise error
+    return error if isinstance(error, PolicyDenied | ApprovalNeeded) else None
 
 
 class Overflowing:
@@ -126,34 +151,28 @@ class Overflowing:
 
     async def complete(self, request: Request, call: Call) -> Completion:
         way = await self._way(request, call)
-        if way.other is not None:
-            try:
-                return await self._there(way.other, way, request, call)
-            except _NOT_TAKEN:
-                if not way.here:
-                    raise
+        if (answer := await self._there(way, request, call)) is not None:
+            return answer
+        self._refuse(way)
         try:
             return await self._inner.complete(request, call)
         except Unavailable as error:
-            other, gone = self._rescuer(way, request, call, error), error
-        try:
-            return await self._there(other, self._rescued(other), request, call)
-        except _NOT_TAKEN:
-            raise gone from None
+            rescue, gone = self._rescue(way, request, call, error), error
+        answer = await self._there(rescue, request, call)
+        if answer is None:
+            raise gone
+        return answer
 
     async def stream(self, request: Request, call: Call) -> Events:
         """Goes elsewhere only while no event has been sent on."""
         way, sent = await self._way(request, call), False
-        if way.other is not None:
-            try:
-                async with aclosing(self._streamed(way.other, way, request, call)) as events:
-                    async for event in events:
-                        sent = True
-                        yield event
-                return
-            except _NOT_TAKEN:
-                if sent or not way.here:
-                    raise
+        async with aclosing(self._streamed(way, request, call)) as events:
+            async for event in events:
+                sent = True
+                yield event
+        if sent:
+            return
+        self._refuse(way)
         try:
             async with aclosing(self._inner.stream(request, call)) as events:
                 async for event in events:
@@ -163,91 +182,115 @@ class Overflowing:
         except Unavailable as error:
             if sent:
                 raise
-            other, gone = self._rescuer(way, request, call, error), error
-        rescue = self._streamed(other, self._rescued(other), request, call)
-        try:
-            async with aclosing(rescue) as events:
-                async for event in events:
-                    sent = True
-                    yield event
-        except _NOT_TAKEN:
-            if sent:
-                raise
-            raise gone from None
-
-    async def _there(self, other: Other, way: _Way, request: Request, call: Call) -> Completion:
-        answer = await other.answerer.complete(replace(request, model=other.name), call)
-        self._went()
-        return self._signed(answer, way)
-
-    async def _streamed(self, other: Other, way: _Way, request: Request, call: Call) -> Events:
-        asked, taken = replace(request, model=other.name), False
-        async with aclosing(other.answerer.stream(asked, call)) as events:
+            rescue, gone = self._rescue(way, request, call, error), error
+        async with aclosing(self._streamed(rescue, request, call)) as events:
             async for event in events:
-                if not taken:
-                    taken = True
-                    self._went()
-                if isinstance(event, Done):
-                    event = Done(self._signed(event.completion, way))
+                sent = True
                 yield event
+        if not sent:
+            raise gone
 
-    def _rescuer(self, way: _Way, request: Request, call: Call, error: Unavailable) -> Other:
-        """Who answers where the replicas went away under a request and no other took it in time: a
-        node that died, the last of its model. Raises `error` where that is nobody.
+    async def _there(self, way: _Way, request: Request, call: Call) -> Completion | None:
+        """The answer of the first of the others that takes it; None: nobody does."""
+        denied: FusionError | None = None
+        for other in way.others:
+            try:
+                answer = await other.answerer.complete(replace(request, model=other.name), call)
+            except _NOT_TAKEN as error:
+                denied = _denied(error) or denied
+            else:
+                self._went()
+                return self._signed(answer, way.expected_s)
+        if denied is not None and way.refusal is not None:
+            raise denied
+        return None
+
+    async def _streamed(self, way: _Way, request: Request, call: Call) -> Events:
+        """What the first of the others that takes it says; nothing: nobody does."""
+        denied: FusionError | None = None
+        for other in way.others:
+            asked, taken = replace(request, model=other.name), False
+            try:
+                async with aclosing(other.answerer.stream(asked, call)) as events:
+                    async for event in events:
+                        if not taken:
+                            taken = True
+                            self._went()
+                        if isinstance(event, Done):
+                            event = Done(self._signed(event.completion, way.expected_s))
+                        yield event
+            except _NOT_TAKEN as error:
+                if taken:
+                    raise
+                denied = _denied(error) or denied
+            else:
+                return
+        if denied is not None and way.refusal is not None:
+            raise denied
+
+    def _rescue(self, way: _Way, request: Request, call: Call, error: Unavailable) -> _Way:
+        """Who may answer where the replicas went away under a request and no other took it in
+        time: a node that died, the last of its model. Raises `error` where nobody was to blame but
+        ourselves, or the others were asked before.
 
         Nothing was billed here, and nothing had come.
         """
-        other = self._cheapest(request)
-        verdict = overflow(self._startup_s, self._limits_of(call), _usd(other, request))
-        ours = isinstance(error, StoreUnavailable)
-        if other is None or way.other is not None or verdict != "spill" or ours:
+        if way.others or isinstance(error, StoreUnavailable):
             raise error
-        return other
+        return _Way(self._worth(self._startup_s, request, call), self._startup_s)
 
-    def _rescued(self, other: Other) -> _Way:
-        return self._elsewhere(other, self._startup_s)
+    def _by_price(self, request: Request) -> list[Other]:
+        return sorted(self._others, key=lambda other: other.usd(request))
 
-    def _cheapest(self, request: Request) -> Other | None:
-        return min(self._others, key=lambda other: other.usd(request), default=None)
+    def _worth(self, expected_s: float, request: Request, call: Call) -> tuple[Other, ...]:
+        """Who is worth its price for one that would wait so long here: the cheapest first."""
+        limits = self._limits_of(call)
+        return tuple(
+            other
+            for other in self._by_price(request)
+            if overflow(expected_s, limits, other.usd(request)) == "spill"
+        )
 
     async def _way(self, request: Request, call: Call) -> _Way:
         count = await self._site.replicas()
-        other = self._cheapest(request)
         if count.running == 0:
-            return await self._way_at_zero(request, call, count, other)
+            return await self._way_at_zero(request, call, count)
         room = places(count, self._max_ongoing, self._gateways)
         expected_s = self._workforce.wait_s(request, call, room)
-        limits = self._limits_of(call)
-        verdict = overflow(expected_s, limits, _usd(other, request))
-        if verdict == "spill":
-            return self._elsewhere(other, expected_s)
-        if verdict == "shed":
-            self._record.count(self._name, "shed")
-            raise Overloaded(
-                f"Model '{self._name}' has {expected_s:.0f} s of work waiting before this.",
-                retry_after_s=retry_after_s(expected_s, limits.ttft_s),
-            )
-        return _Way()
+        others = self._worth(expected_s, request, call)
+        if overflow(expected_s, self._limits) != "shed":
+            return _Way(others, expected_s)
+        full = Overloaded(
+            f"Model '{self._name}' has {expected_s:.0f} s of work waiting before this.",
+            retry_after_s=retry_after_s(expected_s, self._limits.ttft_s),
+        )
+        return _Way(others, expected_s, _Refusal("shed", full))
 
-    async def _way_at_zero(
-        self, request: Request, call: Call, count: Count, other: Other | None
-    ) -> _Way:
+    async def _way_at_zero(self, request: Request, call: Call, count: Count) -> _Way:
         """Nobody serves: whoever is handed on makes Serve start a replica, whatever it costs."""
-        dear = call.priority == "low" and other is not None and other.usd(request) > 0
         if count.paid == 0 and (veto := await self._site.veto()) is not None:
-            if other is not None and not dear:
-                return self._elsewhere(other, self._startup_s, here=False)
-            self._record.count(self._name, "vetoed")
-            raise Overloaded(
+            vetoed = Overloaded(
                 f"Model '{self._name}' does not run, and the budget of all models does not pay "
                 f"for a replica now. {veto.why}",
                 retry_after_s=math.ceil(veto.wait_s),
             )
-        verdict = overflow(self._startup_s, self._limits_of(call), _usd(other, request))
-        if verdict != "spill":
-            return _Way()  # it waits for the start, and causes it
-        self._wake(request)
-        return self._elsewhere(other, self._startup_s)
+            # Batch work has time, and waits for money.
+            others = tuple(
+                other
+                for other in self._by_price(request)
+                if call.priority != "low" or other.usd(request) == 0
+            )
+            return _Way(others, self._startup_s, _Refusal("vetoed", vetoed))
+        others = self._worth(self._startup_s, request, call)
+        if others:
+            self._wake(request)
+        return _Way(others, self._startup_s)  # alone it waits for the start, and causes it
+
+    def _refuse(self, way: _Way) -> None:
+        """Raises the refusal, if it is one."""
+        if way.refusal is not None:
+            self._record.count(self._name, way.refusal.what)
+            raise way.refusal.error
 
     def _limits_of(self, call: Call) -> OverflowLimits:
         """Nobody waits for batch work, so it is never late, and no money buys it time."""
@@ -264,20 +307,12 @@ class Overflowing:
         with suppress(FusionError):
             await self._workforce.count(request, within_s=3 * self._startup_s + 60)
 
-    def _elsewhere(self, other: Other | None, expected_s: float, *, here: bool = True) -> _Way:
-        assert other is not None
-        return _Way(other, expected_s, here)
-
     def _went(self) -> None:
         """Another model has taken a request of this one's. Whom it refuses is asked here, and
         counted as what is asked here."""
         self._workforce.missed += 1
         self._record.count(self._name, "spilled")
 
-    def _signed(self, completion: Completion, way: _Way) -> Completion:
-        spilled: dict[str, Any] = {"model": self._name, "expected_s": round(way.expected_s, 1)}
+    def _signed(self, completion: Completion, expected_s: float) -> Completion:
+        spilled: dict[str, Any] = {"model": self._name, "expected_s": round(expected_s, 1)}
         return replace(completion, extension={**completion.extension, "spilled_from": spilled})
-
-
-def _usd(other: Other | None, request: Request) -> Decimal | None:
-    return None if other is None else other.usd(request)

@@ -25,7 +25,8 @@ simulator and `fusion status --scaling` all call it. The steps, in order:
             it for about a start-up time (the ski-rental rule: at most twice the cost of
             hindsight).
 7. idle     to zero once staying warm has cost as much as a cold start would (start-up plus
-            the late answers it causes); back as soon as anything waits.
+            the late answers it causes), or, while more was late than may be, many times as much;
+            back as soon as anything waits.
 8. bounds   the model's own, and what the budget pays for (`budget.share`).
 """
 
@@ -58,6 +59,9 @@ _SHRINK_HORIZONS = 20.0
 _BUSY = 0.85
 # A backlog is worked off within this part of a start-up time: until then, all are late.
 _CLEAR_SHARE = 0.25
+# Cold starts that staying warm may cost while more was late than may be: about an hour for most
+# models, so that one that is asked a few times an hour stays warm, and one at night rests.
+_LATE_PATIENCE = 20.0
 # Replicas that start serve half of the next start-up time in the mean.
 _STARTING_COUNTS = 0.5
 
@@ -389,12 +393,14 @@ def _idle(
     price_s = float(offer.usd_per_hour) / _HOUR_S
     late = max(1.0, state.busy_load * offer.startup_s)
     cold_usd = offer.startup_s * price_s + late * model.late_usd
+    if state.late_share > 1 - model.targets.attainment:
+        cold_usd *= _LATE_PATIENCE
     idle_s = seen.now_s - state.idle_since_s
     if idle_s * price_s >= cold_usd:
-        reasons.append(("idle", "idle for longer than a cold start costs: zero"))
+        reasons.append(("idle", "idle for longer than a cold start is worth: zero"))
         return 0
     if wanted <= 1 and seen.replicas + seen.starting > 0:
-        words = f"kept warm: a cold start costs ${cold_usd:.2f}, idling so far less"
+        words = f"kept warm: a cold start is worth ${cold_usd:.2f}, idling so far costs less"
         reasons.append(("kept warm", words))
         return 1
     return wanted

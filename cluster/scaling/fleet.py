@@ -5,6 +5,9 @@ share is one `Fleet` there (`FLEET`): each policy tells it what its model wants 
 budget leaves. It is never passed, also while one model gives replicas back that another waits
 for: what runs, or was granted and may be starting, is paid before anybody gets more.
 
+What is known of a model is kept by its application: one that changes runs twice for a while, as it
+was and as it is specified now, and both are paid for.
+
 What a day has cost is the sum of what ran while the policies were asked. A controller that
 restarts begins a new sum; the limit of an hour holds all the same.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from cluster.scaling.budget import Budget, share, within
@@ -25,12 +28,15 @@ _DAY_S = 86_400.0
 _UNASKED_S = 5.0
 # Not asked for so long: the model is gone.
 _GONE_S = 900.0
+# Not asked for so long, while another application of the same model is: it was replaced.
+_REPLACED_S = 60.0
 _LONGEST_STEP_S = 60.0
 
 
 @dataclass(slots=True)
 class _Member:
-    model: ModelScaling
+    name: str  # the model's, which another application may share
+    model: ModelScaling  # under the application's name
     wish: Decision
     runs: int
     granted: int
@@ -41,27 +47,40 @@ class _Member:
         by_itself = 1 if now_s - self.at_s > _UNASKED_S else 0
         return max(self.runs, self.granted, by_itself)
 
+    def is_gone(self, name: str, now_s: float) -> bool:
+        """While an application of the model `name` is asked."""
+        return now_s - self.at_s >= (_REPLACED_S if self.name == name else _GONE_S)
+
 
 @dataclass(slots=True)
 class Fleet:
-    """What every model wants, runs and was granted."""
+    """What every model wants, runs and was granted, by its application."""
 
     members: dict[str, _Member] = field(default_factory=dict)
     _day: int = -1
     _spent_today: float = 0.0
 
-    def grant(self, model: ModelScaling, wish: Decision, seen: Seen, budget: Budget) -> Decision:
-        """`wish`, or as much of it as the budget pays for. `seen.now_s` is seconds since 1970."""
-        now_s = seen.now_s
-        self.members = {n: m for n, m in self.members.items() if now_s - m.at_s < _GONE_S}
-        known = self.members.get(model.name)
+    def grant(
+        self,
+        model: ModelScaling,
+        wish: Decision,
+        seen: Seen,
+        budget: Budget,
+        application: str = "",
+    ) -> Decision:
+        """`wish`, or as much of it as the budget pays for. `seen.now_s` is seconds since 1970.
+        Without an application the model's name stands for it."""
+        now_s, key = seen.now_s, application or model.name
+        known = self.members.get(key)
         self._pay(now_s, known)
+        self.members = {n: m for n, m in self.members.items() if not m.is_gone(model.name, now_s)}
         runs = seen.replicas + seen.starting
-        member = _Member(model, wish, runs, known.granted if known else runs, now_s)
-        self.members[model.name] = member
+        granted = known.granted if known else runs
+        member = _Member(model.name, replace(model, name=key), wish, runs, granted, now_s)
+        self.members[key] = member
         left_s = _DAY_S - now_s % _DAY_S
         allowed = budget.allowed_usd_per_hour(Decimal(repr(self._spent_today)), left_s)
-        member.granted = min(wish.replicas, self._count(model.name, allowed, now_s))
+        member.granted = min(wish.replicas, self._count(key, allowed, now_s))
         if member.granted == wish.replicas:
             return wish
         return within(wish, model, member.granted, allowed, now_s)
@@ -89,7 +108,7 @@ class Fleet:
             self._spent_today += known.runs * _price(known.model) * passed / 3600.0
 
     def usd_per_hour(self) -> Mapping[str, float]:
-        """What each model's replicas cost an hour now, by its name."""
+        """What replicas cost an hour now, by application."""
         return {n: m.runs * _price(m.model) for n, m in self.members.items()}
 
 

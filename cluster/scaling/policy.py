@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from cluster.cost import ModelSpec, offers
 from cluster.profile import parse_profile
 from cluster.scaling.budget import Budget
 from cluster.scaling.decision import (
@@ -48,17 +47,18 @@ def settings_from(content: Mapping[str, Any]) -> ModelScaling:
 
     content: `model` (name), `profile` (the content of a profile file), and optionally `spot`,
     `spill`, `min_replicas`, `max_replicas`, `priority`, `late_usd`; `budget` is for `budget_from`.
-    Raises ProfileError for a profile that is not one, ValueError for the rest.
+    Raises ProfileError for a profile that is not one, FitError where its node does not hold its
+    replica, ValueError for the rest.
     """
     profile = parse_profile(content.get("profile"), "the policy's profile")
     known = {"model", "profile", "spot", "spill", "min_replicas", "max_replicas", "priority"}
     unknown = set(content) - known - {"late_usd", "budget"}
     if unknown:
         raise ValueError(f"unknown scaling settings: {', '.join(sorted(unknown))}")
-    spec = ModelSpec(str(content.get("model", "model")), {"node": profile.rates()})
+    name = str(content.get("model", "model"))
     return ModelScaling(
-        name=spec.name,
-        offers=offers(spec, [profile.node_type()], spot=bool(content.get("spot", False))),
+        name=name,
+        offers=profile.offers(name, spot=bool(content.get("spot", False))),
         targets=ScalingTargets(profile.targets.ttft_s, profile.targets.attainment),
         min_replicas=int(content.get("min_replicas", 0)),
         max_replicas=int(content.get("max_replicas", 1000)),
@@ -107,7 +107,8 @@ class FusionScaling:
                 self._budget = budget_from(self._settings)
             seen = self._seen(ctx)
             wish = decide(self._model, seen, self._state)
-            decision = self._fleet.grant(self._model, wish, seen, self._budget)
+            application = str(getattr(ctx, "app_name", None) or "")
+            decision = self._fleet.grant(self._model, wish, seen, self._budget, application)
         except Exception:  # it runs in the controller: see above
             self._complain("the scaling decision failed; the present target is kept")
             return int(ctx.target_num_replicas), dict(getattr(ctx, "policy_state", None) or {})

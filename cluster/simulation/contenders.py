@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from cluster.cost import ModelSpec, offers
 from cluster.errors import PolicyError
 from cluster.scaling.decision import (
     Decision,
@@ -35,6 +34,7 @@ from cluster.simulation.simulator import (
 
 COMPARED = ("serve-default", "ours", "oracle")
 Progress = Callable[[float], None]
+_MOST_REPLICAS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,14 @@ class Ours:
 
     def __init__(self, setting: Setting) -> None:
         profile = setting.profile
-        spec = ModelSpec("simulated", {"node": profile.rates()})
+        name = "simulated"
         targets = profile.targets
         self.model = ModelScaling(
-            spec.name,
-            offers(spec, [profile.node_type()], spot=setting.spot),
+            name,
+            profile.offers(name, spot=setting.spot),
             ScalingTargets(targets.ttft_s, targets.attainment),
             remote=profile.remote_price() if setting.spill else None,
-            max_replicas=100_000,
+            max_replicas=_MOST_REPLICAS,
         )
         self.last: Decision | None = None
 
@@ -97,29 +97,46 @@ class Ours:
         return Wanted(wanted.get("node/on-demand", 0), wanted.get("node/spot", 0))
 
 
-def run_policy(name: str, setting: Setting, progress: Progress | None = None) -> Result:
-    """Simulate the policy of that name. Raises PolicyError for a name that is none of the above,
-    or a class that cannot be loaded."""
+Run = Callable[[Setting, Progress | None], Result]
+
+
+def policy_named(name: str) -> Run:
+    """What simulates the policy of that name. Raises PolicyError for a name that is none of the
+    above, or a class that cannot be loaded."""
     if name == "ours":
-        return simulate(setting, Ours(setting), progress=progress)
+        return lambda setting, progress: simulate(setting, Ours(setting), progress=progress)
     if name == "oracle":
         from cluster.simulation.oracle import find_oracle
 
-        return find_oracle(setting, progress)
+        return find_oracle
     if name == "serve-default":
-        return tune_serve_default(setting, progress)
+        return tune_serve_default
     if name.startswith("static:"):
-        count = name.removeprefix("static:")
-        if not count.isdecimal() or int(count) < 1:
-            raise PolicyError(f"static:N needs a whole number of replicas above zero, not {count}")
-        return simulate(setting, Static(int(count)), progress=progress)
+        static = Static(_replicas(name.removeprefix("static:")))
+        return lambda setting, progress: simulate(setting, static, progress=progress)
     if ":" in name:
         from cluster.simulation.serve_adapter import user_policy
 
-        return simulate(setting, user_policy(name), progress=progress)
+        user = user_policy(name)
+        return lambda setting, progress: simulate(setting, user, progress=progress)
     raise PolicyError(
         f"no policy {name}: use ours, serve-default, static:N, oracle, MODULE:CLASS or all"
     )
+
+
+def _replicas(text: str) -> int:
+    # Python reads no number of thousands of digits.
+    count = int(text) if text.isdecimal() and len(text) < 20 else 0
+    if not 1 <= count <= _MOST_REPLICAS:
+        raise PolicyError(
+            f"static:N needs a whole number of replicas from 1 to {_MOST_REPLICAS}, not {text:.20}"
+        )
+    return count
+
+
+def run_policy(name: str, setting: Setting, progress: Progress | None = None) -> Result:
+    """Simulate the policy of that name. Raises PolicyError as `policy_named` does."""
+    return policy_named(name)(setting, progress)
 
 
 def tune_serve_default(setting: Setting, progress: Progress | None = None) -> Result:

@@ -41,6 +41,9 @@ from cluster.simulation.simulator import (
 #: Constant numbers of replicas that are tried for a fleet that mostly idles.
 _MOST_CONSTANT = 4
 _BACKLOGS = 49  # points of the backlog axis
+#: What the search of a schedule may look at (four bytes each, seconds in all), unless the mean load
+#: needs more: one row that is a day's work must not ask for tens of thousands of replicas.
+_CHOICES = 40_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,10 @@ def best_schedule(
     late_price_s: price of one late request in replica-seconds. start: replicas at the start.
     """
     need = fluid.need * margin
-    top = max(start, math.ceil(float(need.max()) * 1.1) + 1)
+    bound = max(3 * math.ceil(float(need.mean())), _CHOICES // (_BACKLOGS * len(need)))
+    # Nor does anybody need more replicas than there are requests.
+    bound = min(bound, int(fluid.requests.sum()))
+    top = max(start, min(bound, math.ceil(float(need.max()) * 1.1) + 1))
     levels = np.arange(top + 1, dtype=np.float64)[:, None]
     # Backlog in seconds at the present size; fine below the target, coarse above it.
     waits = np.concatenate(
@@ -248,8 +254,11 @@ class _Search:
         """Look for the least margin that reaches the attainment, at three lengths of the wait."""
         for waits in (1.5, 3.0, 4.5):
             low, high = 0.9, 1.4
-            while not self.tried(waits, high) and high < 4.0:
+            while not (reaches := self.tried(waits, high)) and high < 4.0:
                 low, high = high, high * 1.5
+            if not reaches:
+                # It is not for want of replicas, and a longer wait makes nobody earlier.
+                return
             while high - low > 0.012:
                 middle = (low + high) / 2
                 low, high = (low, middle) if self.tried(waits, middle) else (middle, high)

@@ -1,7 +1,8 @@
 """Replays a trace against a scaling policy on a fake clock, and bills it.
 
-The clock is the trace's own. Once a second of it the policy sees the fleet and says how many
-replicas it wants; the simulator orders, cancels and drains replicas accordingly:
+The clock is the trace's own. Once a second of it (more seldom in gaps of hours) the policy sees
+the fleet and says how many replicas it wants; the simulator orders, cancels and drains replicas
+accordingly:
 
 * an ordered replica serves after the node's start-up time and is paid for from the order on;
 * to shrink, replicas still starting are cancelled first (the latest order first), then those
@@ -53,6 +54,11 @@ __all__ = [
 ]
 
 TICK_S = 1.0
+# Where nothing has come or changed for so long, the policy is asked again after a sixtieth of that,
+# in whole minutes, until something does: most of a long trace may be gaps.
+_STILL_S = 3600.0
+_STILL_SHARE = 1 / 60
+_MINUTE_S = 60.0
 
 
 class GaveUp(Exception):
@@ -81,7 +87,8 @@ def initial_replicas(trace: Trace, profile: Profile) -> int:
         index = int(at / stretch)
         if index >= len(work):
             break
-        work[index] += rates.work_s(prompt, generated)
+        # However long a request is, it keeps no more than one replica busy.
+        work[index] += min(rates.work_s(prompt, generated), stretch)
     return max(1, math.ceil(max(work) / stretch / 0.8))
 
 
@@ -99,14 +106,14 @@ def simulate(
     """
     run = _Run(setting, contender)
     duration = max(setting.trace.duration_s, TICK_S)
-    tick = 0
+    now_s, ticks = 0.0, 0
     # A policy that stays at zero leaves the last requests unanswered: stop an hour after them.
-    while not run.engine.done and tick * TICK_S < duration + 3600:
-        run.tick(tick * TICK_S)
-        tick += 1
-        if tick % 60 == 0:
+    while not run.engine.done and now_s < duration + 3600:
+        run.tick(now_s)
+        now_s, ticks = run.next_tick_s(), ticks + 1
+        if ticks % 60 == 0:
             if progress is not None:
-                progress(min(1.0, tick * TICK_S / duration))
+                progress(min(1.0, now_s / duration))
             if give_up is not None and give_up(run.microdollars(), run.engine.counters.late):
                 raise GaveUp
     return run.result()
@@ -134,6 +141,8 @@ class _Run:
         self.timeline: list[Moment] = []
         self.numbers = 0
         self.now_s = 0.0
+        self.known = Wanted(0), 0  # what was wanted last, and what had arrived
+        self.still_since_s = 0.0
         for _ in range(initial_replicas(setting.trace, profile)):
             self._order("on-demand", 0.0, startup_s=0.0)
         self._start_ready(0.0)
@@ -162,6 +171,9 @@ class _Run:
         self.now_s = now_s
         view = self._view()
         wanted = self.contender.decide(view)
+        known = wanted, view.arrived
+        if known != self.known or self.engine.ongoing or self.starting or self.draining:
+            self.known, self.still_since_s = known, now_s
         self._steer("on-demand", wanted.on_demand, now_s)
         self._steer("spot", wanted.spot if self.setting.spot else 0, now_s)
         if now_s % 10 == 0:
@@ -174,6 +186,15 @@ class _Run:
                     view.arrived,
                 )
             )
+
+    def next_tick_s(self) -> float:
+        """When the policy is to be asked again: at the latest just before the next arrival."""
+        soon_s = self.now_s + TICK_S
+        still_s = self.now_s - self.still_since_s
+        if still_s < _STILL_S:
+            return soon_s
+        late_s = (self.now_s + _STILL_SHARE * still_s) // _MINUTE_S * _MINUTE_S
+        return max(soon_s, min(late_s, self.engine.next_arrival_s // TICK_S * TICK_S))
 
     def _happen(self, until_s: float) -> None:
         """Run the engine up to `until_s`, stopping where the fleet changes by itself."""
@@ -302,7 +323,7 @@ class _Run:
         """The bill and the percentiles, once every request has left."""
         engine, setting = self.engine, self.setting
         trace, targets = setting.trace, setting.profile.targets
-        ttft, slow, lost, spilled = [], 0, 0, 0
+        ttft, slow, lost = [], 0, 0
         for request in range(len(trace)):
             first, end = engine.first_s[request], engine.end_s[request]
             tokens = trace.generated_tokens[request]
@@ -310,9 +331,8 @@ class _Run:
                 lost += 1
                 continue
             ttft.append(first - trace.arrival_s[request])
-            if end == NEVER:
-                spilled += 1
-            elif tokens > 1 and (end - first) / (tokens - 1) > targets.tpot_s:
+            # Where it has no end it was answered elsewhere, or is still being written.
+            if end != NEVER and tokens > 1 and (end - first) / (tokens - 1) > targets.tpot_s:
                 slow += 1
         ttft.sort()
         in_time = sum(1 for wait in ttft if wait <= targets.ttft_s)
@@ -327,7 +347,7 @@ class _Run:
             replica_hours=round(sum(self._paid_s().values()) / 3600, 4),
             requests=count,
             shed=lost,
-            spilled=spilled if self.remote is not None else 0,
+            spilled=engine.counters.spilled,
             timeline=tuple(self.timeline),
         )
 

@@ -18,7 +18,10 @@ from pathlib import Path
 from cluster.errors import TraceError
 
 #: More than any model writes or reads.
-_MOST_TOKENS = 1_000_000_000
+_MOST_TOKENS = 10_000_000
+#: What is longer is one row with a wrong date.
+_MOST_DAYS = 60
+_DAY_S = 86_400.0
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
 
@@ -54,19 +57,33 @@ def make_trace(rows: Iterable[tuple[float, int, int]]) -> Trace:
     """A trace from (seconds, prompt tokens, generated tokens), sorted here, started at zero.
 
     A request has at least one prompt and one generated token: a row of the log with none is
-    counted as one, because a request that was answered took at least that.
+    counted as one, because a request that was answered took at least that. Raises TraceError
+    where there is none, or the trace is longer than 60 days.
     """
     given = list(rows)
     unsorted = sum(1 for a, b in itertools.pairwise(given) if b[0] < a[0])
-    if unsorted:
-        given.sort(key=lambda row: row[0])
-    start = given[0][0] if given else 0.0
+    ordered = sorted(given, key=lambda row: row[0]) if unsorted else given
+    start = ordered[0][0] if ordered else 0.0
+    if ordered and ordered[-1][0] - start > _MOST_DAYS * _DAY_S:
+        row, days = _farthest([row[0] for row in ordered])
+        raise TraceError(
+            f"the trace spans more than {_MOST_DAYS} days: row {given.index(ordered[row]) + 1} is "
+            f"{days:.1f} days from the next"
+        )
     return Trace(
-        array("d", (row[0] - start for row in given)),
-        array("l", (max(1, row[1]) for row in given)),
-        array("l", (max(1, row[2]) for row in given)),
+        array("d", (row[0] - start for row in ordered)),
+        array("l", (max(1, row[1]) for row in ordered)),
+        array("l", (max(1, row[2]) for row in ordered)),
         unsorted,
     )
+
+
+def _farthest(times: list[float]) -> tuple[int, float]:
+    """Which of these has the longest gap beside it, on the side of the fewer, and the gap in days:
+    the one with a wrong date, if one has."""
+    after = max(range(1, len(times)), key=lambda i: times[i] - times[i - 1])
+    odd = after if after > len(times) / 2 else after - 1
+    return odd, (times[after] - times[after - 1]) / _DAY_S
 
 
 def read_trace(path: Path) -> Trace:
@@ -78,7 +95,9 @@ def read_trace(path: Path) -> Trace:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            # Where there is no header its field names are no list yet, and the trace is empty.
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            missing = [name for name in COLUMNS if name not in reader.fieldnames]
             if missing and reader.fieldnames:
                 raise TraceError(f"the trace {path} has no column {', '.join(missing)}")
             return make_trace(_row(row, reader.line_num, path) for row in reader)
@@ -88,7 +107,7 @@ def read_trace(path: Path) -> Trace:
 
 def _row(row: dict[str, str], line: int, path: Path) -> tuple[float, int, int]:
     try:
-        prompt, generated = int(row[COLUMNS[1]]), int(row[COLUMNS[2]])
+        prompt, generated = _tokens(row[COLUMNS[1]]), _tokens(row[COLUMNS[2]])
         at = _seconds(row[COLUMNS[0]])
     except (TypeError, ValueError, OverflowError):
         raise TraceError(
@@ -100,6 +119,16 @@ def _row(row: dict[str, str], line: int, path: Path) -> tuple[float, int, int]:
     if prompt < 0 or generated < 0:
         raise TraceError(f"line {line} of the trace {path} has a negative number of tokens")
     return at, prompt, generated
+
+
+def _tokens(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)  # as pandas writes whole numbers of a column with gaps: 374.0
+        if not value.is_integer():
+            raise
+        return int(value)
 
 
 def _seconds(text: str) -> float:

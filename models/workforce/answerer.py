@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -65,7 +65,7 @@ class Workforce:
     async def complete(self, request: Request, call: Call) -> Completion:
         mine = ticket(request, call)
         body = self._body(request, call, mine, stream=False)
-        with self._paced(mine), ray_errors(self._name):
+        with self._told(body), self._paced(mine), ray_errors(self._name):
             async with asyncio.timeout(call.remaining_s(self._clock.now())):
                 response = self._whole.remote(body)
                 try:
@@ -89,7 +89,7 @@ class Workforce:
         deltas = wire.Deltas(self._name)
         mine = ticket(request, call)
         body = self._body(request, call, mine, stream=True)
-        with self._paced(mine), ray_errors(self._name):
+        with self._told(body), self._paced(mine), ray_errors(self._name):
             call.remaining_s(self._clock.now())
             response = self._streamed.remote(body)
             chunks = aiter(response)
@@ -109,6 +109,15 @@ class Workforce:
                 if not ended:
                     response.cancel()
         yield deltas.done()
+
+    @contextmanager
+    def _told(self, body: Mapping[str, Any]) -> Iterator[None]:
+        """The replica that gets this body hears what went elsewhere; where none does, the next."""
+        try:
+            yield
+        except (Overloaded, Unavailable):
+            self.missed += body.get(ELSEWHERE, 0)
+            raise
 
     @contextmanager
     def _paced(self, mine: Ticket) -> Iterator[None]:
@@ -137,7 +146,12 @@ class Workforce:
         body = wire.payload(request, model=self._name, stream=False)
         with ray_errors(self._name):
             async with asyncio.timeout(within_s):
-                return int(await self._count.remote(body))
+                response = self._count.remote(body)
+                try:
+                    return int(await response)
+                except BaseException:
+                    response.cancel()  # as in `complete`
+                    raise
 
 
 def ticket(request: Request, call: Call) -> Ticket:

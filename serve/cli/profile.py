@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,8 @@ from serve.cli.common import (
 from serve.cli.reach import credentials, data_of, get, server_url
 
 _ANSWER_S = 300.0
+#: What a model writes: its answer, or before that its thoughts, or a call.
+_WRITTEN = ("content", "reasoning_content", "tool_calls")
 #: Ordinary words, drawn anew for each prompt: an engine answers one that it knows from its cache.
 _WORDS = ("river", "stone", "market", "letter", "summer", "engine", "window", "garden", "paper")
 
@@ -44,8 +47,12 @@ def profile(
         float, typer.Option(min=0, help="Seconds from ordering the node to the first answer.")
     ],
     max_batch: Annotated[int, typer.Option(min=1, help="Most requests at once.")] = 32,
-    ttft_s: Annotated[float, typer.Option(help="Target: seconds to the first token.")] = 2.0,
-    tpot_s: Annotated[float, typer.Option(help="Target: seconds between two tokens.")] = 0.1,
+    ttft_s: Annotated[
+        float, typer.Option(min=1e-6, help="Target: seconds to the first token.")
+    ] = 2.0,
+    tpot_s: Annotated[
+        float, typer.Option(min=1e-6, help="Target: seconds between two tokens.")
+    ] = 0.1,
     output: Annotated[
         Path | None,
         typer.Option("--out", "--output", "-o", help="File to write, else printed."),
@@ -120,9 +127,13 @@ async def answer(client: httpx.AsyncClient, model: str, words: int, tokens: int)
                     continue
                 chunk = json.loads(data)
                 usage = chunk.get("usage") or usage
-                if any(one.get("delta", {}).get("content") for one in chunk.get("choices", ())):
+                if any(_says(one.get("delta") or {}) for one in chunk.get("choices", ())):
                     last = time.perf_counter() - began
                     first = first or last
     generated = int(usage.get("completion_tokens") or 0)
     step_s = (last - first) / (generated - 1) if generated > 1 else 0.0
     return measure.Timing(int(usage.get("prompt_tokens") or words), generated, first, step_s)
+
+
+def _says(delta: Mapping[str, Any]) -> bool:
+    return any(delta.get(part) for part in _WRITTEN)

@@ -62,7 +62,12 @@ def up(
         str | None, typer.Option(help="Address to serve on. Default: the catalog's, 127.0.0.1.")
     ] = None,
     detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Return when ready; stop with: fusion down")
+        bool,
+        typer.Option(
+            "--detach",
+            "-d",
+            help="Return when ready, as --address always does; stop with: fusion down",
+        ),
     ] = False,
     take_file: Annotated[
         bool,
@@ -108,6 +113,7 @@ def up(
             made.now_ready().save()
             report(f"Ready at {made.url}/v1")
             _print_first_request(made.url, ruling.catalog, guarded)
+            out.print("\nCtrl-C stops it.")
             _serve(made)
     except (launch.LaunchError, weights.WeightsError, NoSecret, FusionError, ValueError) as error:
         fail(str(error))
@@ -208,7 +214,6 @@ def _print_first_request(url: str, catalog: Catalog, guarded: bool) -> None:
         '[{"role": "user", "content": "Why is the sky blue?"}]}\'',
         markup=False,
     )
-    out.print("\nCtrl-C stops it.")
 
 
 def _serve(made: installation.Installation) -> None:
@@ -224,6 +229,11 @@ def _detached(port: int, host: str, catalog: CatalogFile, take_file: bool) -> No
     folder = installation.folder(port)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = folder / "up.log"
+    try:
+        # Here too, because the log is that of the one that runs.
+        launch.check_port(host, port)
+    except launch.LaunchError as error:
+        fail(str(error))
     # -P: the current folder, which may hold a `serve` of the user's own, is not searched.
     command = [sys.executable, "-P", "-m", "serve.cli", "up", f"--port={port}", f"--host={host}"]
     if catalog is not None:

@@ -47,7 +47,7 @@ def simulate(
     """Replay a trace against scaling policies: dollars, first-token attainment, replica-hours."""
     from cluster.errors import ClusterError
     from cluster.profile import read_profile
-    from cluster.simulation.contenders import COMPARED, recovered, run_policy
+    from cluster.simulation.contenders import COMPARED, policy_named, recovered
     from cluster.simulation.simulator import make_setting
     from cluster.simulation.trace import read_trace
 
@@ -70,8 +70,10 @@ def simulate(
         if spill and checked.remote is None:
             _refuse(f"{profile} has no remote section: --spill has nowhere to go")
         setting = make_setting(requests, checked, spot=spot, spill=spill, seed=seed)
-        for name in dict.fromkeys(names):
-            result = _with_progress(name, partial(run_policy, name, setting))
+        # All names first: nobody should wait for one policy to learn that the next is misspelt.
+        policies = {name: policy_named(name) for name in names}
+        for name, run in policies.items():
+            result = _with_progress(name, partial(run, setting))
             results.append(result)
             if as_json:
                 typer.echo(json.dumps(result.as_object()))

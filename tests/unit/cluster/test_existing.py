@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster import existing
+from cluster import existing, serving
 from cluster.existing import Existing, reach
 from cluster.launch import LaunchError, ended, running
 
@@ -185,6 +185,16 @@ def test_where_nothing_of_ours_runs_nothing_is_changed() -> None:
     with reached(serve) as made:
         assert existing.end(made) == ([], [])
     assert serve.configs == []
+
+
+def test_a_cluster_that_dies_meanwhile_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving, "_SILENT_S", 0.05)
+    monkeypatch.setattr(serving, "_POLL_S", 0.01)
+    gone = Existing("http://127.0.0.1:9", TOKEN, "127.0.0.1", 8000)
+    with pytest.raises(LaunchError, match="logs of the cluster at http://127"):
+        serving.wait_until_running(gone, ["fusion"], print)
 
 
 def _as(one: dict[str, Any]) -> dict[str, Any]:

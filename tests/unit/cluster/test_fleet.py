@@ -21,12 +21,19 @@ NOW = 1_700_000_000.0
 
 
 def ask(
-    fleet: Fleet, name: str, wants: int, runs: int, at_s: float, budget: Budget
+    fleet: Fleet,
+    name: str,
+    wants: int,
+    runs: int,
+    at_s: float,
+    budget: Budget,
+    application: str = "",
 ) -> tuple[int, str]:
     """What a model that wants so many replicas is granted, and why."""
     model = replace(MODEL, name=name, min_replicas=wants, max_replicas=wants)
     seen = Seen(NOW + at_s, runs)
-    granted = fleet.grant(model, decide(model, seen, ScalingState()), seen, budget)
+    wish = decide(model, seen, ScalingState())
+    granted = fleet.grant(model, wish, seen, budget, application)
     return granted.replicas, granted.why
 
 
@@ -52,6 +59,17 @@ def test_a_model_that_serve_does_not_ask_about_may_be_starting_one() -> None:
     ask(fleet, "a", 0, 0, 0, budget)
     assert ask(fleet, "b", 4, 0, 10, budget)[0] == 3
     assert ask(fleet, "b", 4, 3, 2000, budget)[0] == 4, "a model that is gone is forgotten"
+
+
+def test_a_model_that_is_replaced_is_paid_for_twice_until_the_old_one_is_gone() -> None:
+    fleet, budget = Fleet(), Budget(usd_per_hour=Decimal(4))
+    for second in range(10):
+        assert ask(fleet, "a", 3, 3, second, budget, "a-old")[0] == (3 if second == 0 else 2)
+        assert ask(fleet, "a", 3, 0, second + 0.5, budget, "a-new")[0] == 1
+        assert dict(fleet.usd_per_hour()) == {"a-old": 3, "a-new": 0}
+    # Serve has ended the old one: nobody asks for it any more.
+    assert ask(fleet, "a", 3, 1, 30, budget, "a-new")[0] == 1
+    assert ask(fleet, "a", 3, 1, 80, budget, "a-new")[0] == 3
 
 
 def test_a_days_budget_is_used_up_and_there_again_the_next_day() -> None:

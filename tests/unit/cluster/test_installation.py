@@ -8,9 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from cluster import guardian, installation, launch, serving
@@ -69,6 +72,49 @@ def test_a_taken_port_is_not_free() -> None:
         with pytest.raises(launch.LaunchError, match=f"Port {port} .* another program.*--port"):
             launch.check_port("127.0.0.1", port)
     assert installation.port_is_free("127.0.0.1", port)
+
+
+def test_an_address_of_another_machine_is_not_called_taken() -> None:
+    with pytest.raises(launch.LaunchError, match=r"Nobody can listen .* 192\.0\.2\.1 .*--host"):
+        launch.check_port("192.0.2.1", 18_125)
+
+
+def test_what_a_dead_guardian_left_is_ended_all_the_same(
+    made: installation.Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dead(subprocess.Popen[bytes]):
+        def __init__(self, *_: object, **more: Any) -> None:
+            super().__init__(["true"], stdin=subprocess.PIPE)
+
+    process = start(SLEEP, made.marker)
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", Dead)
+        with launch._guarded(made):
+            pass
+    assert process.wait(5) == -signal.SIGTERM
+
+
+def test_where_no_node_tells_its_resources_the_start_goes_on(
+    made: installation.Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = {
+        "status": "UPDATING",
+        "message": 'Resources required for each replica: {"GPU": 1.0}, total resources avail',
+    }
+    told = [
+        {"a": {"status": "DEPLOYING", "deployments": {"x": waiting}}},
+        {"a": {"status": "RUNNING", "deployments": {}}},
+    ]
+
+    def silent(_: object) -> Counter[str]:
+        raise httpx.ReadTimeout("late")
+
+    monkeypatch.setattr(serving, "_POLL_S", 0.01)
+    monkeypatch.setattr(serving, "_applications", lambda _: told.pop(0))
+    monkeypatch.setattr(serving, "_all_resources", silent)
+    monkeypatch.setattr(launch, "running", lambda _: True)
+    serving.wait_until_running(made, ["a"], lambda _: None)
+    assert told == []
 
 
 def start(code: str, marker: str) -> subprocess.Popen[bytes]:

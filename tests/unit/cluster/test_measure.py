@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -35,6 +36,29 @@ async def test_the_rates_of_a_model_are_found() -> None:
     assert found.step_per_sequence_s == pytest.approx(0.001)
     assert paper.most == found.max_batch == 16
     assert len(told) == 4 + 5
+
+
+async def test_one_disturbed_answer_does_not_decide_and_an_empty_one_is_none() -> None:
+    paper, asked = Paper(), list[int]()
+
+    async def disturbed(words: int, tokens: int) -> Timing:
+        timing = await paper.run(words, tokens)
+        if tokens == 2:
+            asked.append(words)
+            if asked.count(words) == 1:
+                return replace(timing, first_s=9.0 if words == 100 else 0.0)
+        return timing
+
+    found = await measure(disturbed, 2, 2000, lambda _: None)
+    assert found.prefill_tokens_per_s == pytest.approx(2000)
+
+
+async def test_a_model_that_says_nothing_is_refused() -> None:
+    async def silent(words: int, tokens: int) -> Timing:
+        return Timing(words, tokens, 0.0, 0.0)
+
+    with pytest.raises(ProfileError, match="nothing"):
+        await measure(silent, 2, 500, lambda _: None)
 
 
 def test_what_is_written_is_a_profile() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cluster.scaling.fleet import Fleet
 from cluster.scaling.policy import FusionScaling
 from models.spec import FakeModelSpec
 from models.workforce.autoscaling import autoscaling
@@ -40,6 +41,14 @@ def test_it_scales_on_what_replicas_report(content: dict[str, Any]) -> None:
     assert replicas > 5
     assert "load" in state["why"]
     assert policy.last is not None
+
+
+def test_a_model_is_known_by_its_application(content: dict[str, Any]) -> None:
+    fleet = Fleet()
+    for name, replicas in (("model-old", 2), ("model-new", 1)):
+        policy = FusionScaling({"model": "m", "profile": content}, fleet=fleet)
+        policy(context(app_name=name, current_num_replicas=replicas, target_num_replicas=replicas))
+    assert dict(fleet.usd_per_hour()) == {"model-old": 1.6, "model-new": 0.8}
 
 
 def test_totals_of_a_stopped_replica_are_kept(content: dict[str, Any]) -> None:

@@ -112,6 +112,22 @@ def test_kept_warm_where_a_cold_start_costs_more() -> None:
     assert "kept warm" in dear.why
 
 
+def test_who_is_asked_now_and_then_stays_warm_while_too_many_were_late_and_rests_at_night() -> None:
+    state = replay(MODEL, [1.0] * 6)[-1].state
+    seen = state.seen
+    assert seen is not None
+    cold_s = 120 + 0.01 / 0.8 * 3600  # what idling may cost, at one late answer
+
+    def after(idle_s: float, late_share: float) -> int:
+        later = replace(seen, now_s=seen.now_s + idle_s, running_requests=0)
+        return decide(MODEL, later, replace(state, late_share=late_share, busy_load=0.0)).replicas
+
+    assert after(2 * cold_s, 0.0) == 0
+    assert after(2 * cold_s, 0.02) >= 1
+    assert after(19 * cold_s, 0.02) >= 1
+    assert after(21 * cold_s, 0.02) == 0
+
+
 def test_spill_lowers_the_margin_to_what_a_replica_earns() -> None:
     remote = RemotePrice(Decimal("0.30"), Decimal("0.30"), 0.6)
     assert replay(replace(MODEL, remote=remote), [20.0] * 50)[-1].margin < 1

@@ -9,6 +9,7 @@ import pytest
 
 from cluster.errors import PolicyError
 from cluster.profile import Profile
+from cluster.simulation import oracle
 from cluster.simulation.contenders import Static, recovered, run_policy
 from cluster.simulation.oracle import Fluid, best_schedule
 from cluster.simulation.simulator import (
@@ -111,6 +112,12 @@ def test_spill_takes_what_would_be_late(setting: Setting) -> None:
     assert result.ttft_attainment > simulate(setting, Static(2)).ttft_attainment
 
 
+def test_what_is_still_being_written_at_the_end_was_not_spilled(profile: Profile) -> None:
+    endless = make_setting(make_trace([(0.0, 500, 5_000_000)]), profile, spill=True)
+    result = simulate(endless, Static(1))
+    assert (result.spilled, result.shed) == (0, 0)
+
+
 def test_overload_without_spill_is_shed_and_counted_late(setting: Setting) -> None:
     result = simulate(replace(setting, shed_after_s=10.0), Static(1))
     assert result.shed > 0
@@ -123,6 +130,80 @@ def test_a_gap_of_hours_goes_to_zero_and_comes_back(profile: Profile) -> None:
     assert 0 in {moment.replicas for moment in result.timeline}
     assert result.requests == 480
     assert result.ttft_p50_s > 0
+
+
+def test_a_gap_of_days_is_not_lived_second_by_second_and_ends_with_the_next_request(
+    profile: Profile,
+) -> None:
+    class Counting:
+        name = "counting"
+
+        def __init__(self, rests_s: float) -> None:
+            self.rests_s = rests_s
+            self.asked: list[float] = []
+
+        def decide(self, view: View) -> Wanted:
+            self.asked.append(view.now_s)
+            return Wanted(0 if self.rests_s < view.now_s < 200_000 else 1)
+
+    asked_twice = make_setting(make_trace([(0.0, 500, 50), (200_000.25, 500, 50)]), profile)
+    always = Counting(400_000)
+    result = simulate(asked_twice, always)
+    assert len(always.asked) < 3_600 + 400
+    assert always.asked[:3_600] == [float(second) for second in range(3_600)]
+    assert 200_000.0 in always.asked
+    assert result.replica_hours == pytest.approx(200_000 / 3600, rel=1e-3)
+    # Nor is a queue that nobody serves.
+    never = Counting(0)
+    assert simulate(asked_twice, never).ttft_p50_s < 200
+    assert len(never.asked) < 3 * (3_600 + 400)
+    # A policy that rests late in a gap is asked in time for that.
+    rested = simulate(asked_twice, Counting(100_000))
+    assert rested.replica_hours == pytest.approx(100_000 / 3600, rel=2e-2)
+
+
+def test_a_busy_or_changing_fleet_is_looked_at_every_second(setting: Setting) -> None:
+    class Counting:
+        name = "counting"
+        asked = 0
+
+        def decide(self, view: View) -> Wanted:
+            self.asked += 1
+            return Wanted(6)
+
+    policy = Counting()
+    simulate(setting, policy)
+    assert policy.asked >= 900
+
+
+def test_an_oracle_that_no_size_of_fleet_helps_gives_up_soon(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[float, float]] = []
+
+    def never(search: oracle._Search, waits: float, margin: float) -> bool:
+        tried.append((waits, margin))
+        return False
+
+    monkeypatch.setattr(oracle._Search, "tried", never)
+    oracle._Search(setting, None).bisected()
+    assert [waits for waits, _ in tried] == [1.5] * 4
+
+
+def test_one_endless_request_asks_for_no_thousands_of_replicas(profile: Profile) -> None:
+    rows = [(float(i), 500, 50) for i in range(100)]
+    huge = make_setting(make_trace([*rows, (100.0, 10, 5_000_000)]), profile)
+    assert initial_replicas(huge.trace, profile) < 10
+    levels = best_schedule(
+        oracle.fluid_of(huge, 5.0),
+        start=1,
+        startup_s=60.0,
+        drain_s=10.0,
+        wait_s=2.0,
+        late_price_s=1e6,
+        margin=1.0,
+    )
+    assert max(levels) <= 101
 
 
 def test_one_request_is_a_trace(profile: Profile) -> None:

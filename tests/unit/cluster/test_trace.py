@@ -63,11 +63,22 @@ def test_rows_out_of_order_are_sorted_and_counted(tmp_path: Path) -> None:
         (HEAD + "nan,2,3\n", "line 2"),
         (HEAD + "1,-2,3\n", "negative"),
         (HEAD + f"1,2,{10**20}\n", "line 2"),
+        (HEAD + "1,2,3.5\n", "line 2"),
+        (HEAD + "1,2,inf\n", "line 2"),
+        (HEAD + "1,2,10000001\n", "more than 10,000,000 tokens"),
+        (HEAD + "2024-05-01,2,3\n2042-05-02,2,3\n2024-05-03,2,3\n", "60 days: row 2 is 65"),
+        (HEAD + "1924-05-01,2,3\n2024-05-02,2,3\n2024-05-03,2,3\n", "60 days: row 1 is 36"),
     ],
 )
 def test_what_is_no_trace_is_refused(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(TraceError, match=says):
         read_trace(written(tmp_path, text))
+
+
+def test_numbers_and_names_as_other_programs_write_them(tmp_path: Path) -> None:
+    text = " TIMESTAMP, ContextTokens ,GeneratedTokens\n1,374.0,44.0\n"
+    trace = read_trace(written(tmp_path, text))
+    assert (list(trace.prompt_tokens), list(trace.generated_tokens)) == ([374], [44])
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

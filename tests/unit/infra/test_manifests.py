@@ -169,8 +169,27 @@ def test_the_image_has_no_root_and_pins_what_it_starts_from() -> None:
     froms = [line.split()[1] for line in lines if line.startswith("FROM ")]
     assert all(re.search(r":\d+\.\d+\.\d+", name) for name in froms if name != "base")
     assert {line.split()[-1] for line in lines if line.startswith("FROM ")} >= {"cpu", "gpu"}
-    assert "USER fusion" in lines
-    assert not any(line.startswith("USER root") for line in lines)
+    for target in ("cpu", "gpu"):
+        users = [line for line in _stages(lines)[target] if line.startswith("USER ")]
+        assert users[-1] == "USER fusion"
+
+
+def test_the_image_for_gpus_has_the_compiler_that_triton_calls() -> None:
+    stage = "\n".join(_stages((ROOT / "Containerfile").read_text().splitlines())["gpu"])
+    assert {"gcc", "libc6-dev"} <= set(stage.split())
+
+
+def _stages(lines: list[str]) -> dict[str, list[str]]:
+    """Each target's lines, after those of the stage that it is made from."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in lines:
+        if line.startswith("FROM "):
+            _, source, _, name = line.split()
+            found[name] = list(found.get(source, ()))
+        elif name:
+            found[name].append(line)
+    return found
 
 
 def test_no_file_carries_a_secret() -> None:

@@ -180,7 +180,7 @@ async def test_an_error_chunk_does_not_swallow_the_text_that_came_with_it() -> N
 
 _CALLS = st.builds(
     lambda index, arguments: {
-        "tool_calls": [{"index": index, "function": {"arguments": arguments}}]
+        "tool_calls": [{"index": index, "id": f"c{index}", "function": {"arguments": arguments}}]
     },
     st.integers(0, 2),
     st.text("xyz", max_size=3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +88,21 @@ async def test_people_come_before_a_batch_and_callers_take_turns() -> None:
     async with Line(router()) as line:
         await line.join(batch, batch, you, you, you, you, me, me)
         assert [await line.called() for _ in range(8)] == [2, 6, 3, 7, 4, 5, 0, 1]
+
+
+async def test_the_wait_in_the_line_is_in_the_metric_that_the_page_names() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text("utf-8")
+    waits = list[float]()
+    async with Line(router()) as line:
+        histogram = line.routing.queue_wait_time_ms_histogram
+        assert f"`ray_{histogram.info['name']}`" in page
+        histogram.observe = lambda wait_ms, *_: waits.append(wait_ms)
+        await line.join(Ticket("me"))
+        await asyncio.sleep(0.01)
+        assert waits == []
+        await line.called()
+    assert len(waits) == 1
+    assert waits[0] >= 9
 
 
 async def test_what_brings_no_ticket_waits_like_any_other() -> None:

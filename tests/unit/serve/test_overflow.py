@@ -11,7 +11,18 @@ import pytest
 from models.answerer import Events
 from models.call import Call
 from models.catalog import Catalog
-from models.errors import Overloaded, StoreUnavailable, Unavailable
+from models.errors import (
+    AccountRefused,
+    BudgetExceeded,
+    ContextTooLong,
+    DeadlineExceeded,
+    FusionError,
+    Overloaded,
+    StoreUnavailable,
+    Unavailable,
+    Unsupported,
+    UpstreamError,
+)
 from models.fake import FakeModel
 from models.messages import Completion, Done, Message, Request, Text, TextDelta
 from models.prices import Price
@@ -70,6 +81,7 @@ def wrapped(
     other: FakeModel | None = None,
     usd: float = 0.1,
     inner: Any = None,
+    others: tuple[Other, ...] = (),
     **more: Any,
 ) -> Any:
     price = Price.model_validate({"input": usd, "output": usd})
@@ -82,7 +94,7 @@ def wrapped(
         place,
         max_ongoing=4,
         gateways=1,
-        others=() if other is None else (Other("remote", other, price),),
+        others=others if other is None else (Other("remote", other, price),),
     )
 
 
@@ -121,6 +133,75 @@ async def test_where_the_other_has_no_room_either_it_waits_here() -> None:
     assert isinstance(events[-1], Done)
     # They did not go elsewhere, so the scaling rule sees each of them once.
     assert (place.missed, place.counted) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Unavailable("breaker open"),
+        AccountRefused("key refused"),
+        UpstreamError("500"),
+        DeadlineExceeded("slow"),
+        ContextTooLong("window"),
+        Unsupported("no tools"),
+        BudgetExceeded("above the cap"),
+    ],
+)
+async def test_where_the_other_fails_for_its_own_reasons_it_waits_here(
+    failure: FusionError,
+) -> None:
+    place, failing = Place(wait=5.0), FakeModel("remote", failure)
+    answerer = wrapped(place, failing)
+    assert await said(answerer) == "here"
+    events = [event async for event in answerer.stream(REQUEST, Call())]
+    assert isinstance(events[-1], Done)
+    assert events[-1].completion.message.text == "here"
+    assert len(failing.calls) == 2
+    assert (place.missed, place.counted) == (0, [])
+
+
+async def test_our_own_databases_silence_is_told_and_not_waited_for() -> None:
+    answerer = wrapped(Place(wait=5.0), FakeModel("remote", StoreUnavailable("locked")))
+    with pytest.raises(StoreUnavailable):
+        await said(answerer)
+    with pytest.raises(StoreUnavailable):
+        async for _ in answerer.stream(REQUEST, Call()):
+            pass
+
+
+async def test_where_nobody_takes_it_and_it_may_not_wait_it_is_told_when_to_come_back() -> None:
+    failing = FakeModel("remote", UpstreamError("500"))
+    asleep = Place(Count(), refused=Veto(41.5, "It may in 42 s."))
+    with pytest.raises(Overloaded, match="It may in 42 s") as refused:
+        await said(wrapped(asleep, failing))
+    assert (refused.value.retry_after_s, asleep.counted) == (42, ["vetoed"])
+    full = Place(wait=75.0)
+    with pytest.raises(Overloaded, match="75 s of work") as refused:
+        await said(wrapped(full, failing))
+    assert (refused.value.retry_after_s, full.counted) == (73, ["shed"])
+
+
+async def test_where_the_cheapest_does_not_take_it_the_next_that_is_worth_it_does() -> None:
+    place, full = Place(wait=5.0), FakeModel("full", Overloaded("full"))
+    prices = {"dear": 1000.0, "second": 0.2, "full": 0.1}
+    models = {
+        "full": full,
+        "second": FakeModel("second", "second"),
+        "dear": FakeModel("dear", "dear"),
+    }
+    others = tuple(
+        Other(name, models[name], Price.model_validate({"input": usd, "output": usd}))
+        for name, usd in prices.items()
+    )
+    answerer = wrapped(place, others=others)
+    assert await said(answerer) == "second"
+    events = [event async for event in answerer.stream(REQUEST, Call())]
+    assert isinstance(events[-1], Done)
+    assert events[-1].completion.message.text == "second"
+    assert (len(full.calls), models["dear"].calls) == (2, [])
+    # A rescue goes the same way.
+    gone = FakeModel("own", Unavailable("the node is gone"))
+    assert await said(wrapped(Place(), inner=gone, others=others)) == "second"
 
 
 async def test_who_loses_its_replica_and_finds_no_other_is_answered_elsewhere() -> None:

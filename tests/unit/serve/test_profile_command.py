@@ -7,8 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from cluster.errors import ClusterError
+from serve.cli import app
 from serve.cli.profile import answer
 
 
@@ -39,6 +41,25 @@ async def test_an_answers_tokens_are_those_that_the_engine_counted() -> None:
     [body] = paper.asked  # type: ignore[attr-defined]  # see above
     assert body["max_tokens"] == 64
     assert len(body["messages"][0]["content"].split()) == 25
+
+
+@pytest.mark.parametrize(
+    "delta", [{"reasoning_content": "hm"}, {"content": None, "tool_calls": [{"index": 0}]}]
+)
+async def test_thoughts_and_calls_are_tokens_too(delta: dict[str, Any]) -> None:
+    usage = {"choices": [], "usage": {"prompt_tokens": 41, "completion_tokens": 2}}
+    timing = await answer(client(200, {"choices": [{"delta": delta}]}, usage), "m", 20, 64)
+    assert timing.first_s > 0
+
+
+@pytest.mark.parametrize("option", [("--ttft-s", "0"), ("--tpot-s", "-1")])
+def test_a_target_of_no_time_is_refused_before_anything_is_measured(
+    option: tuple[str, str],
+) -> None:
+    given = ["profile", "m", "--usd-per-hour", "1", "--startup-s", "1", *option]
+    done = CliRunner().invoke(app, given)
+    assert done.exit_code == 2
+    assert option[0] in done.output
 
 
 async def test_two_prompts_are_never_alike() -> None:

@@ -23,6 +23,11 @@ PROFILE: dict[str, Any] = {
     "targets": {"ttft_s": 2.0, "tpot_s": 0.1, "attainment": 0.99},
     "serve_default_grid": {"target_ongoing_requests": [2, 4], "downscale_delay_s": [60]},
 }
+SMALL = {
+    **PROFILE,
+    "node": {**PROFILE["node"], "accelerator_memory_gib": 24},
+    "replica": {**PROFILE["replica"], "weights_gib": 32},
+}
 TRACE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:15:50.9951690,396,109
 2023-11-16 18:15:46.6805900,374,44
@@ -67,9 +72,13 @@ def without(*path: str, **instead: Any) -> dict[str, Any]:
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n", None, (), "the trace is empty"),
         (TRACE, without("node", "usd_per_hour"), (), "node.usd_per_hour"),
         (TRACE, without("node", "usd_per_hour", usd_per_hour=0), (), "node.usd_per_hour"),
+        (TRACE, SMALL, ("--policy", "static:1"), "missing 8.0"),
         (TRACE, None, ("--spot",), "no node.spot"),
         (TRACE, None, ("--spill",), "no remote section"),
         (TRACE, None, ("--policy", "magic"), "magic"),
+        (TRACE, None, ("--policy", "static:1", "--policy", "magic"), "magic"),
+        (TRACE, None, ("--policy", "static:100001"), "from 1 to 100000"),
+        (TRACE, None, ("--policy", "static:" + "9" * 5000), "from 1 to 100000"),
     ],
 )
 def test_bad_input_ends_in_words_and_prints_no_data(
