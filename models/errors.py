@@ -9,6 +9,7 @@
     ├── ApprovalNeeded        402  a person must allow it; `approval` is where that is asked
     ├── Forbidden             403  the key is known and may not do this
     │   └── PolicyDenied      403  a rule of this installation says no
+    │       └── AnswerDenied  403  to what a model answered: it was paid for
     ├── NotFound              404
     │   └── ModelNotFound     404
     ├── Conflict              409  it changed meanwhile; look again
@@ -89,6 +90,12 @@ class Forbidden(FusionError):
 
 class PolicyDenied(Forbidden):
     code = "policy_denied"
+
+
+class AnswerDenied(PolicyDenied):
+    """Nobody else is asked in its place: until one gets by, that would be a way around the rule."""
+
+    code = "answer_denied"
 
 
 class ApprovalNeeded(FusionError):

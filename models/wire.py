@@ -241,7 +241,7 @@ def usage(raw: Any) -> Usage:
     return tally(
         prompt,
         # Gemini and xAI bill thoughts as output and count them in the total alone.
-        max(completion, total - prompt),
+        max(completion, total - prompt) if prompt else completion,
         # DeepSeek says it in a field of its own.
         cached=read.get("cached_tokens") or raw.get("prompt_cache_hit_tokens"),
         reasoning=written.get("reasoning_tokens"),

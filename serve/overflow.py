@@ -19,6 +19,7 @@ from cluster.scaling.overflow import OverflowLimits, overflow, retry_after_s
 from models.answerer import Answerer, Events
 from models.call import Call
 from models.errors import (
+    AnswerDenied,
     ApprovalNeeded,
     BadRequest,
     BudgetExceeded,
@@ -110,8 +111,9 @@ class _Way:
 
 def _denied(error: FusionError) -> FusionError | None:
     """The error, if it is a rule that keeps a request from going elsewhere: one that may not wait
-    either is told that. Raises a silence of our own store, which would meet it here too."""
-    if isinstance(error, StoreUnavailable):
+    either is told that. Raises what it would meet here too: a silence of our own store, and a rule
+    about answers."""
+    if isinstance(error, StoreUnavailable | AnswerDenied):
         raise error
     return error if isinstance(error, PolicyDenied | ApprovalNeeded) else None
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
+
+from models import loose
 
 #: Keys whose values are schemas by names of the caller's own, which are no keywords.
 _NAMED = ("properties", "$defs", "definitions")
@@ -72,13 +75,16 @@ def can_be_strict(schema: Mapping[str, Any]) -> bool:
         _NOT_STRICT.isdisjoint(part)
         and (
             not _is_object(part)
-            or (
-                part.get("additionalProperties") is False
-                and set(part.get("properties") or ()) <= set(part.get("required") or ())
-            )
+            or (part.get("additionalProperties") is False and _requires_all(part))
         )
         for part in _parts(schema)
     )
+
+
+def _requires_all(schema: Mapping[str, Any]) -> bool:
+    required = schema.get("required")
+    named = required if isinstance(required, list) else []
+    return all(name in named for name in loose.mapping(schema.get("properties")))
 
 
 def _is_object(schema: Mapping[str, Any]) -> bool:
@@ -88,10 +94,17 @@ def _is_object(schema: Mapping[str, Any]) -> bool:
 
 
 def _is_open(schema: Mapping[str, Any]) -> bool:
-    others = schema.get("additionalProperties", True)
-    if "patternProperties" in schema or isinstance(others, Mapping):
+    others = schema.get("additionalProperties")
+    if "patternProperties" in schema or isinstance(others, Mapping) or others is True:
         return True
+    if any(isinstance(one, Mapping) and _is_object(one) for one in _listed(schema, "allOf")):
+        return True  # closed each for itself, nothing could be both
     return _is_object(schema) and not schema.get("properties") and others is not False
+
+
+def _listed(schema: Mapping[str, Any], key: str) -> list[Any]:
+    value = schema.get(key)
+    return value if isinstance(value, list) else []
 
 
 def _parts(schema: Any, levels: int = _MOST_LEVELS) -> Iterator[Mapping[str, Any]]:
@@ -106,7 +119,7 @@ def _parts(schema: Any, levels: int = _MOST_LEVELS) -> Iterator[Mapping[str, Any
         if key in _NAMED and isinstance(value, Mapping):
             inner = list(value.values())
         else:
-            inner = value if key in (*_LISTS, "oneOf") and isinstance(value, list) else []
+            inner = _listed(schema, key) if key in (*_LISTS, "oneOf", "prefixItems") else []
             inner = [value] if key == "items" else inner
         for one in inner:
             yield from _parts(one, levels - 1)
@@ -114,16 +127,18 @@ def _parts(schema: Any, levels: int = _MOST_LEVELS) -> Iterator[Mapping[str, Any
 
 def _is_recursive(schema: Mapping[str, Any]) -> bool:
     """Whether a reference leads back to where it stands, or out of the schema's definitions."""
-    left = {
+    defined = {
         f"#/{key}/{name}": _references(one)
         for key in _DEFINED
-        for name, one in dict(schema.get(key) or {}).items()
+        for name, one in loose.mapping(schema.get(key)).items()
     }
-    if not _references(schema) <= left.keys():
+    if not _references(schema) <= defined.keys():
         return True
-    while leaves := {name for name, others in left.items() if others.isdisjoint(left)}:
-        left = {name: others for name, others in left.items() if name not in leaves}
-    return bool(left)
+    try:
+        TopologicalSorter(defined).prepare()
+    except CycleError:
+        return True
+    return False
 
 
 def _references(schema: Any) -> set[str]:

@@ -13,6 +13,7 @@ from models.answerer import Answerer, Clock, Events
 from models.call import Call
 from models.catalog import FUSION, Catalog
 from models.errors import (
+    AnswerDenied,
     BudgetExceeded,
     ContextTooLong,
     FusionError,
@@ -258,7 +259,8 @@ def _route(run: _Run, call: Call) -> Route:
         expected=plan.expected,
         predicted=plan.predicted,
         known=plan.known,
-        propensity=plan.propensity,
+        # Who answers in the place of what was chosen was sure to, once that had failed.
+        propensity=plan.propensity if run.last in (None, *run.choice.models) else 1.0,
         shown=run.look.shown if run.look else {},
     )
 
@@ -302,7 +304,7 @@ def _instead(run: _Run, error: FusionError) -> Completion | None:
     model said counts.
     """
     run.failed = run.failed or error
-    passing = isinstance(error, _PASSING) and not isinstance(error, StoreUnavailable)
+    passing = isinstance(error, _PASSING) and not isinstance(error, StoreUnavailable | AnswerDenied)
     if run.look is None and not (run.others and passing):
         raise run.failed
     assert run.last is not None

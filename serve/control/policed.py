@@ -10,6 +10,7 @@ from models.answerer import Answerer, Events
 from models.call import Call
 from models.catalog import Catalog
 from models.errors import (
+    AnswerDenied,
     BadRequest,
     NotFound,
     Overloaded,
@@ -101,11 +102,15 @@ class Policed:
         """The answer, counted, and its tool calls judged. Raises what rules say against them."""
         now = self._control.clock.now()
         said = replace(event, phase="response", at=now, completion=completion)
-        ruling = await self._control.rule(self._rules, said)
-        _passed(ruling, self._control)
-        for tool in completion.message.tool_calls:
-            called = replace(said, phase="tool_call", tool=tool, completion=None)
-            _passed(await self._control.rule(self._rules, called), self._control)
+        calls = (
+            replace(said, phase="tool_call", tool=tool, completion=None)
+            for tool in completion.message.tool_calls
+        )
+        try:
+            for one in (said, *calls):
+                _passed(await self._control.rule(self._rules, one), self._control)
+        except PolicyDenied as denied:
+            raise AnswerDenied(denied.message) from None
         return completion
 
     def _broke(self, event: Event, error: BaseException, over: bool) -> None:

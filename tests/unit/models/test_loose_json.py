@@ -34,8 +34,15 @@ from models.wrappers.loose_json import Found
         ('[1] {"x": 1}', Found({"x": 1}, "json_between_words")),
         ('{"x": 1}\n{"x": 2}', Found([{"x": 1}, {"x": 2}], "json_between_words")),
         ('{"x": 1}\n{"x": 1}', Found({"x": 1}, "json_between_words")),
-        # No other reader takes NaN.
-        ('{"a": NaN}', Found({"a": "NaN"}, "json_syntax")),
+        # No other reader takes NaN; JavaScript writes null for it.
+        ('{"a": NaN}', Found({"a": None}, "json_syntax")),
+        # What stands before a fence is talk.
+        ('I leave out {} here.\n```json\n{"a": 1}\n```', Found({"a": 1}, "json_fence")),
+        ('As said in [1]:\n```json\n{"a": 1}\n```\nSee [2].', Found({"a": 1}, "json_fence")),
+        ('Options: [] none. {"a": 1}', Found({"a": 1}, "json_between_words")),
+        ('Options: [] none. {"a": 1,}', Found({"a": 1}, "json_syntax")),
+        # Nobody knows which of two is meant: a list is no object, and so asked for again.
+        ('Given {"x": 1}, it is {"a": 2}', Found([{"x": 1}, {"a": 2}], "json_between_words")),
         ("NaN", Found(None)),
         ("", Found(None)),
         ("[" * 100_000, Found(None)),

@@ -88,6 +88,8 @@ LIST = {"type": "object", "properties": {"next": {"$ref": "#/$defs/list"}}}
 DEEP: dict[str, Any] = {}
 for _ in range(900):
     DEEP = {"type": "array", "items": DEEP}
+#: A caller's own, of a few dozen kilobytes: each definition names the next one.
+CHAIN = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(3000)} | {"d3000": POINT}
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,13 @@ for _ in range(900):
         ({"type": "object", "properties": {"a": {"$ref": "#"}}}, False),
         ({"type": "object", "properties": {"a": {"$ref": "https://x/y"}}}, False),
         (DEEP, False),
+        ({"$ref": "#/$defs/d0", "$defs": CHAIN}, True),
+        ({**POINT, "additionalProperties": True}, False),
+        ({"allOf": [POINT, POINT]}, False),
+        ({"$ref": "#/$defs/x", "$defs": {"x": {"prefixItems": [{"$ref": "#/$defs/x"}]}}}, False),
+        # What is no schema is told in words, for the provider to say so.
+        ({**POINT, "$defs": [1]}, True),
+        ({**POINT, "definitions": "ab"}, True),
     ],
 )
 def test_which_schemas_mean_the_same_when_they_are_reduced(schema: Any, finite: bool) -> None:
@@ -120,6 +129,8 @@ def test_which_schemas_mean_the_same_when_they_are_reduced(schema: Any, finite: 
         ({**POINT, "required": []}, False),
         ({**POINT, "additionalProperties": True}, False),
         ({"type": "object", "properties": {}}, False),
+        ({**POINT, "required": True}, False),
+        ({**POINT, "required": [["a"]]}, False),
         ({"type": "array", "items": {**POINT, "required": []}}, False),
         ({"anyOf": [POINT, {"type": "null"}]}, True),
         ({"oneOf": [POINT]}, False),

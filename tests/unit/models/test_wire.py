@@ -296,6 +296,7 @@ def test_an_answer_that_its_provider_broke_off_is_none(reason: str, text: str) -
         ),
         ({"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": None}, Usage(5, 9)),
         ({"prompt_tokens": 20.0, "completion_tokens": 4.0}, Usage(20, 4)),
+        ({"completion_tokens": 4, "total_tokens": 100}, Usage(0, 4)),
         ({"prompt_tokens": 20.5, "completion_tokens": float("inf")}, Usage()),
     ],
 )

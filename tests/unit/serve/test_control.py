@@ -13,6 +13,7 @@ from guarded import HELLO, IN_SESSION, Guarded, store, until
 
 from models.call import Call
 from models.errors import (
+    AnswerDenied,
     ApprovalNeeded,
     FusionError,
     Overloaded,
@@ -182,7 +183,7 @@ async def test_a_forbidden_tool_call_is_not_streamed(database: Database) -> None
     process.paid.tools = (ToolCall("1", "shell", "{}"),)
     stream = process.entrance.stream(HELLO, Call())
     assert await anext(stream) == TextDelta("ok")
-    with pytest.raises(PolicyDenied, match="'shell'"):
+    with pytest.raises(AnswerDenied, match="'shell'"):
         await anext(stream)
 
 

@@ -13,6 +13,7 @@ from models.call import Call
 from models.catalog import Catalog
 from models.errors import (
     AccountRefused,
+    AnswerDenied,
     BudgetExceeded,
     ContextTooLong,
     DeadlineExceeded,
@@ -160,11 +161,12 @@ async def test_where_the_other_fails_for_its_own_reasons_it_waits_here(
     assert (place.missed, place.counted) == (0, [])
 
 
-async def test_our_own_databases_silence_is_told_and_not_waited_for() -> None:
-    answerer = wrapped(Place(wait=5.0), FakeModel("remote", StoreUnavailable("locked")))
-    with pytest.raises(StoreUnavailable):
+@pytest.mark.parametrize("met", [StoreUnavailable("locked"), AnswerDenied("not that")])
+async def test_what_it_would_meet_here_too_is_told_and_not_waited_for(met: FusionError) -> None:
+    answerer = wrapped(Place(wait=5.0), FakeModel("remote", met))
+    with pytest.raises(type(met)):
         await said(answerer)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(type(met)):
         async for _ in answerer.stream(REQUEST, Call()):
             pass
 

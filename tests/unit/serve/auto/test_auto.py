@@ -12,6 +12,7 @@ from models.call import Call
 from models.catalog import Catalog
 from models.errors import (
     AccountRefused,
+    AnswerDenied,
     BadRequest,
     BudgetExceeded,
     ContextTooLong,
@@ -340,7 +341,7 @@ async def test_where_the_chosen_model_cannot_answer_the_next_best_one_does(
     assert (answer.text, answer.extension["route"]["model"]) == ("A wren.", "small")
     assert [(stage.model, stage.error) for stage in answer.stages[:1]] == [("large", error.code)]
     ((route, _),) = world.kept
-    assert (route.first, route.last) == ("large", "small")
+    assert (route.first, route.last, route.propensity) == ("large", "small", 1.0)
 
 
 async def test_a_stream_goes_to_the_next_best_model_before_its_first_word(world: World) -> None:
@@ -367,6 +368,13 @@ async def test_where_nobody_answers_the_chosen_models_failure_is_told(world: Wor
     world.large.reply, world.small.reply = PolicyDenied("not there"), Unavailable("gone")
     with pytest.raises(PolicyDenied, match="not there"):
         await world.ask(HARD)
+
+
+async def test_a_rule_about_answers_is_not_got_round_by_asking_others(world: World) -> None:
+    world.large.reply = AnswerDenied("not that")
+    with pytest.raises(AnswerDenied, match="not that"):
+        await world.ask(HARD)
+    assert world.small.calls == []
 
 
 @dataclass
