@@ -82,6 +82,14 @@ class Unauthorized(FusionError):
 
 class BudgetExceeded(FusionError):
     status, kind, code = 402, "insufficient_quota", "budget_exceeded"
+    #: It is the cap of this very request, and not a limit that others share.
+    is_cap = False
+
+    @classmethod
+    def of_cap(cls, message: str) -> BudgetExceeded:
+        error = cls(message)
+        error.is_cap = True
+        return error
 
 
 class Forbidden(FusionError):

@@ -258,7 +258,9 @@ class Run:
             self._panel_end = now + PANEL_SHARE * whole
             self._judge_end = now + JUDGE_SHARE * whole
         if prices is not None and prices.writer > prices.cap:
-            return self._give_up(BudgetExceeded("The cost cap does not cover the final answer."))
+            return self._give_up(
+                BudgetExceeded.of_cap("The cost cap does not cover the final answer.")
+            )
         if not terms.places:
             return [self._write(None, None, None)]
         self.phase = "asking"
@@ -311,7 +313,7 @@ class Run:
         prices = self.terms.prices
         worst = prices.members[who] if prices else 0
         if not self._fits(worst):
-            self._fail(who, BudgetExceeded(_WHY["cost_cap"]), "cost_cap")
+            self._fail(who, BudgetExceeded.of_cap(_WHY["cost_cap"]), "cost_cap")
             return []
         deadline = min(now + self.terms.member_s, self._judge_end)
         number = self._number(worst)

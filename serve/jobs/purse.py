@@ -1,9 +1,11 @@
 """A batch's money: what each row may cost at most, and when to stop. Pure.
 
 Every row that leaves carries a cap, and all caps together with what is spent stay within the
-budget. A row is refused where its worst case, which may be many times what it will cost, is above
-its cap: then fewer leave at a time, each with twice as much. Where not even one such cap is left, a
-row goes alone, with all that is. Only if that is too little has the money ended.
+budget, as far as is known: what a row cost that failed is heard of a little later. A row is refused
+where its worst case, which may be many times what it will cost, is above its cap: then fewer leave
+at a time, each with twice as much; at once where none of those asked together was answered, else in
+the next round, so that a few dear rows do not hold up the others. Where not even one such cap is
+left, a row goes alone, with all that is. Only if that is too little has the money ended.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ class Purse:
     dearest: int = 0
     #: What a row must be given: a smaller cap was refused.
     floor: int = 0
+    _wanted: int = 0
     _out: int = 0
     _any_back: bool = False
     #: Rows are asked one by one, each with all that is left.
@@ -80,13 +83,19 @@ class Purse:
 
     def refused(self, cap: int) -> None:
         """This cap, which was not all that is left, is below what a row may cost."""
-        self.floor = max(self.floor, 2 * cap + 1)
+        self._wanted = max(self._wanted, 2 * cap + 1)
+
+    def new_round(self) -> None:
+        """Whoever was refused is asked again."""
+        self.floor = self._wanted
 
     def returned(self, cap: int | None, rows: int, costs: list[int]) -> None:
         """So many rows came back, and some of them cost something."""
         self._any_back = True
         self.spent += sum(costs)
         self.dearest = max(self.dearest, *costs, 0)
+        if not costs:
+            self.floor = self._wanted
         if cap is not None:
             self._out -= cap * rows
 

@@ -52,8 +52,10 @@ _CHUNK_BYTES = 8_000_000
 _INGEST = 500
 #: How often a row is asked that comes back unanswered though others are answered.
 TRIES = 5
-#: So many rows refused one after the other: it is the money that has ended.
+#: So many rows refused and none answered: it is the money that has ended.
 _MOST_REFUSED = 16
+#: Where nothing was answered for so long, a row that failed beside answers before goes on failing.
+_OUTAGE_S = 1800.0
 #: The longest that one row may take.
 ROW_S = 1800.0
 HEARTBEAT_S = 3.0
@@ -84,6 +86,8 @@ class Runner:
         if taken.has_ended:
             return taken
         work = _Work(self, taken, Purse(taken.spec.budget_nano_usd, taken.nano_usd))
+        with suppress(StoreUnavailable):
+            await work.look_at_bills()
         heart = asyncio.create_task(work.beat())
         try:
             await work.all()
@@ -127,8 +131,9 @@ class _Work:
     stop: Why | None = None
     #: Something came back in this round that may be asked again.
     stuck: bool = False
-    #: Something was answered in this round.
+    #: Something was answered in this round; and when that last was so in any.
     moved: bool = False
+    moved_at: float = 0.0
     #: Rows that were refused with all the money that is left, since the last answer: either they
     #: are too dear, or the money has ended.
     refused: dict[int, Outcome] = field(default_factory=dict)
@@ -152,9 +157,9 @@ class _Work:
                 self._hear(
                     await self.runner.batches.alive(self.batch.id, self.runner.name, self.out)
                 )
-                await self._look_at_bills()
+                await self.look_at_bills()
 
-    async def _look_at_bills(self) -> None:
+    async def look_at_bills(self) -> None:
         if self.runner.bank is not None and self.purse.budget is not None:
             account = f"job:{self.batch.id}"
             found = await self.runner.bank.balances((account,))
@@ -212,7 +217,7 @@ class _Work:
 
     async def _answer(self) -> None:
         """Rounds over the rows that have no answer, until none is left or something stops it."""
-        pause = 1.0
+        pause, self.moved_at = 1.0, self.runner.clock.now()
         while await self._round() and not self.stop:
             if self.stuck:
                 await self.runner.clock.sleep(pause)
@@ -230,6 +235,7 @@ class _Work:
         """Every row that waits, once. False if none waited."""
         window, clock = self.runner.window, self.runner.clock
         self.stuck, self.moved, last, any_row = False, False, 0, False
+        self.purse.new_round()
         waiting: list[Pending] = []
         chunks: set[asyncio.Task[None]] = set()
         window.start(clock.now())
@@ -314,6 +320,7 @@ class _Work:
                     partial(self.runner.batches.known, self.batch.project, claimed)
                 )
             mine = [key for key in claimed if key not in known]
+            earlier = set(self.refused)
             replies = await self._ask({key: wanted[key][0][1] for key in mine}, share)
             if any(isinstance(reply, Overloaded) for reply in replies):
                 self.runner.window.overloaded(self.runner.clock.now())
@@ -323,11 +330,14 @@ class _Work:
                 outcome = self._outcome(pending, key, reply, share.of(row))
                 if isinstance(reply, Completion):
                     new[key] = reply
-                    outcomes += self.refused.values()
-                    self.refused.clear()
                     outcomes += [Outcome(other.line, key, reused=True) for other, _ in same]
                 if outcome is not None:
                     outcomes.append(outcome)
+            if new:
+                # All the money was too little for these, and not for one asked after them.
+                outcomes += [self.refused.pop(line) for line in earlier & self.refused.keys()]
+            elif len(self.refused) >= _MOST_REFUSED:
+                self.stop = self.stop or "budget_exceeded"
             for key in known:
                 outcomes += [Outcome(one.line, key, reused=True) for one, _ in wanted[key]]
             self.purse.returned(share.cap, len(rows), [answers.cost(one) for one in new.values()])
@@ -399,27 +409,22 @@ class _Work:
         except FusionError as error:
             return [error] * len(rows)
 
-    def _beyond(self, outcome: Outcome, why: FusionError) -> None:
-        """All the money that is left is too little for this row. It fails once another one is
-        answered after it; until then it waits, since it may be the money that has ended."""
-        log.info("line %d: %s", outcome.line, why.message)
-        self.refused[outcome.line] = outcome
-        if len(self.refused) >= _MOST_REFUSED:
-            self.stop = self.stop or "budget_exceeded"
-
     def _outcome(
         self, row: Pending, key: str, reply: Completion | FusionError, share: _Share
     ) -> Outcome | None:
         """None: the row waits as it did."""
         match reply:
             case Completion():
-                self.moved = True
+                self.moved, self.moved_at = True, self.runner.clock.now()
                 self.purse.alone = False
                 return Outcome(row.line, key)
-            case BudgetExceeded() if share.is_all:
-                self._beyond(Outcome(row.line, error=failure(reply)), reply)
+            case BudgetExceeded(is_cap=True) if share.is_own:
+                return Outcome(row.line, error=failure(reply))
+            case BudgetExceeded() if share.is_all or share.is_own:
+                log.info("line %d: %s", row.line, reply.message)
+                self.refused[row.line] = Outcome(row.line, error=failure(reply))
                 return None
-            case BudgetExceeded() if share.cap is not None and not share.is_own:
+            case BudgetExceeded() if share.cap is not None:
                 self.purse.refused(share.cap)
                 return None
             case ApprovalNeeded(approval=approval) if self.runner.approvals and approval:
@@ -431,7 +436,7 @@ class _Work:
                 # We asked for too much at once: no fault of the row.
                 self.stuck = True
                 return None
-            case Unavailable() if not self.moved:
+            case Unavailable() if not self.moved and not self._is_worn(row):
                 # Nothing is answered: whatever is down is waited for.
                 self.stuck = True
                 return None
@@ -440,6 +445,9 @@ class _Work:
                 return Outcome(row.line)
             case _:
                 return Outcome(row.line, error=failure(reply))
+
+    def _is_worn(self, row: Pending) -> bool:
+        return row.tries > 0 and self.runner.clock.now() - self.moved_at > _OUTAGE_S
 
     async def _record(self, outcomes: list[Outcome], new: dict[str, Completion], rows: int) -> None:
         async with self.recording:

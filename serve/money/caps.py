@@ -34,7 +34,7 @@ class Caps:
         """Set a call's worst case aside. Raises BudgetExceeded if the cap does not allow it."""
         spent = self._spent.get(request, _Spent())
         if spent.settled + spent.reserved + worst > cap:
-            raise BudgetExceeded(
+            raise BudgetExceeded.of_cap(
                 f"This request may cost {usd(cap)} USD, of which {usd(spent.settled)} are spent "
                 f"and {usd(spent.reserved)} set aside. Its next call could cost up to "
                 f"{usd(worst)} USD and was not made."

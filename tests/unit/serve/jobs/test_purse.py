@@ -38,10 +38,22 @@ def test_a_cap_that_was_refused_is_doubled_until_it_is_enough() -> None:
     purse.returned(purse.take(4, 64), 4, [10] * 4)
     cap = purse.take(4, 64)
     assert cap == 15
-    purse.returned(cap, 4, [])
     purse.refused(cap)
+    purse.returned(cap, 4, [])
     assert purse.affords(64) == 960 // 31
     assert purse.take(4, 64) == 31
+
+
+def test_a_dear_row_among_others_is_asked_with_more_in_the_next_round_alone() -> None:
+    purse = Purse(1000)
+    purse.returned(purse.take(4, 64), 4, [10] * 4)
+    cap = purse.take(4, 64)
+    assert cap is not None
+    purse.refused(cap)
+    purse.returned(cap, 4, [10] * 3)
+    assert purse.affords(64) == 64
+    purse.new_round()
+    assert purse.each == 2 * cap + 1
 
 
 def test_a_row_with_all_that_is_left_is_known() -> None:
