@@ -33,8 +33,17 @@ from serve.cli.reach import (
 from serve.editions.changes import changes
 
 aliases = typer.Typer(name="alias", help="Names that point to what answers.", no_args_is_help=True)
-#: How long gateways may still use what the version before named; they look twice a second.
-SETTLE_S = 3.0
+Drain = Annotated[
+    float,
+    typer.Option(
+        help="Seconds that a replaced model goes on for: a request that began before, a fusion or "
+        "a plan, may still call it.",
+        # Gateways look for a new version twice a second.
+        min=3.0,
+        metavar="SECONDS",
+    ),
+]
+DRAIN_S = 60.0
 
 
 def register(app: typer.Typer) -> None:
@@ -48,6 +57,7 @@ def apply(
     file: Annotated[Path | None, typer.Argument(help="Catalog file.", show_default=False)] = None,
     catalog_file: CatalogFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the difference only.")] = False,
+    drain: Drain = DRAIN_S,
     port: Port = None,
     url: Url = None,
 ) -> None:
@@ -59,12 +69,13 @@ def apply(
     base, file = server_url(url, port), file or catalog_file
     wanted = read_catalog(file)
     newest = ask(base, "GET", "/v1/catalog")
-    _move(base, newest, wanted, "apply", str(catalog_path(file)), dry_run=dry_run)
+    _move(base, newest, wanted, "apply", str(catalog_path(file)), dry_run, drain)
 
 
 def rollback(
     version: Annotated[int, typer.Argument(help="A version that 'fusion history' shows.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the difference only.")] = False,
+    drain: Drain = DRAIN_S,
     port: Port = None,
     url: Url = None,
 ) -> None:
@@ -72,11 +83,17 @@ def rollback(
     base = server_url(url, port)
     wanted = Catalog.model_validate(ask(base, "GET", f"/v1/catalog?version={version}")["catalog"])
     newest = ask(base, "GET", "/v1/catalog")
-    _move(base, newest, wanted, "rollback", f"to version {version}", dry_run=dry_run)
+    _move(base, newest, wanted, "rollback", f"to version {version}", dry_run, drain)
 
 
 def _move(
-    base: str, newest: dict[str, Any], wanted: Catalog, origin: str, note: str, *, dry_run: bool
+    base: str,
+    newest: dict[str, Any],
+    wanted: Catalog,
+    origin: str,
+    note: str,
+    dry_run: bool,
+    drain_s: float,
 ) -> None:
     present = Catalog.model_validate(newest["catalog"])
     made = changes(present, wanted)
@@ -103,7 +120,8 @@ def _move(
     kept = model_applications(wanted)
     gone = [name for name in model_applications(present) if name not in kept]
     if gone:
-        time.sleep(SETTLE_S)
+        out.print(f"The models that are replaced go on for {drain_s:g} s.")
+        time.sleep(drain_s)
         _stop_models(base, gone)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from support import Server, fusion, serving
 pytestmark = pytest.mark.cluster
 
 SLOW = '  slow: {engine: fake, cpus: 0.1, reply: "1 2 3 4 5 6 7 8 9 10", token_s: 3}'
+#: Its writer is asked half a minute after the request began.
+LATE = "panels: {late: {members: [slow], synthesis: left}}"
 CATALOG = f"""
 server: {{gateways: 2}}
 models:
@@ -26,6 +29,7 @@ models:
   right: {{engine: fake, cpus: 0.1, reply: right}}
 {SLOW}
 aliases: {{brain: left}}
+{LATE}
 roles: {{judge: brain}}
 """
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
@@ -108,6 +112,7 @@ def test_models_are_changed_while_a_stream_goes_on(server: Server, command: Any)
     newest.write_text(
         CATALOG.replace("reply: left}", "reply: better}")
         .replace(SLOW, "")
+        .replace(LATE, "")
         .replace("aliases:", "  third: {engine: fake, cpus: 0.1, reply: third}\naliases:")
     )
     told = command("apply", str(newest), "--dry-run")
@@ -115,8 +120,15 @@ def test_models_are_changed_while_a_stream_goes_on(server: Server, command: Any)
     assert "models.slow: a model" in told
     stream = server.client().chat.completions.create(model="slow", messages=HELLO, stream=True)
     heard = [next(stream)]
-    told = command("apply", str(newest))
-    assert "is in force" in told
+    with ThreadPoolExecutor(1) as beside:
+        fused = beside.submit(
+            server.client().chat.completions.create, model="fusion/late", messages=HELLO
+        )
+        time.sleep(1)
+        told = command("apply", str(newest), "--drain", "45")
+        assert "is in force" in told
+        # It began before, and so ended on the writer that has been replaced since.
+        assert fused.result().choices[0].message.content == "left"
     for model, answer in (("third", "third"), ("left", "better"), ("brain", "better")):
         said = server.client().chat.completions.create(model=model, messages=HELLO)
         assert said.choices[0].message.content == answer
@@ -151,7 +163,7 @@ def test_a_model_that_does_not_start_changes_nothing(server: Server, command: An
 
 
 def test_going_back(server: Server, command: Any) -> None:
-    assert "is in force" in command("rollback", "1")
+    assert "is in force" in command("rollback", "1", "--drain", "3")
     said = server.client().chat.completions.create(model="brain", messages=HELLO)
     assert said.choices[0].message.content == "left"
     assert "rollback" in command("history")

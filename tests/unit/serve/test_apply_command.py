@@ -29,6 +29,8 @@ class Cluster:
         self.version = 1
         self.lost: set[str] = set()
         self.refuses = False
+        #: How long the command waited, and what ran meanwhile.
+        self.waited: list[tuple[float, set[str]]] = []
         #: What somebody else puts in force after this command's change.
         self.afterwards: Catalog | None = None
         own: dict[str, Any] = {NAME: {"name": NAME, "args": {}}}
@@ -47,6 +49,9 @@ class Cluster:
     def deploy(self, _: object, applications: Sequence[Mapping[str, Any]]) -> None:
         self.running = {one["name"]: dict(one) for one in applications}
 
+    def sleep(self, seconds: float) -> None:
+        self.waited.append((seconds, set(self.running)))
+
     def runs(self, wanted: Catalog) -> bool:
         return model_applications(wanted).keys() <= self.running.keys()
 
@@ -56,7 +61,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     made = Cluster(catalog("old"))
     monkeypatch.setattr(edition, "ask", made.ask)
     monkeypatch.setattr(edition, "_local", lambda _: made)
-    monkeypatch.setattr(edition, "SETTLE_S", 0)
+    monkeypatch.setattr(edition.time, "sleep", made.sleep)
     monkeypatch.setattr(edition.serving, "deployed", lambda _: dict(made.running))
     monkeypatch.setattr(edition.serving, "deploy", made.deploy)
     monkeypatch.setattr(edition.serving, "wait_until_running", lambda *_: None)
@@ -66,7 +71,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 def apply(tmp_path: Path, wanted: Catalog) -> Result:
     file = tmp_path / "fusion.yaml"
     file.write_text(wanted.model_dump_json(), encoding="utf-8")
-    return CliRunner().invoke(app, ["apply", str(file)])
+    return CliRunner().invoke(app, ["apply", str(file), "--drain", "7"])
+
+
+def test_what_is_replaced_goes_on_for_what_began_before(cluster: Cluster, tmp_path: Path) -> None:
+    both = {NAME, *model_applications(catalog("old")), *model_applications(catalog("new"))}
+    assert apply(tmp_path, catalog("new")).exit_code == 0
+    assert cluster.waited == [(7.0, both)]
 
 
 def test_what_the_new_catalog_has_no_more_is_ended(cluster: Cluster, tmp_path: Path) -> None:
