@@ -66,7 +66,7 @@ class ToolCall:
     arguments: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn. `tool_call_id` says which call a `tool` message answers."""
 

@@ -14,8 +14,9 @@ else:
         """A copy of a frozen dataclass with these fields changed, quickly where it has no slots.
 
         `dataclasses.replace` goes through `__init__` again, field by field, and took a fifth of
-        all that a fusion costs. So the classes that each call changes have no slots, and none that
-        is changed here has a `__post_init__`.
+        all that a fusion costs. So the classes that each call changes have no slots (messages,
+        of which a session holds thousands, have), and none that is changed here has a
+        `__post_init__`.
         """
         fields = getattr(value, "__dict__", None)
         if fields is None:
