@@ -113,7 +113,7 @@ def measure(rows: int) -> float:
         return float(told["all"])
 
 
-def kill(kills: int, rows: int = 3000, seconds: float = 0.1) -> int:
+def kill(kills: int, rows: int = 8000, seconds: float = 0.1) -> int:
     """SIGKILL at random moments, resumed each time, until it ends. Returns how many rows were
     asked again."""
     spread = random.Random(0)
