@@ -8,7 +8,7 @@ import pytest
 from support import Server, serving
 
 CATALOG = """
-server: {max_body_mb: 2}
+server: {max_body_mb: 2, judges: 2}
 models:
   echo: {engine: fake, cpus: 0.1, context: 1024, max_output: 64, price: {input: 1, output: 2}}
   twin: {engine: fake, cpus: 0.1, replicas: 2, reply: "{pid}", first_token_s: 1.0}

@@ -185,6 +185,7 @@ def test_health_names_every_part(server: Server) -> None:
         assert time.monotonic() < until, health
         time.sleep(0.5)
     assert {"Gateway", "Judge", "Router", "Workforce:echo"} <= set(health["parts"])
+    assert health["parts"]["Judge"]["replicas"] == 2
 
 
 def test_auto_lets_the_router_choose(server: Server) -> None:
