@@ -227,9 +227,9 @@ class TestCascade:
 
     @pytest.mark.parametrize("reply", ["It is 31 * 44 + 12 = 1000", "A tit."])
     async def test_a_cheap_answer_of_another_model_teaches_nothing_of_the_cheap_one(
-        self, world: World, reply: str
+        self, world: World, reply: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        world.small = StandsIn("small", FakeModel("stranger", reply))  # type: ignore[assignment]
+        monkeypatch.setattr(world, "small", StandsIn("small", FakeModel("stranger", reply)))
         await self.cascade(world, self.request(HARD))
         ((route, happened),) = world.kept
         assert [type(event) for event in happened] == [Answered]
@@ -388,8 +388,10 @@ class StandsIn:
         return await self.other.complete(replace(request, model=self.other.name), call)
 
 
-async def test_feedback_teaches_of_the_model_that_answered(world: World) -> None:
-    world.large = StandsIn("large", world.small)  # type: ignore[assignment]
+async def test_feedback_teaches_of_the_model_that_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world, "large", StandsIn("large", world.small))
     answer = await world.ask(HARD)
     assert answer.extension["route"]["model"] == "small"
     (lesson, *_) = world.kept[0][0].judged(1.0)
@@ -398,8 +400,10 @@ async def test_feedback_teaches_of_the_model_that_answered(world: World) -> None
     assert lesson.lesson.expected == world.kept[0][0].expected["small"]
 
 
-async def test_a_stand_in_that_nothing_was_expected_of_teaches_nothing(world: World) -> None:
-    world.large = StandsIn("large", FakeModel("stranger", "A tit."))  # type: ignore[assignment]
+async def test_a_stand_in_that_nothing_was_expected_of_teaches_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world, "large", StandsIn("large", FakeModel("stranger", "A tit.")))
     await world.ask(HARD)
     ((route, _),) = world.kept
     assert route.last == "stranger"

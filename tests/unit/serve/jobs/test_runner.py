@@ -348,7 +348,7 @@ async def test_rows_with_caps_of_their_own_are_not_burnt_by_a_limit_that_ended(
 
 
 async def test_an_answer_that_was_asked_for_before_fails_no_row_that_is_refused(
-    house: House,
+    house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The money ends while some are answered: those refused since wait for more of it."""
     work = await _begun(house, 12)
@@ -360,7 +360,7 @@ async def test_an_answer_that_was_asked_for_before_fails_no_row_that_is_refused(
             return [instant(ask) for ask in asks]
         return [BudgetExceeded("The project's limit is reached.")] * len(asks)
 
-    house.asker.ask_many = ask_many  # type: ignore[method-assign]
+    monkeypatch.setattr(house.asker, "ask_many", ask_many)
     rows = await house.batches.pending(work.batch.id, 0, 12)
     first = asyncio.create_task(work._chunk(rows[:2], work._share(2)))
     await asyncio.sleep(0.01)
@@ -370,14 +370,16 @@ async def test_an_answer_that_was_asked_for_before_fails_no_row_that_is_refused(
     assert (work.batch.done, work.batch.failed, len(work.refused)) == (2, 0, 10)
 
 
-async def test_dear_rows_beside_answers_end_no_batch(house: House) -> None:
+async def test_dear_rows_beside_answers_end_no_batch(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work = await _begun(house, 40)
 
     async def ask_many(asks: list[Ask]) -> list[Reply]:
         dear = [BudgetExceeded("The tier's limit is reached.")] * 20
         return [*dear, *(instant(ask) for ask in asks[20:])]
 
-    house.asker.ask_many = ask_many  # type: ignore[method-assign]
+    monkeypatch.setattr(house.asker, "ask_many", ask_many)
     rows = await house.batches.pending(work.batch.id, 0, 40)
     await work._chunk(rows, work._share(40))
     assert (work.stop, work.batch.done, len(work.refused)) == (None, 20, 20)
@@ -419,7 +421,9 @@ async def test_an_expired_input_stays_until_its_batch_has_ended(house: House) ->
     assert [piece async for piece in house.files.content(batch.spec.input_file)] == []
 
 
-async def test_answers_are_told_though_the_input_is_gone(house: House) -> None:
+async def test_answers_are_told_though_the_input_is_gone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batch = await house.create(short("a", "say one"), short("b", "say two"))
     asked = house.asker.ask_many
 
@@ -427,7 +431,7 @@ async def test_answers_are_told_though_the_input_is_gone(house: House) -> None:
         await house.files.remove([batch.spec.input_file])
         return await asked(asks)
 
-    house.asker.ask_many = then_gone  # type: ignore[method-assign]
+    monkeypatch.setattr(house.asker, "ask_many", then_gone)
     ended = await house.run(batch)
     assert (ended.state, ended.done) == ("completed", 2)
     first = (await house.read(ended.output_file))[0]
