@@ -160,19 +160,19 @@ class Profile(_Section):
             spot=market,
         )
 
-    def offers(self, model: str, *, spot: bool = False) -> tuple[Offer, ...]:
-        """Ways to place a replica of `model`, as it is called, with what it needs here. Raises
-        FitError where the node does not hold it."""
+    def offers(self, model: str, *, node: str = "node", spot: bool = False) -> tuple[Offer, ...]:
+        """Ways to place a replica of `model`, as it is called, on this node type, as it is called,
+        with what it needs here. Raises FitError where the node does not hold it."""
         replica = self.replica
         needs = ModelSpec(
             name=model,
-            rates={"node": self.rates()},
+            rates={node: self.rates()},
             weights_gib=replica.weights_gib,
             kv_cache_gib=replica.kv_cache_gib,
             host_gib=replica.host_gib,
             tensor_parallel=replica.tensor_parallel,
         )
-        return offers(needs, [self.node_type()], spot=spot)
+        return offers(needs, [self.node_type(node)], spot=spot)
 
     def rates(self) -> ServiceRates:
         """The replica's measured rates as the cost model knows them."""

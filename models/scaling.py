@@ -6,11 +6,20 @@ rule that uses it lives a floor above (`cluster.scaling`).
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from models.record import Record
+
+#: Labels of nodes in Ray, by name: where a replica goes.
+Labels = dict[str, str]
+#: What the node type of `scaling.node` is called among others,
+MAIN = "node"
+#: and the place on it that every model has.
+FIRST = f"{MAIN}/on-demand"
 
 
 class SpotPrice(Record):
@@ -21,6 +30,8 @@ class SpotPrice(Record):
     mean_life_s: float = Field(gt=0, allow_inf_nan=False)
     #: Seconds between the notice and the end.
     notice_s: float = Field(ge=0, allow_inf_nan=False)
+    #: Of such nodes in the cluster. Without any this market is for the simulator alone.
+    labels: Labels = Field(default_factory=dict)
 
 
 class NodePrice(Record):
@@ -29,8 +40,9 @@ class NodePrice(Record):
     usd_per_hour: float = Field(gt=0, allow_inf_nan=False)
     #: From the order to the first request served: node, image and weights together.
     startup_s: float = Field(ge=0, allow_inf_nan=False)
-    #: For the simulator: nothing here orders spot nodes.
     spot: SpotPrice | None = None
+    #: Of such nodes in the cluster, bought on demand. Without any a replica goes where it fits.
+    labels: Labels = Field(default_factory=dict)
     accelerators: int = Field(1, ge=1)
     #: Of each of them, in GiB; None: enough.
     accelerator_memory_gib: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -58,6 +70,31 @@ class ReplicaRates(Record):
     weights_gib: float = Field(0.0, ge=0, allow_inf_nan=False)
     kv_cache_gib: float = Field(0.0, ge=0, allow_inf_nan=False)
     host_gib: float = Field(0.0, ge=0, allow_inf_nan=False)
+
+
+class OtherNode(NodePrice):
+    """Another node type that the model may run on."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
+    #: The type of GPU as Ray names it. Default: the model's own.
+    accelerator: str | None = Field(None, pattern=r"^[A-Za-z0-9-]+$")
+    #: What one replica does there. Default: what it does on `scaling.node`.
+    replica: ReplicaRates | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where replicas of a model may run: a node type, bought in one way. Each is a deployment."""
+
+    #: NODE/MARKET, as `cluster.cost.Offer` calls it.
+    key: str
+    usd_per_hour: float
+    labels: Labels
+    accelerator: str | None = None
+
+    @property
+    def spot(self) -> bool:
+        return self.key.endswith("/spot")
 
 
 class Promise(Record):
@@ -91,6 +128,12 @@ class Scaling(Record):
     spill: tuple[str, ...] = ()
     #: Who would wait longer for a first token is told to come back, in seconds.
     shed_after_s: float = Field(60.0, gt=0, allow_inf_nan=False)
+    #: Its weight where the budget does not pay for all models.
+    priority: float = Field(1.0, gt=0, le=1000, allow_inf_nan=False)
+    #: The part of the replicas that is bought on demand although spot is cheaper.
+    on_demand_floor: float = Field(0.2, ge=0, le=1)
+    #: Node types to run on as well: the cheapest that comes up.
+    other_nodes: tuple[OtherNode, ...] = Field((), max_length=8)
 
     @model_validator(mode="after")
     def _sheds_late(self) -> Scaling:
@@ -101,16 +144,60 @@ class Scaling(Record):
             )
         return self
 
+    @model_validator(mode="after")
+    def _told_apart(self) -> Scaling:
+        names = [MAIN, *(node.name for node in self.other_nodes)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"other_nodes: each needs a name of its own, not twice '{twice[0]}'")
+        places = self.places()
+        for place in places if len(places) > 1 else ():
+            if not place.labels:
+                raise ValueError(
+                    f"{place.key} needs labels: without them its replicas would land on the nodes "
+                    "of the others"
+                )
+        return self
+
+    def places(self) -> tuple[Place, ...]:
+        """Where its replicas may run: first `node`, bought on demand."""
+        return tuple(self._places())
+
+    def _places(self) -> Iterator[Place]:
+        for node in (self.node, *self.other_nodes):
+            name, accelerator = MAIN, None
+            if isinstance(node, OtherNode):
+                name, accelerator = node.name, node.accelerator
+            yield Place(f"{name}/on-demand", node.usd_per_hour, node.labels, accelerator)
+            if (spot := node.spot) is not None and spot.labels:
+                yield Place(f"{name}/spot", spot.usd_per_hour, spot.labels, accelerator)
+
     def profile(self) -> dict[str, Any]:
         """The content of a profile file."""
         parts = {"node", "replica", "targets"}
-        return self.model_dump(mode="json", include=parts, exclude_none=True)
+        # Labels are no measurement.
+        content = self.model_dump(mode="json", include=parts, exclude_none=True)
+        for market in (content["node"], content["node"].get("spot", {})):
+            market.pop("labels", None)
+        return content
+
+    def other_profiles(self) -> dict[str, dict[str, Any]]:
+        """The content of a profile file of the same model on each of the other nodes."""
+        return {
+            node.name: self.model_copy(
+                update={"node": node, "replica": node.replica or self.replica}
+            ).profile()
+            for node in self.other_nodes
+        }
 
     def settings(self, name: str, least: int, most: int, fleet: Fleet) -> dict[str, Any]:
         """As `cluster.scaling.policy` takes them: plain values that travel in a Serve config."""
         return {
             "model": name,
             "profile": self.profile(),
+            "other_profiles": self.other_profiles(),
+            "places": [place.key for place in self.places()],
+            "on_demand_floor": self.on_demand_floor,
+            "priority": self.priority,
             "min_replicas": least,
             "max_replicas": most,
             "late_usd": self.late_usd,

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from models.prices import Price, Usd
 from models.record import Record
-from models.scaling import Scaling
+from models.scaling import FIRST, Place, Scaling
 from models.wrappers.profiles import FAMILIES
 
 _ADDRESS = r"^https?://[^\s?#@]+$"
@@ -112,6 +112,12 @@ class Hosted(_Model):
     #: US dollars that an hour of one replica costs, busy or not. Default: of `scaling.node`.
     usd_per_hour: Usd | None = None
 
+    @model_validator(mode="after")
+    def _one_price(self) -> Hosted:
+        if self.usd_per_hour is not None and len(self.places) > 1:
+            raise ValueError("usd_per_hour: in each of its places (scaling) it has a price there")
+        return self
+
     @field_validator("cpus")
     @classmethod
     def _counted(cls, cpus: float) -> float:
@@ -120,11 +126,19 @@ class Hosted(_Model):
         return cpus
 
     @property
-    def hour(self) -> Decimal | None:
-        """The price of an hour of one replica, if it has one."""
-        if self.usd_per_hour is not None or self.scaling is None:
-            return self.usd_per_hour
-        return Decimal(str(self.scaling.node.usd_per_hour))
+    def hours(self) -> dict[str, Decimal]:
+        """The price of an hour of one replica, by place; empty if it has none."""
+        if self.usd_per_hour is not None:
+            return {FIRST: self.usd_per_hour}
+        places = self.scaling.places() if self.scaling is not None else ()
+        return {place.key: Decimal(str(place.usd_per_hour)) for place in places}
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where its replicas may run: each is a deployment. The first is always there."""
+        if self.scaling is None:
+            return (Place(FIRST, float(self.usd_per_hour or 0), {}),)
+        return self.scaling.places()
 
 
 class VllmModel(Hosted):

@@ -17,8 +17,8 @@ from decimal import Decimal
 from cluster.scaling.budget import Budget
 from models.answerer import Clock
 from models.catalog import Catalog
+from models.scaling import FIRST, Scaling
 from models.scaling import Fleet as Limits
-from models.scaling import Scaling
 from models.workforce.names import application_name, hosted
 
 log = logging.getLogger(__name__)
@@ -37,10 +37,17 @@ _WOKEN_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Replicas of one model: those that serve, and those that are paid for."""
+    """Replicas: those that serve, those that are paid for, and those that end what they have
+    begun."""
 
     running: int = 0
     paid: int = 0
+    leaving: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(
+            self.running + other.running, self.paid + other.paid, self.leaving + other.leaving
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +75,8 @@ class _Day:
         return 0.0 if paid_s >= min(self.left_s, 3600.0) else self.left_s - paid_s
 
 
-#: What Serve shows now, by application.
-Look = Callable[[], Mapping[str, Count]]
+#: What Serve shows now, by application and place.
+Look = Callable[[], Mapping[str, Mapping[str, Count]]]
 Drained = Callable[[str], float]
 #: Nano-dollars that replicas of these models have cost since midnight (UTC).
 SpentToday = Callable[[Collection[str]], Awaitable[int]]
@@ -96,20 +103,24 @@ class Fleet:
         self._limits = limits
         self._spent_today = spent_today
         self._drained = drained
-        self._counts: Mapping[str, Count] | None = None
+        self._counts: Mapping[str, Mapping[str, Count]] | None = None
         self._at = 0.0
         self._looking: asyncio.Task[None] | None = None
         self._woken: dict[str, float] = {}
 
     async def count(self, application: str) -> Count:
         """Of this application. Waits only for the very first look."""
+        return sum((await self.counts(application)).values(), Count())
+
+    async def counts(self, application: str) -> Mapping[str, Count]:
+        """The same by place."""
         now = self._clock.now()
         stale = self._counts is None or now - self._at > _KEPT_S
         if stale and (self._looking is None or self._looking.done()):
             self._looking = asyncio.create_task(self._refresh())
         if self._counts is None and self._looking is not None:
             await asyncio.shield(self._looking)
-        return (self._counts or {}).get(application, Count())
+        return (self._counts or {}).get(application, {})
 
     async def _refresh(self) -> None:
         try:
@@ -186,10 +197,12 @@ class Fleet:
             if spec.scaling is None:
                 continue
             known_as = application_name(other, spec)
-            paid = await self._paid(known_as)
-            if known_as == mine:
-                paid = max(paid, 1)
-            total += paid * spec.scaling.node.usd_per_hour
+            hours = {place.key: place.usd_per_hour for place in spec.places}
+            here = await self.counts(known_as)
+            total += sum(hours.get(place, 0.0) * count.paid for place, count in here.items())
+            runs = any(count.paid for count in here.values())
+            if not runs and (known_as == mine or await self._paid(known_as)):
+                total += hours[FIRST]
         return total
 
     async def _paid(self, application: str) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ray import serve as ray_serve
 
+from cluster.scaling.policy import settings_from
 from models.answerer import Answerer, Clock
 from models.catalog import Catalog
 from models.flagship.account import AccountHandle
@@ -16,11 +18,13 @@ from models.flagship.answerer import Flagship
 from models.flagship.custom import Custom
 from models.flagship.registry import Registry
 from models.messages import Request
+from models.scaling import FIRST
 from models.scaling import Fleet as Limits
 from models.spec import ApiModel, FakeModelSpec, FlagshipSpec, ModelSpec, PythonModel, VllmModel
 from models.workforce import hosting
 from models.workforce.answerer import Salt, Workforce
-from models.workforce.names import application_name, deployment_name, hosted
+from models.workforce.names import application_name, deployment_name, hosted, place_of
+from models.workforce.pace import Pace
 from models.wrappers.breaker import Breaker
 from models.wrappers.fallback import Fallback
 from models.wrappers.fit import Fit
@@ -34,6 +38,7 @@ from serve.money.charge import Charge, Tariff
 from serve.money.till import Payer
 from serve.overflow import Other, Overflowing
 from serve.pipeline import Models
+from serve.places import Placed
 
 #: What stands around the model of this name where it answers in another one's place.
 StandIn = Callable[[str, Answerer], Answerer]
@@ -61,7 +66,8 @@ class Parts:
         self._till = till
         self._salt = salt
         self._registry = Registry(lambda name: AccountHandle(accounts, name), clock)
-        self._hosted: dict[str, Workforce] = {}
+        self._hosted: dict[str, Workforce | Placed] = {}
+        self._gateways = 1
         self._repairs = RayRepairs()
         self._controller = Controller(_applications)
         self._fleet = Fleet(clock, _counts, limits, spent_today, self._drained_s)
@@ -73,6 +79,7 @@ class Parts:
         Raises MissingKey where a flagship's key is not in this process's environment.
         """
         self._registry.meet(catalog.models)
+        self._gateways = catalog.server.gateways
         alone = {name: self._one(name, spec) for name, spec in catalog.models.items()}
         instead = {name: stand_in(name, one) for name, one in alone.items()}
 
@@ -144,7 +151,7 @@ class Parts:
             return None
         applications, _ = await self._controller.applications()
         mine = (applications or {}).get(application_name(request.model, spec))
-        if mine is None or not _count(mine).running:
+        if mine is None or not any(_count(one).running for one in mine.deployments.values()):
             return None
         return await self._workforce(request.model, spec).count(request)
 
@@ -152,13 +159,30 @@ class Parts:
         known = self._hosted.get(application)
         return 0.0 if known is None else known.drained_s()
 
-    def _workforce(self, name: str, spec: VllmModel | FakeModelSpec) -> Workforce:
+    def _workforce(self, name: str, spec: VllmModel | FakeModelSpec) -> Workforce | Placed:
         # By application: a change of the catalog that replaces no replica needs no new handle.
         known_as = application_name(name, spec)
         if known_as not in self._hosted:
-            handle = hosting.handle(name, spec)
-            self._hosted[known_as] = Workforce(name, handle, self._clock, salt=self._salt)
+            self._hosted[known_as] = self._deployed(name, spec)
         return self._hosted[known_as]
+
+    def _deployed(self, name: str, spec: VllmModel | FakeModelSpec) -> Workforce | Placed:
+        pace = Pace()
+        places = {
+            place: Workforce(name, handle, self._clock, salt=self._salt, pace=pace)
+            for place, handle in hosting.handles(name, spec).items()
+        }
+        if spec.scaling is None or len(places) == 1:
+            return places[FIRST]
+        settings = spec.scaling.settings(name, spec.replicas.min, spec.replicas.max, Limits())
+        known_as = application_name(name, spec)
+        return Placed(
+            places,
+            settings_from(settings),
+            partial(self._fleet.counts, known_as),
+            self._clock,
+            room_of_one=spec.max_ongoing / self._gateways,
+        )
 
     async def health(self) -> tuple[int, dict[str, Any]]:
         """HTTP status and what is up. 503 only when no model can answer: a gateway that works
@@ -202,10 +226,16 @@ def summary(
     return 200, {"status": status, **seen}
 
 
-async def replicas(catalog: Catalog) -> dict[str, int]:
-    """How many replicas of each hosted model run now."""
+async def replicas(catalog: Catalog) -> dict[str, dict[str, int]]:
+    """How many replicas of each hosted model run now, by place."""
     deployments = _deployments(await asyncio.to_thread(_applications))
-    return {name: deployments.get(deployment_name(name), ("", 0))[1] for name in hosted(catalog)}
+    return {
+        name: {
+            place.key: deployments.get(deployment_name(name, place.key), ("", 0))[1]
+            for place in spec.places
+        }
+        for name, spec in hosted(catalog).items()
+    }
 
 
 def _applications() -> Mapping[str, Any]:
@@ -239,13 +269,18 @@ async def not_running(catalog: Catalog) -> list[str]:
     ]
 
 
-def _counts() -> dict[str, Count]:
-    """Replicas of every application, for `Fleet`."""
-    return {name: _count(application) for name, application in _applications().items()}
+def _counts() -> dict[str, dict[str, Count]]:
+    """Replicas of every application by place, for `Fleet`."""
+    return {
+        name: {
+            place_of(deployment): _count(status)
+            for deployment, status in application.deployments.items()
+        }
+        for name, application in _applications().items()
+    }
 
 
-def _count(application: Any) -> Count:
-    states = [s.replica_states for s in application.deployments.values()]
-    running = sum(s.get("RUNNING", 0) for s in states)
-    leaving = sum(s.get("STOPPING", 0) for s in states)
-    return Count(running, sum(sum(s.values()) for s in states) - leaving)
+def _count(deployment: Any) -> Count:
+    states = deployment.replica_states
+    leaving = states.get("STOPPING", 0)
+    return Count(states.get("RUNNING", 0), sum(states.values()) - leaving, leaving)

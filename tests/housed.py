@@ -17,7 +17,7 @@ from models.call import Call
 from models.catalog import Catalog
 from models.fake import FakeModel
 from models.messages import Completion, Request
-from models.scaling import Fleet
+from models.scaling import FIRST, Fleet
 from models.spec import ModelSpec
 from models.workforce.names import application_name, hosted
 from models.wrappers.fit import Fit
@@ -126,7 +126,7 @@ async def housed(
 ) -> AsyncIterator[Housed]:
     """A house on the store in this folder, which it finds as others left it."""
     known = Catalog.model_validate(catalog)
-    running = {application_name(*one): Count(1, 1) for one in hosted(known).items()}
+    running = {application_name(*one): {FIRST: Count(1, 1)} for one in hosted(known).items()}
     monkeypatch.setattr(parts, "_counts", lambda: running)
     fakes = {name: FakeModel(name, replies.get(name, f"I am {name}")) for name in known.models}
     url = f"sqlite:///{folder}/fusion.db"

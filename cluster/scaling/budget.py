@@ -81,7 +81,8 @@ def within(
     wish: Decision, model: ModelScaling, count: int, allowed: float, now_s: float
 ) -> Decision:
     """`wish` cut to `count` replicas, saying that the budget of `allowed` dollars an hour did."""
-    placement = place(count, model.offers, wish.state.health, now_s, model.on_demand_floor)
+    patient = wish.state.seen.patient if wish.state.seen else 0.0
+    placement = place(count, model.offers, wish.state.health, now_s, model.on_demand_floor, patient)
     why = (
         f"{count} replicas: the budget allows {allowed:.2f} dollars an hour for all models; "
         f"without it {wish.why}"

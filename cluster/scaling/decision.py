@@ -102,7 +102,9 @@ def decide(model: ModelScaling, seen: Seen, state: ScalingState) -> Decision:
     health = after_orders(state.health, model.offers, seen.oldest_order_s, seen.now_s)
     # One copy for all: copies are what a decision spends its time on.
     state = replace(state, **changes, health=health)
-    placement = place(bounded, model.offers, health, seen.now_s, model.on_demand_floor)
+    placement = place(
+        bounded, model.offers, health, seen.now_s, model.on_demand_floor, seen.patient
+    )
     backlog_s = waiting_s / seen.replicas if seen.replicas else (math.inf if waiting_s else 0.0)
     why = (
         f"{bounded} replicas: load {ahead.present:.1f}, in {offer.startup_s:.0f} s "

@@ -1,9 +1,11 @@
 """All scaled models of one installation under one budget, in Serve's controller.
 
-Serve asks the policy of each model by itself, one after the other, in one process. So what they
-share is one `Fleet` there (`FLEET`): each policy tells it what its model wants and gets what the
-budget leaves. It is never passed, also while one model gives replicas back that another waits
-for: what runs, or was granted and may be starting, is paid before anybody gets more.
+Serve asks the policy of each deployment by itself, one after the other, in one process. So what
+they share is one `Fleet` there (`FLEET`). A model is an application, and has a deployment in each
+place (`cluster.cost.Offer`) that it may run in: what each of them shows is put together, the rule
+decides for the model, and each gets its part. The budget is never passed, also while one model
+gives replicas back that another waits for, or one moves from place to place: what runs, or was
+granted and may be starting, is paid before anybody gets more.
 
 What is known of a model is kept by its application: one that changes runs twice for a while, as it
 was and as it is specified now, and both are paid for.
@@ -15,12 +17,15 @@ restarts begins a new sum; the limit of an hour holds all the same.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from cluster.scaling.budget import Budget, share, within
-from cluster.scaling.values import Decision, ModelScaling, Seen
+from cluster.scaling.decision import decide
+from cluster.scaling.placement import Placement, after_success, keep_until_replaced, place
+from cluster.scaling.values import Decision, ModelScaling, ScalingState, Seen
 
 _DAY_S = 86_400.0
 # A policy that was not asked for so long: Serve does not ask at zero replicas where somebody
@@ -31,25 +36,123 @@ _GONE_S = 900.0
 # Not asked for so long, while another application of the same model is: it was replaced.
 _REPLACED_S = 60.0
 _LONGEST_STEP_S = 60.0
+# In which every policy is asked once. Until then nobody knows what a controller before this one had
+# started.
+_MEETING_S = 3.0
+# Answers that a mean is made of.
+_REMEMBERED = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One place of a model, as its deployment's policy sees it. `totals` are running sums over all
+    its replicas that never fall (`cluster.scaling.policy`)."""
+
+    now_s: float
+    replicas: int
+    starting: int
+    queued: float
+    running: float
+    totals: Mapping[str, float]
 
 
 @dataclass(slots=True)
 class _Member:
+    """One application: what its places have shown, and what was decided."""
+
     name: str  # the model's, which another application may share
     model: ModelScaling  # under the application's name
-    wish: Decision
-    runs: int
-    granted: int
-    at_s: float
+    wish: Decision | None = None
+    parts: dict[str, Part] = field(default_factory=dict)
+    #: What the policy of each place was told last, which Serve may not have carried out yet.
+    told: dict[str, int] = field(default_factory=dict)
+    runs: Counter[str] = field(default_factory=Counter)
+    at_s: float = 0.0
+    state: ScalingState = field(default_factory=ScalingState)
+    _ordered_s: dict[str, float] = field(default_factory=dict)
+    _arrived: float = 0.0
+    _answered: float = 0.0
+    _patient: float = 0.0
+    _patient_answers: float = 0.0
 
-    def held(self, now_s: float) -> int:
-        """Replicas that are paid for, or may be in a moment."""
-        by_itself = 1 if now_s - self.at_s > _UNASKED_S else 0
-        return max(self.runs, self.granted, by_itself)
+    def held_usd(self, now_s: float) -> float:
+        """Dollars an hour of what is paid for, or may be in a moment."""
+        asked_s = {key: part.now_s for key, part in self.parts.items()}
+        asked_s = asked_s or {self.model.offers[0].key: self.at_s}
+        by_itself = {key: 1 for key, at_s in asked_s.items() if now_s - at_s > _UNASKED_S}
+        return self.usd(self.held() | Counter(by_itself))
+
+    def held(self) -> Counter[str]:
+        """Replicas that run or may come up any moment, by place."""
+        return self.runs | Counter(self.told)
+
+    def usd(self, replicas: Mapping[str, int]) -> float:
+        """Dollars an hour of replicas by place."""
+        prices = {offer.key: float(offer.usd_per_hour) for offer in self.model.offers}
+        return sum(prices.get(key, 0.0) * count for key, count in replicas.items())
 
     def is_gone(self, name: str, now_s: float) -> bool:
         """While an application of the model `name` is asked."""
         return now_s - self.at_s >= (_REPLACED_S if self.name == name else _GONE_S)
+
+    def take(self, key: str, part: Part) -> None:
+        """What the policy of the place `key` sees now."""
+        before = self.parts.get(key)
+        self.parts[key] = part
+        came = before is not None and part.replicas > before.replicas
+        if came:
+            self.state = replace(self.state, health=after_success(self.state.health, key))
+        if part.starting == 0:
+            self._ordered_s.pop(key, None)
+        elif came:
+            self._ordered_s[key] = part.now_s
+        else:
+            self._ordered_s.setdefault(key, part.now_s)
+
+    def seen(self, now_s: float) -> Seen:
+        """All places together."""
+        parts = self.parts.values()
+        total = Counter[str]()
+        for part in parts:
+            total.update(part.totals)
+        queued, running = sum(p.queued for p in parts), sum(p.running for p in parts)
+        # What has arrived is what was answered and what is here. A mean that falls is no
+        # negative arrival, so the total never falls.
+        self._arrived = max(
+            self._arrived, total["answered"] + total["elsewhere"] + queued + running
+        )
+        answered = total["answered"] - self._answered
+        if answered > 0:
+            patient = (total["patient"] - self._patient_answers) / answered
+            self._patient += (
+                (patient - self._patient)
+                * answered
+                / min(total["answered"], max(answered, _REMEMBERED))
+            )
+            self._answered, self._patient_answers = total["answered"], total["patient"]
+        prompt_mean = (
+            total["prompt_tokens"] / total["answered"]
+            if total["answered"] and total["prompt_tokens"]
+            else self.model.expected_tokens[0]
+        )
+        return Seen(
+            now_s=now_s,
+            replicas=sum(p.replicas for p in parts),
+            starting=sum(p.starting for p in parts),
+            queued_requests=queued,
+            queued_prompt_tokens=queued * prompt_mean,
+            running_requests=running,
+            arrived=self._arrived,
+            arrived_prompt_tokens=self._arrived * prompt_mean,
+            answered=total["answered"],
+            generated_tokens=total["generated_tokens"],
+            first_tokens=total["first_tokens"],
+            late=total["late"],
+            patient=min(1.0, max(0.0, self._patient)),
+            serving={key: p.replicas for key, p in self.parts.items()},
+            ordered={key: p.starting for key, p in self.parts.items()},
+            oldest_order_s=dict(self._ordered_s),
+        )
 
 
 @dataclass(slots=True)
@@ -57,8 +160,27 @@ class Fleet:
     """What every model wants, runs and was granted, by its application."""
 
     members: dict[str, _Member] = field(default_factory=dict)
+    _began_s: float = math.inf
     _day: int = -1
     _spent_today: float = 0.0
+
+    def decide(
+        self, model: ModelScaling, key: str, part: Part, budget: Budget, application: str = ""
+    ) -> tuple[Decision, Seen]:
+        """What is decided for `model`, of whose place `key` its policy shows `part`, and what was
+        seen of all its places. The placement is within the budget."""
+        self._began_s = min(self._began_s, part.now_s)
+        member = self._member(model, application or model.name)
+        member.take(key, part)
+        seen = member.seen(part.now_s)
+        wish = decide(model, seen, member.state)
+        member.state = wish.state
+        return self.grant(model, wish, seen, budget, application, key), seen
+
+    def _member(self, model: ModelScaling, application: str) -> _Member:
+        return self.members.setdefault(
+            application, _Member(model.name, replace(model, name=application))
+        )
 
     def grant(
         self,
@@ -67,53 +189,93 @@ class Fleet:
         seen: Seen,
         budget: Budget,
         application: str = "",
+        asked: str | None = None,
     ) -> Decision:
-        """`wish`, or as much of it as the budget pays for. `seen.now_s` is seconds since 1970.
+        """`wish`, or as much of it as the budget pays for, and where it goes, as the policy of the
+        place `asked` is told (default: of the first offer): nothing that serves is given up before
+        its replacement does, where that can be paid for. `seen.now_s` is seconds since 1970.
         Without an application the model's name stands for it."""
         now_s, key = seen.now_s, application or model.name
-        known = self.members.get(key)
-        self._pay(now_s, known)
+        asked = asked or model.offers[0].key
+        member = self._member(model, key)
+        self._pay(now_s, member)
+        runs = _runs(model, seen)
+        member.model = replace(model, name=key)
+        member.wish, member.runs, member.at_s = wish, runs, now_s
         self.members = {n: m for n, m in self.members.items() if not m.is_gone(model.name, now_s)}
-        runs = seen.replicas + seen.starting
-        granted = known.granted if known else runs
-        member = _Member(model.name, replace(model, name=key), wish, runs, granted, now_s)
-        self.members[key] = member
         left_s = _DAY_S - now_s % _DAY_S
         allowed = budget.allowed_usd_per_hour(Decimal(repr(self._spent_today)), left_s)
-        member.granted = min(wish.replicas, self._count(key, allowed, now_s))
-        if member.granted == wish.replicas:
-            return wish
-        return within(wish, model, member.granted, allowed, now_s)
+        count = self._count(key, allowed, seen)
+        decision = wish if count == wish.replicas else within(wish, model, count, allowed, now_s)
+        placement = decision.placement
+        placed = self._placed(key, placement.replicas, asked, allowed, seen)
+        member.told[asked] = placed.get(asked, 0)
+        if placed == placement.replicas:
+            return decision
+        return replace(decision, placement=Placement(placed, member.usd(placed), placement.why))
 
-    def _count(self, name: str, allowed: float, now_s: float) -> int:
-        if math.isinf(allowed):
-            return self.members[name].wish.replicas
+    def _room(self, name: str, allowed: float, now_s: float) -> float:
+        """Dollars an hour that the others leave."""
+        return allowed - sum(m.held_usd(now_s) for n, m in self.members.items() if n != name)
+
+    def _count(self, name: str, allowed: float, seen: Seen) -> int:
         member = self.members[name]
-        fair = share(
-            [m.model for m in self.members.values()],
-            {n: m.wish for n, m in self.members.items()},
-            allowed,
-        )[name]
-        others = sum(m.held(now_s) * _price(m.model) for n, m in self.members.items() if n != name)
-        room = math.floor((allowed - others) / _price(member.model) + 1e-9)
+        assert member.wish is not None
+        if math.isinf(allowed):
+            return member.wish.replicas
+        wishes = {n: m.wish for n, m in self.members.items() if m.wish is not None}
+        fair = share([self.members[n].model for n in wishes], wishes, allowed)[name]
+        room = self._room(name, allowed, seen.now_s) + 1e-9
+        model, health = member.model, member.wish.state.health
+        count = fair
         # Where others still hold more than their part, what runs here already may stay.
-        return min(fair, max(room, min(member.runs, fair), 0))
+        while (
+            count > member.runs.total()
+            and (
+                place(count, model.offers, health, seen.now_s, model.on_demand_floor, seen.patient)
+            ).usd_per_hour
+            > room
+        ):
+            count -= 1
+        return count
 
-    def _pay(self, now_s: float, known: _Member | None) -> None:
+    def _placed(
+        self, name: str, wanted: Mapping[str, int], asked: str, allowed: float, seen: Seen
+    ) -> dict[str, int]:
+        """Replicas by place, on the way to `wanted`: no more at the place `asked` than can be paid
+        beside what is at the others."""
+        member = self.members[name]
+        room = self._room(name, allowed, seen.now_s) + 1e-9
+        placed = keep_until_replaced(wanted, seen.serving or member.runs)
+        if member.usd(member.runs | Counter(placed)) > room:
+            # There is no money for both: what goes makes room for what comes.
+            placed = dict(wanted)
+        elsewhere = member.held()
+        elsewhere.pop(asked, None)
+        count, runs = placed.get(asked, 0), member.runs[asked]
+        if math.isfinite(allowed) and 0 <= seen.now_s - self._began_s < _MEETING_S:
+            count = min(count, runs)
+        while count > runs and member.usd(elsewhere | Counter({asked: count})) > room:
+            count -= 1
+        return dict(+Counter(placed | {asked: count}))
+
+    def _pay(self, now_s: float, known: _Member) -> None:
         day = int(now_s // _DAY_S)
         if day > self._day:  # a clock that is set back makes no new day
             self._day, self._spent_today = day, 0.0
-        if known is not None:
+        if known.wish is not None:
             passed = min(max(0.0, now_s - known.at_s), _LONGEST_STEP_S)
-            self._spent_today += known.runs * _price(known.model) * passed / 3600.0
+            self._spent_today += known.usd(known.runs) * passed / 3600.0
 
     def usd_per_hour(self) -> Mapping[str, float]:
         """What replicas cost an hour now, by application."""
-        return {n: m.runs * _price(m.model) for n, m in self.members.items()}
+        return {n: m.usd(m.runs) for n, m in self.members.items()}
 
 
-def _price(model: ModelScaling) -> float:
-    return float(model.offers[0].usd_per_hour)
+def _runs(model: ModelScaling, seen: Seen) -> Counter[str]:
+    """Replicas that serve or start, by place."""
+    known = Counter(seen.serving) + Counter(seen.ordered)
+    return known or +Counter({model.offers[0].key: seen.replicas + seen.starting})
 
 
 #: Of this process: Serve's controller has one.

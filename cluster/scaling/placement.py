@@ -8,8 +8,10 @@ start-up time to an hour, and meanwhile the next cheapest offer is used.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from cluster.cost import Offer
 
@@ -74,12 +76,15 @@ def place(
     health: Health,
     now_s: float,
     on_demand_floor: float = 0.0,
+    patient: float = 0.0,
 ) -> Placement:
     """Spread `wanted` replicas over the offers (cheapest first, as `cost.offers` returns them).
 
     The share `on_demand_floor` (0 to 1, rounded up) goes to the cheapest healthy on-demand
     offer, so that the market's taking back every spot node leaves something; the rest to the
     cheapest healthy offer of all. Where none is healthy, the one to be tried again soonest.
+    The share `patient` is for work that nobody waits for: where spot is the cheapest it is bought
+    there or not at all.
     """
     if wanted <= 0:
         return Placement({}, 0.0, "nothing wanted")
@@ -89,21 +94,25 @@ def place(
         usable = [min(offers, key=lambda o: health.get(o.key, HEALTHY).retry_at_s)]
     cheapest = usable[0]
     firm = next((o for o in usable if not o.spot), None)
-    replicas: dict[str, int] = {}
+    markets = list(takewhile(lambda offer: offer.spot, offers))
+    urgent = math.ceil(wanted * (1 - patient) - 1e-9) if markets else wanted
+    replicas: Counter[str] = Counter()
     if cheapest.spot and firm is not None:
-        floor = min(wanted, math.ceil(on_demand_floor * wanted - 1e-9))
-        if floor:
-            replicas[firm.key] = floor
-        if wanted > floor:
-            replicas[cheapest.key] = wanted - floor
+        floor = min(urgent, math.ceil(on_demand_floor * urgent - 1e-9))
+        replicas[firm.key] += floor
+        replicas[cheapest.key] += urgent - floor
     else:
-        replicas[cheapest.key] = wanted
+        replicas[cheapest.key] += urgent
+    if markets:
+        market = cheapest if cheapest.spot else markets[0]
+        replicas[market.key] += wanted - urgent
+    replicas = +replicas
     by_key = {offer.key: offer for offer in offers}
     dollars = sum(float(by_key[key].usd_per_hour) * count for key, count in replicas.items())
     why = " + ".join(f"{count} on {key}" for key, count in replicas.items())
     if tired:
         why += f"; left alone for now: {', '.join(tired)} (did not come up)"
-    return Placement(replicas, dollars, why)
+    return Placement(dict(replicas), dollars, why)
 
 
 def keep_until_replaced(wanted: Mapping[str, int], serving: Mapping[str, int]) -> dict[str, int]:

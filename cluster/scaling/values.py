@@ -59,8 +59,10 @@ class Seen:
 
     arrived, arrived_prompt_tokens, answered, generated_tokens, first_tokens and late are totals
     since some start and never fall (a fall is taken as a restart of the counter); generated
-    tokens count when their request is answered. serving: replicas by offer key, where known.
-    oldest_order_s: by offer key, when the oldest order was placed that does not serve yet.
+    tokens count when their request is answered. serving, ordered: replicas that serve and that
+    start, by offer key; without them all are of the first offer. oldest_order_s: by offer key, when
+    the oldest order was placed that does not serve yet. patient: the share of the requests that
+    nobody waits for (batch work): no on-demand node is bought for them.
     """
 
     now_s: float
@@ -75,7 +77,9 @@ class Seen:
     generated_tokens: float = 0
     first_tokens: float = 0
     late: float = 0
+    patient: float = 0
     serving: dict[str, int] = field(default_factory=dict)
+    ordered: dict[str, int] = field(default_factory=dict)
     oldest_order_s: dict[str, float] = field(default_factory=dict)
 
 

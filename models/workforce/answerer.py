@@ -28,15 +28,13 @@ from models.errors import (
     UpstreamError,
 )
 from models.messages import Completion, Request
-from models.workforce.pace import Pace
+from models.workforce.pace import COUNT_S, Pace
 from models.workforce.totals import ELSEWHERE
 from models.workforce.turns import TICKET, Ticket
 from models.wrappers.limit import expected_tokens
 
 #: What a client is told to wait when every place is taken and nothing was answered yet.
 RETRY_AFTER_S = 2.0
-#: How long a count may take: milliseconds, unless the replica is gone.
-COUNT_S = 10.0
 
 #: A word for each project, the same at every time.
 Salt = Callable[[str], str]
@@ -46,11 +44,18 @@ class Workforce:
     """A hosted model as an `Answerer`. `handle` is Serve's handle of its deployment.
 
     `salt` gives each project a word of its own, with which the engine's prefix cache keeps
-    projects apart: how fast a prompt is answered must not tell what others have asked.
+    projects apart: how fast a prompt is answered must not tell what others have asked. `pace` is
+    that of the whole model where this is one place of it.
     """
 
     def __init__(
-        self, name: str, handle: Any, clock: Clock | None = None, *, salt: Salt | None = None
+        self,
+        name: str,
+        handle: Any,
+        clock: Clock | None = None,
+        *,
+        salt: Salt | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._name = name
         self._salt = salt
@@ -58,7 +63,7 @@ class Workforce:
         self._streamed = handle.options(method_name="ask_stream", stream=True)
         self._count = handle.options(method_name="count")
         self._clock = clock or SystemClock()
-        self._pace = Pace()
+        self._pace = pace or Pace()
         #: Requests that went to another model since a replica was last told.
         self.missed = 0
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.scaling import Fleet
+from models.scaling import FIRST, Fleet, Place
 from models.spec import FakeModelSpec, VllmModel
 
 
 def autoscaling(
-    name: str, spec: VllmModel | FakeModelSpec, fleet: Fleet | None = None
+    name: str, spec: VllmModel | FakeModelSpec, place: Place, fleet: Fleet | None = None
 ) -> dict[str, Any]:
-    """Serve's autoscaling config: by work and money where the catalog has measured rates and
-    prices, within what `fleet` allows all models; else by the requests under way."""
+    """Serve's autoscaling config in this place: by work and money where the catalog has measured
+    rates and prices, within what `fleet` allows all models; else by the requests under way."""
     bounds = {
-        "min_replicas": spec.replicas.min,
+        # Of several places the rule knows which of them keeps the least.
+        "min_replicas": spec.replicas.min if len(spec.places) == 1 else 0,
         "max_replicas": spec.replicas.max,
-        "initial_replicas": spec.replicas.min,
+        "initial_replicas": spec.replicas.min if place.key == FIRST else 0,
         # How fast a policy learns of a change; Serve's default is ten seconds.
         "metrics_interval_s": 1.0,
     }
@@ -31,6 +32,6 @@ def autoscaling(
         # Known by its path: the floor above.
         "policy": {
             "policy_function": "cluster.scaling.policy:FusionScaling",
-            "policy_kwargs": {"settings": settings},
+            "policy_kwargs": {"settings": settings, "place": place.key},
         },
     }

@@ -43,7 +43,7 @@ class FakeReplica:
     """Repeats `reply`, word by word. `{question}`, `{system}` and `{pid}` stand for the last
     message, the first instruction, and the replica's process."""
 
-    def __init__(self, name: str, spec: dict[str, Any]) -> None:
+    def __init__(self, name: str, spec: dict[str, Any], *_others: Any) -> None:
         self._name = name
         self._spec = FakeModelSpec.model_validate(spec)
         self._running = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from ray import serve as ray_serve
 
-from models.scaling import Fleet
+from models.scaling import Fleet, Place
 from models.spec import FakeModelSpec, VllmModel
 from models.workforce import routing, vllm
 from models.workforce.autoscaling import autoscaling
@@ -18,34 +18,53 @@ from models.workforce.vllm import VllmReplica
 LEAVE_S = 600.0
 
 
-def handle(name: str, spec: VllmModel | FakeModelSpec) -> Any:
-    """Serve's handle of this model's deployment."""
-    return ray_serve.get_deployment_handle(deployment_name(name), application_name(name, spec))
+def handles(name: str, spec: VllmModel | FakeModelSpec) -> dict[str, Any]:
+    """Serve's handles of this model's deployments, by place."""
+    application = application_name(name, spec)
+    return {
+        place.key: ray_serve.get_deployment_handle(deployment_name(name, place.key), application)
+        for place in spec.places
+    }
 
 
 def deployment(name: str, spec: VllmModel | FakeModelSpec, fleet: Fleet | None = None) -> Any:
-    """The bound Serve application that hosts this model, within what all may cost."""
-    options = serve_options(name, spec, fleet)
+    """The bound Serve application that hosts this model, within what all may cost: a deployment in
+    each place, of which the first is bound to the others."""
+    first, *others = (_deployment(name, spec, place, fleet) for place in spec.places)
+    given = spec.model_dump(mode="json")
+    return first.bind(name, given, *(other.bind(name, given) for other in others))
+
+
+def _deployment(
+    name: str, spec: VllmModel | FakeModelSpec, place: Place, fleet: Fleet | None
+) -> Any:
+    options = serve_options(name, spec, place, fleet)
     replica: type = FakeReplica
-    env = spec.env
+    env, actor = spec.env, dict[str, Any]()
     if isinstance(spec, VllmModel):
-        replica, env = VllmReplica, vllm.environment(spec)
-        options["placement_group_bundles"] = vllm.bundles(spec)
+        if place.accelerator is not None:
+            spec = spec.model_copy(update={"accelerator": place.accelerator})
+        replica, env, bundles = VllmReplica, vllm.environment(spec), vllm.bundles(spec)
+        options["placement_group_bundles"] = bundles
         options["placement_group_strategy"] = "PACK"
-    options["ray_actor_options"] = {"num_cpus": spec.cpus, "runtime_env": {"env_vars": env}}
-    return ray_serve.deployment(replica, **options).bind(name, spec.model_dump(mode="json"))
+        if place.labels:
+            options["placement_group_bundle_label_selector"] = [place.labels] * len(bundles)
+    elif place.labels:
+        actor["label_selector"] = place.labels
+    actor |= {"num_cpus": spec.cpus, "runtime_env": {"env_vars": env}}
+    return ray_serve.deployment(replica, **options, ray_actor_options=actor)
 
 
 def serve_options(
-    name: str, spec: VllmModel | FakeModelSpec, fleet: Fleet | None = None
+    name: str, spec: VllmModel | FakeModelSpec, place: Place, fleet: Fleet | None = None
 ) -> dict[str, Any]:
-    """Options of the deployment.
+    """Options of the deployment in this place.
 
     Ray's LLM server defaults to a thousand million requests at once, with which it never
     scales and never says that it is full; the catalog's limits replace that.
     """
     return {
-        "name": deployment_name(name),
+        "name": deployment_name(name, place.key),
         "max_ongoing_requests": spec.max_ongoing,
         # Our router says who may not wait, and Serve's own bound stands far behind it.
         "max_queued_requests": 4 * (spec.max_queued + spec.max_ongoing * spec.replicas.max),
@@ -57,5 +76,5 @@ def serve_options(
         # A replica that leaves answers first what it has begun; a dead one is stopped at once.
         "graceful_shutdown_timeout_s": LEAVE_S,
         "graceful_shutdown_wait_loop_s": 0.5,
-        "autoscaling_config": autoscaling(name, spec, fleet),
+        "autoscaling_config": autoscaling(name, spec, place, fleet),
     }

@@ -7,12 +7,21 @@ import json
 import re
 
 from models.catalog import Catalog
+from models.scaling import FIRST
 from models.spec import FakeModelSpec, VllmModel
 
 
-def deployment_name(model: str) -> str:
-    """Serve's name of this model's deployment. Slashes would break its URLs."""
-    return "Workforce:" + model.replace("/", "--")
+def deployment_name(model: str, place: str = FIRST) -> str:
+    """Serve's name of this model's deployment in this place (`models.scaling.Place.key`). Slashes
+    would break its URLs."""
+    known_as = "Workforce:" + model.replace("/", "--")
+    return known_as if place == FIRST else f"{known_as}@{place.replace('/', '.')}"
+
+
+def place_of(deployment: str) -> str:
+    """The place of a deployment, by Serve's name of it."""
+    _, _, place = deployment.rpartition("@")
+    return place.replace(".", "/") if place != deployment else FIRST
 
 
 #: Keys of a hosted model that its replicas never see: changing one replaces no replica.

@@ -11,6 +11,8 @@ from collections import Counter
 
 from models.workforce.turns import Ticket, ahead
 
+#: How long a count of tokens may take: milliseconds, unless the replica is gone.
+COUNT_S = 10.0
 _FORGOTTEN_S = 60.0  # an answer counts for a pace of about the last minute
 _LONGEST_S = 600.0
 _FORGOTTEN = 1e-3  # of one answer

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from models.workforce.turns import TICKET
+from models.workforce.turns import TICKET, Ticket
 
 Chunk = dict[str, Any]
 #: In a request's body: how many requests a gateway sent to another model since it last asked here.
@@ -24,7 +24,10 @@ class Totals:
         self._ttft_s = ttft_s
         self._clock = clock
         self._sums = dict.fromkeys(
-            ("answered", "prompt_tokens", "generated_tokens", "first_tokens", "late", "elsewhere"),
+            (
+                *("answered", "prompt_tokens", "generated_tokens", "first_tokens", "late"),
+                *("elsewhere", "patient"),
+            ),
             0.0,
         )
 
@@ -36,6 +39,7 @@ class Totals:
         """The request without what the gateway wrote on it: how many it had to send elsewhere,
         and whose turn it was."""
         self._sums["elsewhere"] += body.get(ELSEWHERE, 0)
+        self._sums["patient"] += Ticket(*body.get(TICKET, ())).low
         return {key: value for key, value in body.items() if key not in (ELSEWHERE, TICKET)}
 
     def answered(self, answer: Chunk) -> None:

@@ -49,7 +49,7 @@ class VllmReplica:
     _streams = 0
 
     # Serve awaits a coroutine constructor; the type system does not know such a thing.
-    async def __init__(self, name: str, spec: dict[str, Any]) -> None:  # type: ignore[misc]
+    async def __init__(self, name: str, spec: dict[str, Any], *_others: Any) -> None:  # type: ignore[misc]
         from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
         from ray.serve.llm.deployment import LLMServer
         from ray.serve.llm.openai_api_models import ChatCompletionRequest

@@ -99,6 +99,8 @@ def read_catalog(path: Path | None) -> Catalog:
         for name, spec in hosted(known).items():
             if spec.scaling is not None:
                 parse_profile(spec.scaling.profile(), name)
+                for node, profile in spec.scaling.other_profiles().items():
+                    parse_profile(profile, f"{name} on {node}")
     except CatalogError as error:
         for line in error.lines:
             err.print(line, markup=False)

@@ -59,10 +59,8 @@ class Counted:
         return self.hours - self.before if self.day == now_us // _DAY_US else 0
 
 
-def count(
-    last: Counted | None, now_us: int, replicas: int, hour_nano: int, charged_ever: int
-) -> Counted:
-    """The sums after `replicas` ran from the last count until now."""
+def count(last: Counted | None, now_us: int, hour_nano: int, charged_ever: int) -> Counted:
+    """The sums after replicas of `hour_nano` an hour together ran from the last count until now."""
     day = now_us // _DAY_US
     if last is None:
         return Counted(now_us, charged_ever=charged_ever, day=day)
@@ -75,7 +73,7 @@ def count(
         return Counted(now_us, last.hours, last.charged, charged_ever, day, before)
     return Counted(
         at_us=now_us,
-        hours=last.hours + replicas * passed * hour_nano // _HOUR_US,
+        hours=last.hours + passed * hour_nano // _HOUR_US,
         charged=last.charged + charged_ever - last.charged_ever,
         charged_ever=charged_ever,
         day=day,
@@ -100,14 +98,14 @@ class ReplicaHours:
     """Counts the replicas of hosted models that have a price of an hour. Any number of gateways may
     do it at once: each counts the time since the last of them did.
 
-    `running` says how many replicas each model has now.
+    `running` says how many replicas each model has now, by place.
     """
 
     def __init__(
         self,
         database: Database,
         current: Callable[[], Catalog],
-        running: Callable[[Catalog], Awaitable[Mapping[str, int]]],
+        running: Callable[[Catalog], Awaitable[Mapping[str, Mapping[str, int]]]],
         clock: Clock,
     ) -> None:
         self._database = database
@@ -123,17 +121,19 @@ class ReplicaHours:
         """Count once."""
         catalog = self._current()
         priced = {
-            name: nano_of(spec.hour)
+            name: spec.hours
             for name, spec in catalog.models.items()
-            if isinstance(spec, Hosted) and spec.hour is not None
+            if isinstance(spec, Hosted) and spec.hours
         }
         if not priced:
             return
         replicas = await self._running(catalog)
-        for name, hour_nano in priced.items():
-            await self._count(name, replicas.get(name, 0), hour_nano)
+        for name, hours in priced.items():
+            here = replicas.get(name, {})
+            hour_nano = sum(here.get(place, 0) * nano_of(hour) for place, hour in hours.items())
+            await self._count(name, hour_nano)
 
-    async def _count(self, model: str, replicas: int, hour_nano: int) -> None:
+    async def _count(self, model: str, hour_nano: int) -> None:
         total = sa.select(accounts.c.settled).where(accounts.c.name == f"model:{model}")
         async with self._database.write() as connection:
             own = replica_hours.c.model == model
@@ -143,7 +143,7 @@ class ReplicaHours:
             charged = (await connection.execute(total)).scalar()
             last = None if row is None else _counted(row)
             now_us = int(self._clock.now() * 1e6)
-            made = count(last, now_us, replicas, hour_nano, int(charged or 0))
+            made = count(last, now_us, hour_nano, int(charged or 0))
             values = {
                 "at": made.at_us,
                 "hours": made.hours,

@@ -10,8 +10,15 @@ import pytest
 
 from cluster.cost import Offer, ServiceRates
 from cluster.scaling.budget import Budget
-from cluster.scaling.decision import ModelScaling, ScalingState, ScalingTargets, Seen, decide
-from cluster.scaling.fleet import Fleet
+from cluster.scaling.decision import (
+    Decision,
+    ModelScaling,
+    ScalingState,
+    ScalingTargets,
+    Seen,
+    decide,
+)
+from cluster.scaling.fleet import Fleet, Part
 
 RATES = ServiceRates(4000, 0.045, 0.0009, 32)
 MODEL = ModelScaling(
@@ -93,3 +100,126 @@ def test_whatever_they_want_the_budget_is_never_passed(seed: int) -> None:
         # Replicas leave one by one, and come at once.
         runs[name] = max(target, runs[name] - 1)
         assert sum(runs.values()) <= 10
+
+
+# -- several places ----------------------------------------------------------------------------
+
+FIRM = Offer("node", "on-demand", Decimal(1), 20.0, RATES)
+SPOT = Offer("node", "spot", Decimal("0.3"), 20.0, RATES, 7200.0, 30.0)
+PLACED = replace(MODEL, offers=(SPOT, FIRM), on_demand_floor=0.2)
+
+
+class Life:
+    """A model in two places, as Serve would run it: each place's policy is asked in turn."""
+
+    def __init__(self, fleet: Fleet, name: str, budget: Budget | None = None) -> None:
+        self.fleet, self.name, self.budget = fleet, name, budget or Budget()
+        self.runs = {FIRM.key: 0, SPOT.key: 0}
+        self.target = dict(self.runs)
+        self.totals: dict[str, float] = {}
+
+    def ask(self, key: str, wants: int, at_s: float) -> Decision:
+        model = replace(PLACED, name=self.name, min_replicas=wants, max_replicas=wants)
+        here = self.runs[key]
+        starting = max(0, self.target[key] - here)
+        part = Part(NOW + at_s, here, starting, 0.0, 0.0, self.totals if key == FIRM.key else {})
+        decision, _ = self.fleet.decide(model, key, part, self.budget, self.name)
+        self.target[key] = decision.placement.replicas.get(key, 0)
+        return decision
+
+    def both(self, wants: int, at_s: float) -> dict[str, int]:
+        for key in self.runs:
+            self.ask(key, wants, at_s)
+        return dict(self.target)
+
+    def usd(self) -> float:
+        held = {key: max(self.runs[key], self.target[key]) for key in self.runs}
+        return held[FIRM.key] * 1.0 + held[SPOT.key] * 0.3
+
+
+def test_spot_carries_all_but_the_floor_of_a_fleet() -> None:
+    life = Life(Fleet(), "a")
+    life.both(5, 0)
+    assert life.both(5, 1) == {FIRM.key: 1, SPOT.key: 4}
+
+
+def test_what_does_not_come_up_is_made_up_for_by_the_next_and_tried_again() -> None:
+    life = Life(Fleet(), "a")
+    life.both(5, 0)
+    life.both(5, 0.5)
+    life.runs[FIRM.key] = 1
+    assert life.both(5, 59) == {FIRM.key: 1, SPOT.key: 4}
+    life.both(5, 61)  # three start-up times
+    decision = life.ask(FIRM.key, 5, 61.5)
+    assert life.target == {FIRM.key: 5, SPOT.key: 0}
+    assert "left alone for now: node/spot (did not come up)" in decision.why
+    life.runs[FIRM.key] = 5
+    life.both(5, 62)
+    # A start-up time later it is tried once more; what serves stays until that does.
+    life.both(5, 83)
+    assert life.both(5, 83.5) == {FIRM.key: 5, SPOT.key: 4}
+    life.runs[SPOT.key] = 4
+    life.both(5, 84)
+    assert life.both(5, 85) == {FIRM.key: 1, SPOT.key: 4}
+
+
+def test_one_that_comes_up_late_is_forgiven_and_the_next_order_has_its_own_time() -> None:
+    life = Life(Fleet(), "a")
+    life.both(5, 0)
+    life.both(5, 0.5)
+    life.runs = {FIRM.key: 1, SPOT.key: 1}
+    life.both(5, 55)
+    assert life.both(5, 70) == {FIRM.key: 1, SPOT.key: 4}
+
+
+def test_no_node_is_bought_on_demand_for_batch_work() -> None:
+    life = Life(Fleet(), "a")
+    life.totals = {"answered": 100.0, "patient": 100.0}
+    life.both(5, 0)
+    assert life.both(5, 1) == {FIRM.key: 0, SPOT.key: 5}
+    life.totals = {"answered": 200.0, "patient": 140.0}
+    assert life.both(10, 2) == {FIRM.key: 1, SPOT.key: 9}, "three tenths are waited for"
+    # Spot does not come: batch work waits for it.
+    life.both(10, 70)
+    assert life.both(10, 71) == {FIRM.key: 3, SPOT.key: 7}
+
+
+def test_where_the_budget_does_not_pay_for_both_what_goes_makes_room() -> None:
+    life = Life(Fleet(), "a", Budget(usd_per_hour=Decimal("1.5")))
+    life.runs = {FIRM.key: 0, SPOT.key: 5}
+    life.target = dict(life.runs)
+    for second in range(10):
+        life.both(5, second)
+        assert life.usd() <= 1.5 + 1e-9
+        for key in life.runs:
+            life.runs[key] = life.target[key]
+    assert life.target == {FIRM.key: 1, SPOT.key: 1}
+
+
+def test_a_new_controller_starts_nothing_before_it_knows_what_runs() -> None:
+    fleet, budget = Fleet(), Budget(usd_per_hour=Decimal(4))
+    new, old = Life(fleet, "new", budget), Life(fleet, "old", budget)
+    old.runs = old.target = {FIRM.key: 3, SPOT.key: 3}
+    assert new.both(3, 0) == {FIRM.key: 0, SPOT.key: 0}
+    assert old.both(6, 1) == {FIRM.key: 3, SPOT.key: 3}
+    assert new.both(3, 4) == {FIRM.key: 0, SPOT.key: 0}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_happens_in_their_places_the_budget_is_never_passed(seed: int) -> None:
+    chance = random.Random(seed)
+    fleet, budget = Fleet(), Budget(usd_per_hour=Decimal(6))
+    lives = [Life(fleet, name, budget) for name in "abc"]
+    for second in range(400):
+        life = chance.choice(lives)
+        key = chance.choice([FIRM.key, SPOT.key])
+        life.ask(key, chance.randrange(9), second * 0.5)
+        # Replicas leave one by one, and come at once, late, or not at all; nodes die.
+        here = life.runs[key]
+        if here > life.target[key]:
+            life.runs[key] = here - 1
+        elif chance.random() < 0.5:
+            life.runs[key] = life.target[key]
+        elif here and chance.random() < 0.1:
+            life.runs[key] = here - 1
+        assert sum(life.usd() for life in lives) <= 6 + 1e-9

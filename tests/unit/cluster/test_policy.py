@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -93,7 +97,8 @@ def test_a_models_scaling_is_the_policy_that_serve_loads(content: dict[str, Any]
     from ray.serve.config import AutoscalingConfig
 
     parts = {key: content[key] for key in ("node", "replica", "targets")}
-    config = AutoscalingConfig.model_validate(autoscaling(NAME, hosted(**parts)))
+    spec = hosted(**parts)
+    config = AutoscalingConfig.model_validate(autoscaling(NAME, spec, spec.places[0]))
     assert (config.min_replicas, config.max_replicas) == (0, 4)
     assert config.upscale_delay_s == config.downscale_delay_s == 0
     policy = config.policy.get_policy()
@@ -110,7 +115,7 @@ def test_a_models_scaling_is_the_policy_that_serve_loads(content: dict[str, Any]
 
 
 def test_without_rates_serve_scales_on_requests_under_way() -> None:
-    plain = autoscaling(NAME, hosted())
+    plain = autoscaling(NAME, hosted(), hosted().places[0])
     assert "policy" not in plain
     assert plain["target_ongoing_requests"] == 16
     assert plain["min_replicas"] == 0
@@ -122,3 +127,37 @@ def test_what_cannot_be_shown_changes_no_decision(content: dict[str, Any]) -> No
 
     policy = FusionScaling({"profile": content, "min_replicas": 2}, show=broken)
     assert policy(context(target_num_replicas=1))[0] == 2
+
+
+def test_policies_that_serve_ships_to_its_controller_share_one_budget(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    # As Serve does it: each application's builder, a process of its own, pickles the policy's
+    # module by value, and the controller, another process, loads it.
+    ship = (
+        "import sys; from ray.serve.config import AutoscalingPolicy as P;"
+        "p = P(policy_function='cluster.scaling.policy:FusionScaling', policy_kwargs={});"
+        "open(sys.argv[1], 'wb').write(p.get_serialized_policy_def())"
+    )
+    shipped = [tmp_path / "one", tmp_path / "two"]
+    for path in shipped:
+        subprocess.run([sys.executable, "-W", "ignore", "-c", ship, str(path)], check=True)
+    load = (
+        "import sys, json; from types import SimpleNamespace as N; from ray import cloudpickle\n"
+        "asked = dict(current_num_replicas=0, target_num_replicas=0,\n"
+        "    total_queued_requests=0.0, total_running_requests=0.0, aggregated_metrics={},\n"
+        "    policy_state={})\n"
+        "policies = {}\n"
+        "for path, name in zip(sys.argv[2:], 'ab'):\n"
+        "    settings = dict(model=name, profile=json.loads(sys.argv[1]), min_replicas=2,\n"
+        "        budget={'usd_per_hour': 2.4})\n"
+        "    policy = cloudpickle.loads(open(path, 'rb').read())\n"
+        "    policies[name] = policy(settings, show=lambda *_: None)\n"
+        "for second in (0, 5):\n"
+        "    for name, policy in policies.items():\n"
+        "        print(policy(N(app_name=name, current_time=1e9 + second, **asked))[0])"
+    )
+    command = [sys.executable, "-c", load, json.dumps(content), *map(str, shipped)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    # Three replicas are paid for, and when all are known the first gets two of them.
+    assert done.stdout.split() == ["0", "0", "2", "1"]

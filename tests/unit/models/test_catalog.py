@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from models.catalog import AUTO, PLAN, Catalog, Server, Target, asked_names
 from models.messages import FusionOptions, PlanOptions, Request, Sampling
 from models.panel import Panel
+from models.scaling import FIRST
 from models.spec import FakeModelSpec, OpenAIModel, VllmModel
 
 SCALING: dict[str, Any] = {
@@ -266,9 +267,9 @@ def test_a_scaled_model_has_a_price(price: Any) -> None:
 
 def test_an_hour_of_a_replica_costs_what_its_node_does() -> None:
     own = model(engine="fake", scaling=SCALING)
-    assert own.hour == Decimal("0.8")
-    assert model(engine="fake", scaling=SCALING, usd_per_hour=3).hour == 3
-    assert model(engine="fake").hour is None
+    assert own.hours == {FIRST: Decimal("0.8")}
+    assert model(engine="fake", scaling=SCALING, usd_per_hour=3).hours == {FIRST: 3}
+    assert model(engine="fake").hours == {}
 
 
 def test_a_panels_window_is_the_smallest_of_all_who_read() -> None:

@@ -37,6 +37,7 @@ SECTIONS = {
     "Scaling": "scaling",
     "NodePrice": "scaling.node",
     "SpotPrice": "scaling.node.spot",
+    "OtherNode": "scaling.other_nodes",
     "ReplicaRates": "scaling.replica",
     "DecodeRate": "scaling.replica.decode",
     "Promise": "scaling.targets",

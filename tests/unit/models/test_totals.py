@@ -37,6 +37,7 @@ async def test_a_stream_passes_unchanged_and_is_counted() -> None:
         "first_tokens": 1,
         "late": 0,
         "elsewhere": 0,
+        "patient": 0,
     }
 
 
@@ -66,6 +67,7 @@ def test_whole_answers_count_and_have_no_first_token() -> None:
         "first_tokens": 0,
         "late": 0,
         "elsewhere": 0,
+        "patient": 0,
     }
 
 
@@ -75,3 +77,11 @@ def test_what_went_elsewhere_is_counted_and_taken_off_the_request() -> None:
     assert totals.noticed({"messages": [], **written}) == {"messages": []}
     assert totals.noticed({"messages": []}) == {"messages": []}
     assert totals.as_stats()["elsewhere"] == 3
+
+
+def test_requests_that_nobody_waits_for_are_counted() -> None:
+    totals = Totals(2.0)
+    totals.noticed({TICKET: ("me", True, 1.0)})
+    totals.noticed({TICKET: ("me", False, 1.0)})
+    totals.noticed({})
+    assert totals.as_stats()["patient"] == 1

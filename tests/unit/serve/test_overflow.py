@@ -27,8 +27,8 @@ from models.errors import (
 from models.fake import FakeModel
 from models.messages import Completion, Done, Message, Request, Text, TextDelta
 from models.prices import Price
+from models.scaling import FIRST, Scaling
 from models.scaling import Fleet as Limits
-from models.scaling import Scaling
 from models.workforce.names import application_name, hosted
 from serve.fleet import Count, Fleet, Veto
 from serve.overflow import Other, Overflowing
@@ -323,7 +323,7 @@ def fleet_of(
 ) -> tuple[Fleet, Catalog]:
     known = catalog(least)
     names = {name: application_name(name, spec) for name, spec in hosted(known).items()}
-    seen = {names[name]: count for name, count in (runs or {}).items()}
+    seen = {names[name]: {FIRST: count} for name, count in (runs or {}).items()}
 
     async def spent_today(models: Collection[str]) -> int:
         assert sorted(models) == ["a", "b"]
@@ -397,9 +397,9 @@ async def test_two_are_not_woken_with_the_money_of_one() -> None:
 
 async def test_what_was_seen_last_holds_while_serve_does_not_answer() -> None:
     now = Now()
-    answers: list[Any] = [{"x": Count(2, 2)}]
+    answers: list[Any] = [{"x": {FIRST: Count(1, 1), "node/spot": Count(1, 1)}}]
 
-    def look() -> dict[str, Count]:
+    def look() -> dict[str, dict[str, Count]]:
         return dict(answers.pop())
 
     fleet = Fleet(now, look, Limits(), spent_nothing)

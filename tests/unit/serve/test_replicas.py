@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from models.catalog import Catalog
 from models.fake import FakeClock
 from models.messages import Usage
+from models.scaling import FIRST
 from serve.money import usage
 from serve.money.bank import Bank
 from serve.money.ledger import Entry
@@ -26,7 +27,7 @@ HOUR_US = 3_600_000_000
 def test_an_hour_of_two_replicas_costs_twice_the_price() -> None:
     counted = Counted(0)
     for minute in range(1, 61):
-        counted = count(counted, minute * 60_000_000, 2, 3 * USD, charged_ever=USD)
+        counted = count(counted, minute * 60_000_000, 2 * 3 * USD, charged_ever=USD)
     assert (counted.hours, counted.charged, counted.idle) == (6 * USD, USD, 5 * USD)
 
 
@@ -43,11 +44,11 @@ def test_an_hour_of_two_replicas_costs_twice_the_price() -> None:
 def test_charged_plus_idle_is_always_what_replicas_cost(
     looks: list[tuple[int, int, int, int]],
 ) -> None:
-    now, ever, counted, hours = 10**15, 0, count(None, 10**15, 5, USD, 0), 0
+    now, ever, counted, hours = 10**15, 0, count(None, 10**15, 5 * USD, 0), 0
     for passed, replicas, price, charge in looks:
         last = counted.at_us
         now, ever = now + passed, ever + charge
-        counted = count(counted, now, replicas, price, ever)
+        counted = count(counted, now, replicas * price, ever)
         if 0 <= now - last <= GAP_S * 1e6:
             hours += replicas * (now - last) * price // HOUR_US
         assert counted.charged + counted.idle == counted.hours == hours
@@ -66,11 +67,11 @@ DAY_US = 24 * HOUR_US
 def test_a_day_begins_with_nothing_spent() -> None:
     midnight = 20_000 * DAY_US
     counted = Counted(midnight - 120_000_000, hours=7 * USD, day=19_999, before=5 * USD)
-    counted = count(counted, midnight - 60_000_000, 1, 60 * USD, 0)
+    counted = count(counted, midnight - 60_000_000, 60 * USD, 0)
     assert counted.today(midnight - 1) == 3 * USD
     assert counted.today(midnight + 1) == 0
     # What ran across midnight counts to the new day.
-    counted = count(counted, midnight + 60_000_000, 1, 60 * USD, 0)
+    counted = count(counted, midnight + 60_000_000, 60 * USD, 0)
     assert counted.today(midnight + 60_000_000) == 2 * USD
     assert counted.hours == 10 * USD
 
@@ -85,8 +86,8 @@ async def test_what_replicas_cost_today_is_known_to_every_gateway(database: Data
     )
     clock = FakeClock(1_795_593_600.0)
 
-    async def running(_: Catalog) -> dict[str, int]:
-        return {"a": 2, "b": 1, "c": 1}
+    async def running(_: Catalog) -> dict[str, dict[str, int]]:
+        return {"a": {FIRST: 2}, "b": {FIRST: 1}, "c": {FIRST: 1}}
 
     await ReplicaHours(database, lambda: catalog, running, clock).count()
     await clock.advance(200)
@@ -112,8 +113,8 @@ async def test_calls_and_idle_time_of_a_model_add_up_in_the_store(database: Data
     )
     clock = FakeClock(1_795_593_600.0)
 
-    async def running(_: Catalog) -> dict[str, int]:
-        return {"small": 2, "free": 1}
+    async def running(_: Catalog) -> dict[str, dict[str, int]]:
+        return {"small": {FIRST: 2}, "free": {FIRST: 1}}
 
     hours = ReplicaHours(database, lambda: catalog, running, clock)
     bank = Bank(database, clock)
