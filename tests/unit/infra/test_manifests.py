@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from kuberay import KINDS
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[3]
 INFRA = ROOT / "infra"
@@ -195,3 +197,26 @@ def _stages(lines: list[str]) -> dict[str, list[str]]:
 def test_no_file_carries_a_secret() -> None:
     for secret in documents("secrets.yaml"):
         assert set(secret["stringData"].values()) == {""}
+
+
+def test_the_image_for_gpus_is_pinned_to_the_last_package() -> None:
+    stage = "\n".join(_stages((ROOT / "Containerfile").read_text().splitlines())["gpu"])
+    assert "-r infra/gpu.txt" in stage
+    assert "--no-deps ." in stage
+    pins = dict(line.split("==") for line in (INFRA / "gpu.txt").read_text().splitlines())
+    # The pair that ray[llm] is tested with.
+    assert (pins["ray"], pins["vllm"]) == ("2.60.0", "0.29.0")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    needs = [*project["dependencies"], *extras["gpu"], *extras["encoder"]]
+    for need in map(Requirement, needs):
+        assert need.specifier.contains(pins[need.name.lower()]), need
+
+
+def test_a_node_of_spot_is_drained_within_its_grace() -> None:
+    groups = documents("rayservice.yaml")[0]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    for group in groups:
+        pod = group["template"]["spec"]
+        given = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
+        drains_s = float(given["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+        assert drains_s < pod["terminationGracePeriodSeconds"]
