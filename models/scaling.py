@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,7 @@ from models.record import Record
 
 #: Labels of nodes in Ray, by name: where a replica goes.
 Labels = dict[str, str]
+Cloud = Literal["aws", "gcp"]
 #: What the node type of `scaling.node` is called among others,
 MAIN = "node"
 #: and the place on it that every model has.
@@ -32,6 +33,8 @@ class SpotPrice(Record):
     notice_s: float = Field(ge=0, allow_inf_nan=False)
     #: Of such nodes in the cluster. Without any this market is for the simulator alone.
     labels: Labels = Field(default_factory=dict)
+    #: Whose notices a replica on such a node looks for. Default: on Kubernetes Ray hears by itself.
+    notice: Cloud | None = None
 
 
 class NodePrice(Record):
@@ -91,10 +94,8 @@ class Place:
     usd_per_hour: float
     labels: Labels
     accelerator: str | None = None
-
-    @property
-    def spot(self) -> bool:
-        return self.key.endswith("/spot")
+    #: Where its nodes may be taken back.
+    market: SpotPrice | None = None
 
 
 class Promise(Record):
@@ -169,15 +170,16 @@ class Scaling(Record):
                 name, accelerator = node.name, node.accelerator
             yield Place(f"{name}/on-demand", node.usd_per_hour, node.labels, accelerator)
             if (spot := node.spot) is not None and spot.labels:
-                yield Place(f"{name}/spot", spot.usd_per_hour, spot.labels, accelerator)
+                yield Place(f"{name}/spot", spot.usd_per_hour, spot.labels, accelerator, spot)
 
     def profile(self) -> dict[str, Any]:
         """The content of a profile file."""
         parts = {"node", "replica", "targets"}
-        # Labels are no measurement.
         content = self.model_dump(mode="json", include=parts, exclude_none=True)
+        # Where and how nodes are found is no measurement.
         for market in (content["node"], content["node"].get("spot", {})):
             market.pop("labels", None)
+            market.pop("notice", None)
         return content
 
     def other_profiles(self) -> dict[str, dict[str, Any]]:

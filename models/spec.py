@@ -112,6 +112,10 @@ class Hosted(_Model):
     #: US dollars that an hour of one replica costs, busy or not. Default: of `scaling.node`.
     usd_per_hour: Usd | None = None
 
+    def place(self, key: str) -> Place:
+        """The place of this key."""
+        return next(place for place in self.places if place.key == key)
+
     @model_validator(mode="after")
     def _one_price(self) -> Hosted:
         if self.usd_per_hour is not None and len(self.places) > 1:

@@ -251,7 +251,7 @@ def _deployments(applications: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
         if application.status.value == "DELETING":
             continue
         for name, status in application.deployments.items():
-            running = status.replica_states.get("RUNNING", 0)
+            running = _serving(status.replica_states)
             # A model that is being replaced stands here twice; one that runs is enough.
             if name not in found or running:
                 found[name] = (status.status.value, running)
@@ -283,4 +283,9 @@ def _counts() -> dict[str, dict[str, Count]]:
 def _count(deployment: Any) -> Count:
     states = deployment.replica_states
     leaving = states.get("STOPPING", 0)
-    return Count(states.get("RUNNING", 0), sum(states.values()) - leaving, leaving)
+    return Count(_serving(states), sum(states.values()) - leaving, leaving)
+
+
+def _serving(states: Mapping[str, int]) -> int:
+    """Replicas that answer: also one whose node is taken back does until another takes over."""
+    return states.get("RUNNING", 0) + states.get("PENDING_MIGRATION", 0)

@@ -15,7 +15,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+from models.scaling import FIRST
 from models.spec import FakeModelSpec
+from models.workforce import notice
 from models.workforce.totals import Totals
 
 
@@ -43,10 +45,11 @@ class FakeReplica:
     """Repeats `reply`, word by word. `{question}`, `{system}` and `{pid}` stand for the last
     message, the first instruction, and the replica's process."""
 
-    def __init__(self, name: str, spec: dict[str, Any], *_others: Any) -> None:
+    def __init__(self, name: str, spec: dict[str, Any], place: str = FIRST, *_: Any) -> None:
         self._name = name
         self._spec = FakeModelSpec.model_validate(spec)
         self._running = 0
+        notice.watch(self._spec.place(place))
         scaling = self._spec.scaling
         self._totals = Totals(scaling.targets.ttft_s if scaling else math.inf)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ray import serve as ray_serve
@@ -29,14 +30,18 @@ def handles(name: str, spec: VllmModel | FakeModelSpec) -> dict[str, Any]:
 
 def deployment(name: str, spec: VllmModel | FakeModelSpec, fleet: Fleet | None = None) -> Any:
     """The bound Serve application that hosts this model, within what all may cost: a deployment in
-    each place, of which the first is bound to the others."""
-    first, *others = (_deployment(name, spec, place, fleet) for place in spec.places)
-    given = spec.model_dump(mode="json")
-    return first.bind(name, given, *(other.bind(name, given) for other in others))
+    each place. The first is given the others, for Serve to know of them."""
+    first, *rest = spec.places
+    others = [_deployment(name, spec, place, fleet) for place in rest]
+    return _deployment(name, spec, first, fleet, others)
 
 
 def _deployment(
-    name: str, spec: VllmModel | FakeModelSpec, place: Place, fleet: Fleet | None
+    name: str,
+    spec: VllmModel | FakeModelSpec,
+    place: Place,
+    fleet: Fleet | None,
+    others: Sequence[Any] = (),
 ) -> Any:
     options = serve_options(name, spec, place, fleet)
     replica: type = FakeReplica
@@ -52,7 +57,8 @@ def _deployment(
     elif place.labels:
         actor["label_selector"] = place.labels
     actor |= {"num_cpus": spec.cpus, "runtime_env": {"env_vars": env}}
-    return ray_serve.deployment(replica, **options, ray_actor_options=actor)
+    made = ray_serve.deployment(replica, **options, ray_actor_options=actor)
+    return made.bind(name, spec.model_dump(mode="json"), place.key, *others)
 
 
 def serve_options(
@@ -74,7 +80,13 @@ def serve_options(
         "health_check_period_s": 5,
         "health_check_timeout_s": 30,
         # A replica that leaves answers first what it has begun; a dead one is stopped at once.
-        "graceful_shutdown_timeout_s": LEAVE_S,
+        "graceful_shutdown_timeout_s": leave_s(place),
         "graceful_shutdown_wait_loop_s": 0.5,
         "autoscaling_config": autoscaling(name, spec, place, fleet),
     }
+
+
+def leave_s(place: Place) -> float:
+    """Seconds that a replica has to end what it has begun. Where its node is taken back that is
+    half of the notice: in the other half Serve waits for its replacement."""
+    return LEAVE_S if place.market is None else min(LEAVE_S, max(1.0, place.market.notice_s / 2))

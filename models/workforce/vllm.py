@@ -19,7 +19,9 @@ from typing import Any
 
 from models import weights
 from models.errors import BadRequest, FusionError, Unavailable, UpstreamError
+from models.scaling import FIRST
 from models.spec import VllmModel
+from models.workforce import notice
 from models.workforce.coalesce import coalesce
 from models.workforce.totals import Totals
 
@@ -49,7 +51,7 @@ class VllmReplica:
     _streams = 0
 
     # Serve awaits a coroutine constructor; the type system does not know such a thing.
-    async def __init__(self, name: str, spec: dict[str, Any], *_others: Any) -> None:  # type: ignore[misc]
+    async def __init__(self, name: str, spec: dict[str, Any], place: str = FIRST, *_: Any) -> None:  # type: ignore[misc]
         from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
         from ray.serve.llm.deployment import LLMServer
         from ray.serve.llm.openai_api_models import ChatCompletionRequest
@@ -66,6 +68,7 @@ class VllmReplica:
                 self.engine._oai_serving_tokenization = state.serving_tokenization
 
         checked = VllmModel.model_validate(spec)
+        notice.watch(checked.place(place))
         executor = executor_of(checked, cores())
 
         class Engine(VLLMEngine):  # type: ignore[misc]  # Ray is untyped
