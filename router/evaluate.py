@@ -64,6 +64,12 @@ class Curve:
         grid = np.linspace(low, high, 512)
         return float(np.interp(grid, self.cost, self.quality).mean())
 
+    def over(self, other: Curve, low: float, high: float) -> Doubles:
+        """Quality less that of another curve, at 64 costs from low to high dollars, (64,), each as
+        many times the one before."""
+        grid = np.geomspace(max(low, 1e-9), max(high, 1e-9), 64)
+        return np.array([self.quality_at(cost) - other.quality_at(cost) for cost in grid])
+
 
 def recovered_gap(gain: Doubles, weak: Doubles, strong: Doubles) -> tuple[Doubles, Doubles]:
     """Share of strong calls and share of the gap recovered, from (0, 0) to (1, 1).

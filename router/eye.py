@@ -22,7 +22,8 @@ class Family:
     the forest and of each kernel. near, far: the factor on their word for known tasks and for
     unseen ones. trees, cost_trees: first and last + 1 in the forest. gain_mean, gain_spread: of
     the stronger half of the models over the weaker one. cost_scale (models,): dollars over
-    exp(log dollars). foreign: the factor on what the other families say of its gain.
+    exp(log dollars). foreign: the factor on what the other families say of its gain. cost_far:
+    as `far`, on how much dearer a prompt is than the mean.
     """
 
     models: tuple[str, ...]
@@ -38,6 +39,7 @@ class Family:
     gain_spread: float
     cost_scale: tuple[float, ...]
     foreign: float = 0.0
+    cost_far: float = 0.0
 
     def __post_init__(self) -> None:
         lengths = {len(self.models), len(self.quality), len(self.cost)}
@@ -161,9 +163,9 @@ class Beside:
 
     quality, cost (families, models), sides (families, models, 2): as in `Family`, zeros where one
     has fewer models. ways (families, models): what a gain of one adds to each model, a half up
-    or down. voices (families, learners). near, far, gain_mean, gain_spread (families,). shares
-    (2 x families, trees): what brings the words of all trees to each family's mean of scores and,
-    after those, of log dollars. places: of each model, the rows, family and column of each
+    or down. voices (families, learners). near, far, cost_far, gain_mean, gain_spread (families,).
+    shares (2 x families, trees): what brings the words of all trees to each family's mean of scores
+    and, after those, of log dollars. places: of each model, the rows, family and column of each
     family that it is of, the one with most rows last. likes: the same by bare name, since two
     families may spell one model differently.
     """
@@ -175,6 +177,7 @@ class Beside:
     voices: Doubles
     near: Doubles
     far: Doubles
+    cost_far: Doubles
     gain_mean: Doubles
     gain_spread: Doubles
     shares: Doubles
@@ -214,6 +217,7 @@ class Beside:
             each("voices"),
             each("near"),
             each("far"),
+            each("cost_far"),
             each("gain_mean"),
             each("gain_spread"),
             shares,

@@ -3,9 +3,9 @@
 What was learned comes in families: rows that the same models answered. In each family a forest
 and two kernels tell how its models fare on a prompt. For a candidate of a family their word is
 shrunk towards the candidate's mean, by how much it proved right on other rows of known tasks
-near what was seen, and on whole unseen tasks far from it. Where a prompt lies nearer to what
-another family saw, the gain of strong over weak models there takes part. A model that no family
-knows is placed between weak and strong by a prior strength.
+near what was seen, and on whole unseen tasks far from it; so is what trees say of its cost. Where
+a prompt lies nearer to what another family saw, the gain of strong over weak models there takes
+part. A model that no family knows is placed between weak and strong by a prior strength.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ FAR = 1.25
 _FAMILIAR = 0.5
 """Distance, in reaches, up to which a prompt is like those of the training data."""
 
+_FREE = 1e-12
+"""Dollars that stand for none, to divide by."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -41,7 +44,7 @@ class Prediction:
 
     quality: expected score. spread: its standard deviation. cost: dollars, NaN where unknown.
     distance (prompts,): from what was seen, 1 at the rim of the training data; well over it a
-    prompt is `far`, and there the quality is little more than each model's mean. context
+    prompt is `far`, and there quality and cost are little more than each model's mean. context
     (prompts, features): the prompts on one scale, for what learns on line. guessed: for each
     candidate, whether it was placed by its strength alone.
     """
@@ -124,7 +127,7 @@ class GainModel:
             typical = self.mean_cost(name) if candidate.cost is None else candidate.cost
             if own in dollars:
                 # The family's word; it tells how dear the prompt is, a known price how dear all.
-                usual = max(float(eye.beside.cost[own, column]), 1e-12)
+                usual = max(float(eye.beside.cost[own, column]), _FREE)
                 scale = 1.0 if candidate.cost is None else candidate.cost / usual
                 cost[:, index] = dollars[own][:, column] * scale
             else:
@@ -160,8 +163,8 @@ class GainModel:
 class Heard:
     """The families' word on each prompt: deviation (rows, families, models); weak, gain and lift
     (rows, families), the gain of a family's stronger half and how unusual that gain is. logs
-    (rows, families, models): of dollars, where a family knows them. trees (rows, trees, models):
-    what each tree says.
+    (rows, families, models): of dollars, where a family knows them. cost_trust (rows, families):
+    the factor on how far they are from the mean's. trees (rows, trees, models): what each says.
     """
 
     eye: Eye
@@ -170,6 +173,7 @@ class Heard:
     gain: Doubles
     lift: Doubles
     logs: Doubles
+    cost_trust: Doubles
     trees: Doubles
 
     def spread(self, family: int) -> Doubles:
@@ -181,11 +185,13 @@ class Heard:
 
     def dollars(self) -> dict[int, Doubles]:
         """Dollars of an answer, (rows, models), for each family in which any were seen."""
-        return {
-            index: np.exp(self.logs[:, index, : len(family.models)]) * family.cost_scale
-            for index, family in enumerate(self.eye.families)
-            if family.cost_trees[0] < family.cost_trees[1]
-        }
+        found = {}
+        for index, family in enumerate(self.eye.families):
+            if family.cost_trees[0] < family.cost_trees[1]:
+                usual = np.maximum(family.cost, _FREE)
+                said = np.exp(self.logs[:, index, : len(family.models)]) * family.cost_scale
+                found[index] = usual * (said / usual) ** self.cost_trust[:, index, None]
+        return found
 
 
 def hear(eye: Eye, inputs: Floats, distances: Doubles) -> Heard:
@@ -197,14 +203,19 @@ def hear(eye: Eye, inputs: Floats, distances: Doubles) -> Heard:
     said = [means[:, :families] - beside.quality, *(k.predict(inputs) for k in eye.kernels)]
     loud = beside.voices[:, :, None]
     both = sum(loud[:, index] * word for index, word in enumerate(said))
-    # Trusted where the like was seen, less and less beyond.
-    beyond = np.minimum(np.maximum(distances - _FAMILIAR, 0.0) / (1.0 - _FAMILIAR), 1.0)
-    trust = (beside.near + (beside.far - beside.near) * beyond) / np.maximum(distances, 1.0)
-    deviation: Doubles = trust[:, :, None] * both
+    deviation: Doubles = _trust(distances, beside.near, beside.far)[:, :, None] * both
     halves = (beside.quality + deviation)[:, :, None, :] @ beside.sides
     weak, gain = halves[:, :, 0, 0], halves[:, :, 0, 1] - halves[:, :, 0, 0]
     lift = (gain - beside.gain_mean) / np.maximum(beside.gain_spread, 1e-6)
-    return Heard(eye, deviation, weak, gain, lift, means[:, families:], trees)
+    cost_trust = _trust(distances, np.ones(families), beside.cost_far)
+    return Heard(eye, deviation, weak, gain, lift, means[:, families:], cost_trust, trees)
+
+
+def _trust(distances: Doubles, near: Doubles, far: Doubles) -> Doubles:
+    """The factor on each family's word: near where the like was seen, less and less beyond."""
+    beyond = np.minimum(np.maximum(distances - _FAMILIAR, 0.0) / (1.0 - _FAMILIAR), 1.0)
+    trust: Doubles = (near + (far - near) * beyond) / np.maximum(distances, 1.0)
+    return trust
 
 
 def nearness(distances: Doubles) -> Doubles:
@@ -250,7 +261,7 @@ def _dearness(eye: Eye, dollars: Mapping[int, Doubles], rows: int) -> Doubles:
     """How dear each prompt is beside a typical one, (rows,), by the families that know costs."""
     if not dollars:
         return np.ones(rows)
-    usual = np.maximum(eye.beside.cost, 1e-12)
+    usual = np.maximum(eye.beside.cost, _FREE)
     relative = sum(
         (each / usual[index, : each.shape[1]]).mean(axis=1) for index, each in dollars.items()
     )

@@ -240,6 +240,9 @@ def decide(
     else:
         options = _ranked(options, objective.quality)
         reasons.append(_knob_reason(options[0], objective))
+        if objective.share is not None:
+            left = "only flagships" if sides[0] else "no flagships"
+            reasons.append(f"there are {left} to choose from, so no share of tokens can be kept")
     if far:
         reasons.append("unlike anything seen: judged by each model's mean alone, one model only")
     if not options[0].priced:
@@ -321,9 +324,17 @@ def _within(options: list[Option], ceiling: float | None) -> list[Option]:
     affordable = [option for option in options if option.priced and option.most <= ceiling]
     if not affordable:
         priced = [option.most for option in options if option.priced]
-        needs = f"the cheapest needs ${min(priced):.6f}" if priced else "no candidate has a price"
-        raise NothingAffordable(f"nothing within ${ceiling:.6f}: {needs}")
+        needs = (
+            f"the cheapest needs ${_raised(min(priced))}" if priced else "no candidate has a price"
+        )
+        told = np.format_float_positional(ceiling, trim="-")
+        raise NothingAffordable(f"nothing within ${told}: {needs}")
     return affordable
+
+
+def _raised(dollars: float) -> str:
+    """Rounded up: who then allows just what was said must not be refused again."""
+    return f"{math.ceil(dollars * 1e6) / 1e6:.6f}"
 
 
 def _is_flagship(option: Option, menu: Menu) -> bool:

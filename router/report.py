@@ -126,7 +126,8 @@ def _candidates(model: GainModel, truth: Truth, mapping: Mapping[str, str]) -> l
         if name not in truth.models:
             raise DataError(f"no model {name!r} in the data; there are {', '.join(truth.models)}")
         if not model.knows(known):
-            raise DataError(f"no model {known!r} in the weights")
+            there = ", ".join(sorted(model.plain.beside.places))
+            raise DataError(f"no model {known!r} in the weights; there are {there}")
     candidates = []
     for index, name in enumerate(truth.models):
         known = mapping.get(name) or model.recognise(name) or name
@@ -178,13 +179,13 @@ def _priced(truth: Truth, swept: Sweep) -> Figures:
         means = dollars[at].mean(axis=0)
         low, high, dearest = float(means.min()), float(means.max()), int(means.argmax())
         reached = router.cost_of(float(scores[at, dearest].mean()))
-        grid = np.geomspace(max(low, 1e-9), max(high, 1e-9), 64)
-        margins = [router.quality_at(point) - constants.quality_at(point) for point in grid]
+        margins = router.over(constants, low, high)
         return {
             "cost_ratio_at_best_quality": None if reached is None else reached / max(high, 1e-12),
             "area": router.area(low, high),
             "constant_area": constants.area(low, high),
-            "least_margin": min(margins),
+            "least_margin": float(margins.min()),
+            "mean_margin": float(margins.mean()),
         }
 
     return bootstrap(figures, len(scores))

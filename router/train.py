@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -34,6 +34,9 @@ SHARPNESS = {"about": 3.0, "form": 1.0}
 PENALTY = 10.0
 _FOLDS = 4
 
+
+Rows = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+"""Which of the rows, (rows,)."""
 
 Way = tuple[Floats, Floats]
 """A way to say what prompts are about: numbers (rows, n), and how much each of them counts (n,)."""
@@ -181,14 +184,15 @@ def _family(
     words = [said - quality, *(_crossed(near, deviation) for near in nears)]
     voices = _voices(words)
     both = _sum(voices, words)
-    slope = _slope(both, deviation)
+    slope = _slope(_contrasts(both), _contrasts(deviation))
     weaker, stronger = (halves := split_models(tuple(quality.tolist())))
     gain = slope * (both[:, stronger].mean(axis=1) - both[:, weaker].mean(axis=1))
-    forests, cost_trees, scale = [forest], (0, 0), np.ones(len(quality))
+    forests, cost_trees, scale, cost_far = [forest], (0, 0), np.ones(len(quality)), 0.0
     if np.isfinite(part.costs).all():
         cost_forest, scale = _grow_costs(seen, part.costs, growth)
         cost_trees = (first + growth.trees, first + growth.trees + len(cost_forest.roots))
         forests.append(cost_forest)
+        cost_far = _far_cost_slope(seen, part, growth)
     family = Family(
         models=part.models,
         rows=len(inputs),
@@ -202,16 +206,26 @@ def _family(
         gain_mean=float(np.subtract(*(quality[half].mean() for half in reversed(halves)))),
         gain_spread=float(gain.std()),
         cost_scale=tuple(scale.tolist()),
+        cost_far=cost_far,
     )
     return family, forests, heads
 
 
 def _grow_costs(inputs: Floats, costs: Doubles, growth: Growth) -> tuple[Forest, Doubles]:
     """Trees for the logarithm of dollars, and what brings their exponential to the mean."""
-    logs = np.log(costs + 1e-7)
-    finer = replace(growth, leaf=max(4, growth.leaf // 2), trees=max(1, growth.trees // 2))
-    forest, said = grow(inputs, logs, logs, finer)
+    logs = _logs(costs)
+    forest, said = grow(inputs, logs, logs, _finer(growth))
     return forest, costs.mean(axis=0) / np.exp(said).mean(axis=0)
+
+
+def _logs(costs: Doubles) -> Doubles:
+    logs: Doubles = np.log(costs + 1e-7)
+    return logs
+
+
+def _finer(growth: Growth) -> Growth:
+    """For costs, which are less noisy than scores."""
+    return replace(growth, leaf=max(4, growth.leaf // 2), trees=max(1, growth.trees // 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,25 +296,24 @@ def _sum(voices: Sequence[float], words: Sequence[Doubles]) -> Doubles:
 
 
 def _slope(said: Doubles, happened: Doubles) -> float:
-    """Least squares of the contrasts that happened on those said, within 0 to 1.5."""
-    said = said - said.mean(axis=1, keepdims=True)
-    happened = happened - happened.mean(axis=1, keepdims=True)
+    """Least squares of what happened on what was said, within 0 to 1.5."""
     return float(np.clip((said * happened).sum() / max((said**2).sum(), 1e-9), 0.0, 1.5))
+
+
+def _contrasts(values: Doubles) -> Doubles:
+    """What tells models apart, (rows, models)."""
+    apart: Doubles = values - values.mean(axis=1, keepdims=True)
+    return apart
 
 
 def _far_slope(
     inputs: Floats, nears: list[Floats], part: _Part, growth: Growth, voices: tuple[float, ...]
 ) -> float:
     """The slope on tasks that neither trees nor kernels ever saw."""
-    names = np.unique(part.tasks)
-    if len(names) < 2 * _FOLDS:
-        return 0.0
-    fold = np.random.default_rng(growth.seed).permutation(len(names)) % _FOLDS
-    of_row = fold[np.searchsorted(names, part.tasks)]
-    fewer = replace(growth, trees=max(10, growth.trees // 4))
+    fewer = _fewer(growth)
     said, happened = np.zeros_like(part.scores), np.zeros_like(part.scores)
-    for number in range(_FOLDS):
-        there, here = of_row != number, of_row == number
+    for here in _unseen(part.tasks, growth.seed):
+        there = ~here
         scores = part.scores[there]
         mean = scores.mean(axis=0)
         forest, _ = grow(inputs[there], scores, scores, fewer)
@@ -308,7 +321,35 @@ def _far_slope(
         words += [near[here] @ _ridge(near[there], scores - mean) for near in nears]
         said[here] = _sum(voices, words)
         happened[here] = part.scores[here] - mean
-    return _slope(said, happened)
+    return _slope(_contrasts(said), _contrasts(happened))
+
+
+def _far_cost_slope(inputs: Floats, part: _Part, growth: Growth) -> float:
+    """The slope of the logarithm of dollars, less its mean, on tasks that trees never saw."""
+    fewer, logs = _fewer(_finer(growth)), _logs(part.costs)
+    said, happened = np.zeros_like(logs), np.zeros_like(logs)
+    for here in _unseen(part.tasks, growth.seed):
+        there = ~here
+        mean = logs[there].mean(axis=0)
+        forest, _ = grow(inputs[there], logs[there], logs[there], fewer)
+        said[here] = forest.predict(inputs[here])[0] - mean
+        happened[here] = logs[here] - mean
+    return min(1.0, _slope(said, happened))
+
+
+def _fewer(growth: Growth) -> Growth:
+    """Enough for a slope."""
+    return replace(growth, trees=max(10, growth.trees // 4))
+
+
+def _unseen(tasks: np.ndarray[tuple[int, ...], np.dtype[np.str_]], seed: int) -> Iterator[Rows]:
+    """Which rows to keep from a learner so that it never sees their tasks, fold by fold; none
+    where there are few tasks, and so nothing to be told of others."""
+    names, of_row = np.unique(tasks, return_inverse=True)
+    if len(names) >= 2 * _FOLDS:
+        fold = np.random.default_rng(seed).permutation(len(names)) % _FOLDS
+        for number in range(_FOLDS):
+            yield fold[of_row] == number
 
 
 def _rareness(terms: Floats) -> Floats:

@@ -184,4 +184,4 @@ class Mind:
 
 def too_dear(error: NothingAffordable) -> BadRequest:
     """What a caller is told whose ceiling leaves nothing."""
-    return BadRequest(f"No model is cheap enough: {error}.", param="fusion.max_usd")
+    return BadRequest(f"No model is cheap enough: {error}.", param="fusion.cost_cap_usd")

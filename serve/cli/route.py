@@ -52,7 +52,7 @@ def _show(told: dict[str, Any]) -> None:
     out.print(f"[bold]{_name(told)}[/]: {told['why']}")
     candidates = Table("candidate", "quality", "90% interval", "$", "known", box=None)
     for one in told["candidates"]:
-        known = "from training" if one["known"] else "by its price"
+        known = "from training" if one["known"] else "guessed"
         candidates.add_row(one["model"], *_cells(one), known)
     out.print(candidates)
     options = Table("option", "quality", "90% interval", "$", "$ at most", box=None)

@@ -152,7 +152,8 @@ def status(url: Url = None, port: Port = None, as_json: Json = False) -> None:
             table.add_row(name.replace("_", " "), shown)
     out.print(table)
     for model, lessons in told["lessons"].items():
-        out.print(f"  {lessons:.0f} lessons about {model}", markup=False)
+        # A look at an answer is a tenth of a lesson.
+        out.print(f"  {lessons:.1f} lessons about {model}", markup=False)
     out.print(f"known from training: {', '.join(told['known_models'])}", markup=False)
 
 

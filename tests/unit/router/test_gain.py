@@ -67,6 +67,30 @@ def test_far_from_what_was_seen_the_means_speak(model: GainModel, prompt: str) -
     assert found.quality[0] == pytest.approx([known["small"], known["large"]], abs=0.15)
 
 
+def test_costs_that_carry_over_to_unseen_tasks_are_believed_far_off(model: GainModel) -> None:
+    found = model.predict(["Name a bird, no 31", "Name a fish, no 31"], KNOWN)
+    assert found.distance[0] < 0.6 < 0.9 < found.distance[1]
+    assert found.cost[1, 1] == pytest.approx(found.cost[0, 1])
+
+
+def test_costs_that_do_not_carry_over_go_over_to_the_mean() -> None:
+    """Longer questions are of other tasks, and every other task is dear."""
+    rows = [
+        Row(
+            f"{'why ' * (1 + 2 * task)}{number}?",
+            {"small": Outcome(0.5, 0.001), "large": Outcome(0.9, 0.02 if task % 2 else 0.01)},
+            task=str(task),
+        )
+        for task in range(12)
+        for number in range(20)
+    ]
+    model = train(rows, growth=Growth(trees=6, leaf=5))
+    found = model.predict(["why why why 7?", "Name 31 fish, please."], KNOWN)
+    assert found.cost[0, 1] > 0.017
+    assert found.far[1]
+    assert found.cost[1, 1] == pytest.approx(0.015)
+
+
 def test_the_same_rows_make_the_same_model(rows: list[Row], model: GainModel) -> None:
     assert model.predict([HARD], KNOWN).quality == pytest.approx(
         model.predict([HARD], KNOWN).quality

@@ -63,6 +63,14 @@ def test_nothing_over_the_ceiling_is_chosen() -> None:
         chosen(predicted(), Objective(ceiling=0.00001))
 
 
+def test_who_allows_what_the_cheapest_needs_gets_it() -> None:
+    dear = predicted(costs=(0.00008212, 0.01))
+    with pytest.raises(NothingAffordable, match=r"within \$0\.0000001: .* \$0\.000083") as raised:
+        chosen(dear, Objective(ceiling=0.0000001))
+    told = float(str(raised.value).rpartition("$")[2])
+    assert chosen(dear, Objective(ceiling=told)) == ("small",)
+
+
 def test_a_model_without_price_is_taken_to_be_dear_and_fits_no_ceiling() -> None:
     unpriced = predicted(costs=(0.0001, float("nan")))
     assert chosen(unpriced, Objective(quality=1.0, ceiling=1.0)) == ("small",)
@@ -73,7 +81,10 @@ def test_a_model_without_price_is_taken_to_be_dear_and_fits_no_ceiling() -> None
 
 def test_one_candidate_is_the_choice() -> None:
     one = Prediction(np.ones((1, 1)), np.ones((1, 1)), np.array([[np.nan]]), np.zeros(1))
-    assert decide(one, 0, CANDIDATES[:1], Objective(share=0.5), MENU).choice.models == ("small",)
+    decision = decide(one, 0, CANDIDATES[:1], Objective(share=0.5), MENU)
+    assert decision.choice.models == ("small",)
+    assert "no flagships" in decision.reason
+    assert "no share" not in decide(one, 0, CANDIDATES[:1], Objective(), MENU).reason
 
 
 def test_a_cascade_where_checking_pays() -> None:

@@ -36,6 +36,8 @@ def test_two_models_with_costs(model: GainModel, rows: list[Row]) -> None:
     assert {"cost", "quality"} == set(found["curve"][0])
     assert {"cost", "quality", "router_quality_at_cost"} == set(found["constants"]["small"])
     assert "cost_ratio_at_best_quality" in found
+    assert found["least_margin"] <= 0.0 < found["mean_margin"]
+    assert found["intervals"]["mean_margin"][0] > 0.0
 
 
 def test_without_costs_there_is_no_curve(model: GainModel, rows: list[Row]) -> None:
@@ -58,7 +60,7 @@ def test_names_are_mapped_by_option_or_by_price(model: GainModel, rows: list[Row
     assert evaluate(model, spelt).mapping == {"Maker/Small": "small", "LARGE": "large"}
     with pytest.raises(DataError, match="'q' in the data"):
         evaluate(model, foreign, {"q": "small"})
-    with pytest.raises(DataError, match="'q' in the weights"):
+    with pytest.raises(DataError, match="'q' in the weights; there are large, small"):
         evaluate(model, foreign, {"z": "q"})
 
 

@@ -64,4 +64,4 @@ async def test_without_a_router_a_ceiling_that_leaves_nothing_is_told_alike() ->
     tight = Question("Why?", CANDIDATES, Objective(ceiling=1e-9))
     with pytest.raises(BadRequest, match="No model is cheap enough") as raised:
         await decided(Unavailable("gone"), tight)
-    assert raised.value.param == "fusion.max_usd"
+    assert raised.value.param == "fusion.cost_cap_usd"
