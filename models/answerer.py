@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Protocol
 
 from models.call import Call
@@ -51,6 +51,10 @@ def as_events(completion: Completion) -> Iterator[Event]:
     yield Done(completion)
 
 
+class Timer(Protocol):
+    def cancel(self) -> object: ...
+
+
 class Clock(Protocol):
     """Time as the code sees it, so that a test can own it."""
 
@@ -60,6 +64,10 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None: ...
 
+    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        """Call back once at that time, or at once where it has passed."""
+        ...
+
 
 class SystemClock:
     def now(self) -> float:
@@ -67,3 +75,6 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        return asyncio.get_running_loop().call_later(max(0.0, when - self.now()), callback)

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from models.answerer import Clock, Events, SystemClock
+from models.answerer import Clock, Events, SystemClock, Timer
 from models.call import Call
 from models.errors import FusionError
 from models.messages import (
@@ -60,18 +60,18 @@ class FakeModel:
             return Message("assistant", (Text(said),) if said else ())
         return said
 
-    def _done(self, request: Request, message: Message) -> Done:
-        read = sum(len(message.text.split()) for message in request.messages)
-        thought = len(message.thought.split())
-        usage = Usage(read, len(message.text.split()) + thought, reasoning=thought)
+    def _completion(self, request: Request, message: Message) -> Completion:
+        read = sum(_tokens(message.text) for message in request.messages)
+        thought = _tokens(message.thought)
+        usage = Usage(read, _tokens(message.text) + thought, reasoning=thought)
         reason: FinishReason = "tool_calls" if message.tool_calls else "stop"
         logprob = self.logprob if request.sampling.logprobs else None
-        return Done(Completion(self.name, message, reason, usage, logprob=logprob))
+        return Completion(self.name, message, reason, usage, logprob=logprob)
 
     async def complete(self, request: Request, call: Call) -> Completion:
         if not (self.first_token_s or self.token_s):
             self.calls.append((request, call))
-            return self._done(request, self._next_reply(request)).completion
+            return self._completion(request, self._next_reply(request))
         events = [event async for event in self.stream(request, call)]
         assert isinstance(events[-1], Done)
         return events[-1].completion
@@ -86,7 +86,7 @@ class FakeModel:
                 if self.token_s and index:
                     await self.clock.sleep(self.token_s)
                 yield piece
-            yield self._done(request, message)
+            yield Done(self._completion(request, message))
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise
@@ -105,6 +105,11 @@ def _pieces(message: Message) -> Iterator[Event]:
         half = len(call.arguments) // 2
         yield ToolCallDelta(index, call.arguments[:half], id=call.id, name=call.name)
         yield ToolCallDelta(index, call.arguments[half:])
+
+
+def _tokens(text: str) -> int:
+    """How many words it is streamed in. Counted without making them: a fake costs nothing."""
+    return text.count(" ") + 1 if text else 0
 
 
 def _words(text: str) -> Iterator[str]:
@@ -135,6 +140,15 @@ class FakeClock:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._now + seconds, next(self._order), future))
         await future
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda done: None if done.cancelled() else callback())
+        if when <= self._now:
+            future.set_result(None)
+        else:
+            heapq.heappush(self._sleepers, (when, next(self._order), future))
+        return future
 
     async def advance(self, seconds: float) -> None:
         """Move time on, waking every sleeper in the order of its due time."""

@@ -6,8 +6,10 @@ another. Token counts are integers; money is an integer of nano-dollars (10â»â
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -135,7 +137,7 @@ class ServerTool:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ResponseFormat:
     """What shape the answer must have: free JSON, or JSON after `schema`."""
 
@@ -144,6 +146,11 @@ class ResponseFormat:
     schema: Mapping[str, Any] | None = None
     strict: bool | None = None
     description: str | None = None
+
+    @cached_property
+    def schema_characters(self) -> int:
+        """The length of the schema as JSON, counted once: some formats are asked for all day."""
+        return 0 if self.schema is None else len(json.dumps(dict(self.schema)))
 
 
 @dataclass(frozen=True)
@@ -187,7 +194,7 @@ class FusionOptions:
     judge: str | None = None
     #: 1 to 16, for each panelist and the judge. None: 4.
     max_tool_calls: int | None = None
-    #: At most 8. None: web search and web fetch. Empty: no tools.
+    #: At most 8. None: the panel's. Empty: no tools.
     tools: tuple[ServerTool, ...] | None = None
     #: Of each inner call. None: 16000.
     max_completion_tokens: int | None = None
@@ -258,13 +265,19 @@ class Usage:
     cache_written: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.input + other.input,
-            self.output + other.output,
-            self.cached + other.cached,
-            self.reasoning + other.reasoning,
-            self.cache_written + other.cache_written,
-        )
+        return total((self, other))
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """All of them together."""
+    entered = written = cached = reasoning = cache_written = 0
+    for one in usages:
+        entered += one.input
+        written += one.output
+        cached += one.cached
+        reasoning += one.reasoning
+        cache_written += one.cache_written
+    return Usage(entered, written, cached, reasoning, cache_written)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,11 @@ else:
         `dataclasses.replace` goes through `__init__` again, field by field, and took a fifth of
         all that a fusion costs. So the classes that each call changes have no slots (messages,
         of which a session holds thousands, have), and none that is changed here has a
-        `__post_init__`.
+        `__post_init__` or keeps what it has worked out.
         """
         fields = getattr(value, "__dict__", None)
         if fields is None:
             return replace(value, **changes)
         copy = object.__new__(type(value))
-        copy.__dict__.update(fields)
-        copy.__dict__.update(changes)
+        object.__setattr__(copy, "__dict__", fields | changes)  # it is frozen
         return copy

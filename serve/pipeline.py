@@ -6,7 +6,7 @@ models, each behind its wrappers; `Pipeline` answers for every name of the catal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -15,7 +15,7 @@ from models.call import Call
 from models.catalog import CONTRACT_NAMES, Catalog, Target
 from models.errors import ModelNotFound
 from models.messages import Completion, Done, FusionOptions, Request
-from models.tools.toolbox import ToolBox
+from models.tools.toolbox import Boxes
 from models.values import changed
 from models.wrappers.fit import refuse_unfit
 from serve.auto.auto import Auto, Keep, Router, forget
@@ -64,7 +64,7 @@ class Pipeline:
         judge: Judge,
         router: Router,
         clock: Clock | None = None,
-        boxes: Callable[[], ToolBox] | None = None,
+        boxes: Boxes | None = None,
         records: Keeper | None = None,
         plans: PlanRecords | None = None,
         routes: Keep = forget,

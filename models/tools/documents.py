@@ -7,19 +7,21 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from models.errors import Unavailable
 from models.messages import Source, Tool
 from models.tools.index import Index, Passage
+from models.tools.options import DocumentsOptions
 from models.tools.settings import Documents
 from models.tools.toolbox import ToolResult
 
 NAME = "documents"
 #: Of a whole document that the model asks to read.
 MAX_CHARS = 20_000
+_DEFAULTS = DocumentsOptions()
 
 
 def index_of(settings: Documents) -> Index:
@@ -37,13 +39,22 @@ def index_of(settings: Documents) -> Index:
 
 
 @dataclass(slots=True)
+class _Freshness:
+    """How long the index is as the folder is: one for all requests."""
+
+    until: float = 0.0
+    refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
     """Searches and reads what `index` holds, after bringing it up to date."""
 
     settings: Documents
     index: Index
-    _fresh_until: float = 0.0
-    _refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: One request's own.
+    options: DocumentsOptions = _DEFAULTS
+    _freshness: _Freshness = field(default_factory=_Freshness)
 
     @property
     def spec(self) -> Tool:
@@ -60,6 +71,9 @@ class Search:
             },
         )
 
+    def limited(self, parameters: Mapping[str, Any]) -> Search:
+        return replace(self, options=DocumentsOptions.model_validate(parameters))
+
     async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
         query, path = arguments.get("query"), arguments.get("path")
         await self._refresh()
@@ -67,7 +81,8 @@ class Search:
             return await self._read(path)
         if not isinstance(query, str) or not query.strip():
             raise ValueError("give 'query', the words to look for, or 'path', a document to read")
-        found = await asyncio.to_thread(self.index.search, query, self.settings.results)
+        most = self.options.max_results or self.settings.results
+        found = await asyncio.to_thread(self.index.search, query, most)
         if not found:
             return ToolResult("Nothing was found. Try other words.")
         text = "\n\n".join(
@@ -86,13 +101,14 @@ class Search:
         return ToolResult(f"{found.title}\npath: {found.path}\n\n{text}", (_source(found),))
 
     async def _refresh(self) -> None:
-        async with self._refreshing:
-            if time.monotonic() < self._fresh_until:
+        fresh = self._freshness
+        async with fresh.refreshing:
+            if time.monotonic() < fresh.until:
                 return
             if not await asyncio.to_thread(self.index.folder.is_dir):
                 raise Unavailable("The folder of documents is not there (tools.documents.folder).")
             await asyncio.to_thread(self.index.refresh)
-            self._fresh_until = time.monotonic() + self.settings.fresh_s
+            fresh.until = time.monotonic() + self.settings.fresh_s
 
 
 def _source(passage: Passage) -> Source:

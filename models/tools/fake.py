@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from models.call import Call
 from models.errors import BadRequest
-from models.messages import Source, Tool
+from models.messages import ServerTool, Source, Tool
 from models.tools.toolbox import ToolResult, failed
 
 #: What a fake tool gives: a text, a whole result, or a function of the arguments.
@@ -25,11 +25,21 @@ class FakeTools:
     seconds: float = 0.0
     calls: list[tuple[str, str]] = field(default_factory=list)
 
-    def specs(self, names: Sequence[str] | None = None) -> tuple[Tool, ...]:
-        wanted = tuple(self.results) if names is None else tuple(names)
-        if unknown := [name for name in wanted if name not in self.results]:
+    #: What each opening wanted.
+    opened: list[tuple[ServerTool, ...] | None] = field(default_factory=list)
+
+    def open(self, wanted: Sequence[ServerTool] | None = None) -> FakeTools:
+        """Itself, with the wanted tools alone."""
+        self.opened.append(None if wanted is None else tuple(wanted))
+        if wanted is None:
+            return self
+        names = [one.name for one in wanted]
+        if unknown := [name for name in names if name not in self.results]:
             raise BadRequest(f"No server tool is called '{unknown[0]}' here.", param="tools")
-        return tuple(Tool(name, f"A fake {name}.", _QUERY) for name in wanted)
+        return replace(self, results={name: self.results[name] for name in names})
+
+    def specs(self) -> tuple[Tool, ...]:
+        return tuple(Tool(name, f"A fake {name}.", _QUERY) for name in self.results)
 
     async def call(self, name: str, arguments: str, call: Call) -> ToolResult:
         self.calls.append((name, arguments))

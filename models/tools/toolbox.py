@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from models import messages
 from models.call import Call
-from models.errors import BadRequest, FusionError
+from models.errors import FusionError
 from models.messages import Source, Tool
 
 log = logging.getLogger(__name__)
@@ -37,11 +38,8 @@ def failed(text: str) -> ToolResult:
 class ToolBox(Protocol):
     """The tools of one request. Asked the same twice, it looks only once."""
 
-    def specs(self, names: Sequence[str] | None = None) -> tuple[Tool, ...]:
-        """The tools of these names as a model is told of them; None: all that there are.
-
-        Raises BadRequest for a name that nothing here has.
-        """
+    def specs(self) -> tuple[Tool, ...]:
+        """The tools as a model is told of them."""
         ...
 
     async def call(self, name: str, arguments: str, call: Call) -> ToolResult:
@@ -53,11 +51,21 @@ class ToolBox(Protocol):
         ...
 
 
+#: Opens the box of one request, with these tools in it; None: all that there are. Raises BadRequest
+#: for a tool that is not configured.
+Boxes = Callable[[Sequence[messages.ServerTool] | None], ToolBox]
+
+
 class ServerTool(Protocol):
     """One tool. Lives as long as the process and serves many requests at once."""
 
     @property
     def spec(self) -> Tool: ...
+
+    def limited(self, parameters: Mapping[str, Any]) -> ServerTool:
+        """The same tool under one request's own parameters, which its options (see
+        `models.tools.settings`) describe."""
+        ...
 
     async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
         """Raises a FusionError, or ValueError for arguments that it cannot use."""
@@ -81,17 +89,8 @@ class Box:
     timeout_s: float = 65.0
     _runs: dict[tuple[str, str], _Run] = field(default_factory=dict)
 
-    def specs(self, names: Sequence[str] | None = None) -> tuple[Tool, ...]:
-        wanted = tuple(self.tools) if names is None else tuple(dict.fromkeys(names))
-        for name in wanted:
-            if name not in self.tools:
-                there = ", ".join(self.tools) or "none"
-                raise BadRequest(
-                    f"No server tool is called '{name}' here; configured are: {there}. "
-                    "Add it under tools: in the catalog, or leave it out.",
-                    param="tools",
-                )
-        return tuple(self.tools[name].spec for name in wanted)
+    def specs(self) -> tuple[Tool, ...]:
+        return tuple(tool.spec for tool in self.tools.values())
 
     async def call(self, name: str, arguments: str, call: Call) -> ToolResult:
         tool = self.tools.get(name)

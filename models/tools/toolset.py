@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import httpx
 from pydantic import SecretStr
 
+from models import messages
+from models.errors import BadRequest
 from models.tools import documents, web_fetch, web_search
 from models.tools.settings import Tools
 from models.tools.toolbox import Box, ServerTool
@@ -36,6 +38,20 @@ class Toolset:
         """The tools that there are."""
         return tuple(self._tools)
 
-    def open(self) -> Box:
-        """The tools of one request, with nothing kept yet."""
-        return Box(self._tools)
+    def open(self, wanted: Sequence[messages.ServerTool] | None = None) -> Box:
+        """These tools for one request, with nothing kept yet; None: all that there are. Raises
+        BadRequest for one that there is not."""
+        if wanted is None:
+            return Box(self._tools)
+        return Box({one.name: self._tool(one) for one in wanted})
+
+    def _tool(self, wanted: messages.ServerTool) -> ServerTool:
+        tool = self._tools.get(wanted.name)
+        if tool is None:
+            there = ", ".join(self._tools) or "none"
+            raise BadRequest(
+                f"No server tool is called '{wanted.name}' here; configured are: {there}. "
+                "Add it under tools: in the catalog, or leave it out.",
+                param="tools",
+            )
+        return tool.limited(wanted.parameters) if wanted.parameters else tool

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -18,6 +18,8 @@ from yarl import URL
 from models.errors import Unavailable, Unsupported, UpstreamError
 from models.messages import Source, Tool
 from models.tools import guard, page
+from models.tools.domains import permits
+from models.tools.options import FetchOptions
 from models.tools.settings import WebFetch
 from models.tools.toolbox import ToolResult
 
@@ -28,6 +30,9 @@ _HEADERS = {
     # Uncompressed, so that the bytes that are counted are all that there are.
     "accept-encoding": "identity",
 }
+_DEFAULTS = FetchOptions()
+#: English has four, code and digits three.
+_CHARS_A_TOKEN = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -42,6 +47,8 @@ class Fetch:
     permitted: guard.Permitted = frozenset()
     resolver: AbstractResolver | None = None
     tls: ssl.SSLContext = field(default_factory=httpx.create_ssl_context)
+    #: One request's own.
+    options: FetchOptions = _DEFAULTS
 
     @property
     def spec(self) -> Tool:
@@ -58,6 +65,14 @@ class Fetch:
             },
         )
 
+    def limited(self, parameters: Mapping[str, Any]) -> Fetch:
+        return replace(self, options=FetchOptions.model_validate(parameters))
+
+    @property
+    def max_chars(self) -> int:
+        asked, most = self.options.max_content_tokens, self.settings.max_chars
+        return most if asked is None else min(most, asked * _CHARS_A_TOKEN)
+
     async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
         url = arguments.get("url")
         if not isinstance(url, str) or not url.strip():
@@ -73,7 +88,7 @@ class Fetch:
             raise Unavailable(f"The page cannot be reached ({_reason(error)}).") from None
         # Parsing takes a processor's time: not on the loop that serves everybody.
         read = await asyncio.to_thread(page.read, body, kind, charset)
-        text = read.text[: self.settings.max_chars]
+        text = read.text[: self.max_chars]
         if not text:
             raise Unsupported("The page has no text that can be read.")
         if cut or len(text) < len(read.text):
@@ -103,6 +118,8 @@ class Fetch:
         """The last address, its bytes, type and charset, and whether they were cut."""
         for _ in range(self.settings.max_redirects + 1):
             guard.check_url(url)
+            if not permits(url, self.options.allowed_domains, self.options.blocked_domains):
+                raise Unsupported("This request does not let that host be read.")
             async with session.get(URL(url), headers=_HEADERS, allow_redirects=False) as answer:
                 if answer.status in _REDIRECTS and "location" in answer.headers:
                     url = urljoin(url, answer.headers["location"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -13,6 +13,8 @@ from pydantic import SecretStr
 
 from models.errors import Overloaded, Unavailable, UpstreamError
 from models.messages import Source, Tool
+from models.tools.domains import permits
+from models.tools.options import SearchOptions
 from models.tools.settings import WebSearch
 from models.tools.toolbox import ToolResult
 
@@ -21,6 +23,7 @@ MAX_ANSWER_BYTES = 4_000_000
 #: Of one result, so that ten of them fit a small model's window.
 MAX_EXCERPT_CHARS = 1200
 MAX_QUERY_CHARS = 400
+_DEFAULTS = SearchOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Asks the provider of `settings` with `client`, which somebody else closes."""
+    """Asks the provider of `settings` with `client`, which somebody else closes. `options` are one
+    request's own."""
 
     settings: WebSearch
     key: SecretStr | None
     client: httpx.AsyncClient
+    options: SearchOptions = _DEFAULTS
 
     @property
     def spec(self) -> Tool:
@@ -53,13 +58,21 @@ class Search:
             },
         )
 
+    def limited(self, parameters: Mapping[str, Any]) -> Search:
+        return replace(self, options=SearchOptions.model_validate(parameters))
+
+    @property
+    def results(self) -> int:
+        return self.options.max_results or self.settings.results
+
     async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
         query = arguments.get("query")
         if not isinstance(query, str) or not query.strip():
             raise ValueError("'query' must be the words to look for")
-        answer = await self._ask(" ".join(query.split())[:MAX_QUERY_CHARS])
-        found = [one for one in _results(self.settings.provider, answer) if one.url]
-        found = found[: self.settings.results]
+        answer = await self._ask(" ".join(query.split()))
+        hosts = self.options.allowed_domains, self.options.excluded_domains
+        every = _results(self.settings.provider, answer)
+        found = [one for one in every if one.url and permits(one.url, *hosts)][: self.results]
         if not found:
             return ToolResult("Nothing was found.", nano_usd=self.settings.nano_usd)
         text = "\n\n".join(
@@ -93,8 +106,8 @@ class Search:
                     "GET",
                     f"{spec.address}/res/v1/web/search",
                     params={
-                        "q": query,
-                        "count": str(spec.results),
+                        "q": self._with_sites(query),
+                        "count": str(self.results),
                         "text_decorations": "false",
                     },
                     headers={"x-subscription-token": secret, "accept": "application/json"},
@@ -103,16 +116,31 @@ class Search:
                 return self.client.build_request(
                     "POST",
                     f"{spec.address}/search",
-                    json={"query": query, "max_results": spec.results},
+                    json={
+                        "query": query[:MAX_QUERY_CHARS],
+                        "max_results": self.results,
+                        "include_domains": self.options.allowed_domains,
+                        "exclude_domains": self.options.excluded_domains,
+                    },
                     headers={"authorization": f"Bearer {secret}"},
                 )
             case "searxng":
                 return self.client.build_request(
                     "GET",
                     f"{spec.address}/search",
-                    params={"q": query, "format": "json"},
+                    params={"q": self._with_sites(query), "format": "json"},
                     headers={"authorization": f"Bearer {secret}"} if secret else {},
                 )
+
+    def _with_sites(self, query: str) -> str:
+        """The query with its domains as search engines read them, where they leave it room. What an
+        engine finds elsewhere all the same is left out of the result."""
+        allowed = " OR ".join(f"site:{one}" for one in self.options.allowed_domains)
+        excluded = " ".join(f"-site:{one}" for one in self.options.excluded_domains)
+        sites = f" {allowed} {excluded}".rstrip()
+        if len(sites) > MAX_QUERY_CHARS // 2:
+            sites = ""
+        return query[: MAX_QUERY_CHARS - len(sites)] + sites
 
 
 def _check(answer: httpx.Response) -> None:

@@ -6,13 +6,14 @@ Source: the Fusion contract (OpenRouter's public documentation). Chat and respon
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from models.catalog import names_panel
 from models.errors import BadRequest
 from models.messages import FUSION_TOOL, Effort, FusionOptions, Named, ServerTool, ToolChoice
+from models.tools.options import DocumentsOptions, FetchOptions, SearchOptions
 from serve.dialects.shape import AskedEffort, Row, Shape, effort_of
 
 MAX_PANEL, MAX_TOOLS, MAX_TOOL_CALLS = 8, 8, 16
@@ -20,18 +21,23 @@ MAX_PANEL, MAX_TOOLS, MAX_TOOL_CALLS = 8, 8, 16
 _Name = Annotated[str, Field(min_length=1, max_length=128)]
 
 
-class _InnerTool(Shape):
-    """One tool of the panelists and the judge."""
+class _SearchTool(Shape):
+    type: Literal["openrouter:web_search", "web_search"]
+    parameters: SearchOptions = SearchOptions()
 
-    type: Literal[
-        "openrouter:web_search",
-        "openrouter:web_fetch",
-        "openrouter:documents",
-        "web_search",
-        "web_fetch",
-        "documents",
-    ]
-    parameters: dict[str, Any] = Field(default_factory=dict)
+
+class _FetchTool(Shape):
+    type: Literal["openrouter:web_fetch", "web_fetch"]
+    parameters: FetchOptions = FetchOptions()
+
+
+class _DocumentsTool(Shape):
+    type: Literal["openrouter:documents", "documents"]
+    parameters: DocumentsOptions = DocumentsOptions()
+
+
+#: One tool of the panelists and the judge.
+_InnerTool = Annotated[_SearchTool | _FetchTool | _DocumentsTool, Field(discriminator="type")]
 
 
 class Thinking(Shape):
@@ -67,6 +73,14 @@ class _Settings(Shape):
     model: _Name | None = None
     max_tool_calls: int | None = Field(None, ge=1, le=MAX_TOOL_CALLS)
     tools: Row[_InnerTool] | None = Field(None, max_length=MAX_TOOLS)
+
+    @field_validator("tools")
+    @classmethod
+    def _each_once(cls, tools: tuple[_InnerTool, ...] | None) -> tuple[_InnerTool, ...] | None:
+        named = [_plain(tool) for tool in tools or ()]
+        if twice := next((name for name in named if named.count(name) > 1), None):
+            raise ValueError(f"'{twice}' is named twice")
+        return tools
 
 
 class FusionPlugin(_Settings):
@@ -165,5 +179,9 @@ def _tools(asked: tuple[_InnerTool, ...] | None) -> tuple[ServerTool, ...] | Non
     if asked is None:
         return None
     return tuple(
-        ServerTool(tool.type.removeprefix("openrouter:"), tool.parameters) for tool in asked
+        ServerTool(_plain(tool), tool.parameters.model_dump(exclude_unset=True)) for tool in asked
     )
+
+
+def _plain(tool: _InnerTool) -> str:
+    return tool.type.removeprefix("openrouter:")

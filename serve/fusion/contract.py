@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -140,7 +139,6 @@ class Analysis(_Shape):
         )
 
 
-@lru_cache(maxsize=64)
 def analysis_schema(
     labels: tuple[str, ...], max_tokens: int, pick: bool = False
 ) -> Mapping[str, Any]:

@@ -7,10 +7,11 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from math import inf
 from typing import Any
 
-from models.answerer import Answerer, Clock, SystemClock
+from models.answerer import Answerer, Clock, SystemClock, Timer
 from models.call import Call, new_id
 from models.catalog import Catalog
 from models.errors import ContextTooLong, FusionError
@@ -26,7 +27,7 @@ from models.messages import (
     Tool,
     user,
 )
-from models.tools.toolbox import ToolBox
+from models.tools.toolbox import Boxes
 from models.values import changed
 from serve.fusion import engine, prompts, result, window
 from serve.fusion.judge import Case, Finding, Judge
@@ -47,7 +48,7 @@ class Resources:
     models: Answerer
     judge: Judge
     clock: Clock = field(default_factory=SystemClock)
-    boxes: Callable[[], ToolBox] | None = None
+    boxes: Boxes | None = None
     records: Keeper | None = None
 
 
@@ -60,6 +61,8 @@ class Deliberation:
     """
 
     write: engine.Write
+    #: Its record is in line for the store.
+    kept = False
 
     def __init__(
         self,
@@ -89,10 +92,10 @@ class Deliberation:
         self._inbox: asyncio.Queue[engine.Event | Progress] = asyncio.Queue()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._who: dict[int, int] = {}
-        self._timer: asyncio.Task[None] | None = None
-        self._wake_at: float | None = None
-        self._box = resources.boxes() if resources.boxes else None
-        self._tools: tuple[Tool, ...] = self._box.specs(plan.tools) if self._box else ()
+        self._timer: Timer | None = None
+        self._rings_at = inf
+        self._box = resources.boxes(plan.tools) if resources.boxes else None
+        self._tools: tuple[Tool, ...] = self._box.specs() if self._box else ()
         reducer = resources.catalog.models[plan.reducer]
         self._reduction = Reduction(
             resources.models, plan.reducer, reducer.context, reducer.max_output, self.stages
@@ -105,22 +108,26 @@ class Deliberation:
 
     async def __aexit__(self, *_: object) -> None:
         self.run.on(engine.Abandoned(), self._clock.now())
-        open_ = [task for task in (self._timer, *self._tasks.values()) if task and not task.done()]
+        if self._timer is not None:
+            self._timer.cancel()
+        open_ = [task for task in self._tasks.values() if not task.done()]
         for task in open_:
             task.cancel()
         if open_:
             await asyncio.gather(*open_, return_exceptions=True)
 
     async def events(self) -> AsyncGenerator[Progress, None]:
-        """What happens on the way, if somebody listens. Raises what ended a fusion that has no
+        """What happens on the way, where somebody listens. Raises what ended a fusion that has no
         answer."""
-        yield Progress("in_progress", {"id": self.id, "panel": self.plan.panel})
+        if self._live:
+            yield Progress("in_progress", {"id": self.id, "panel": self.plan.panel})
         actions = self.run.start(self._clock.now())
         told = 0
         while True:
-            for one in self.run.failed[told:]:
-                yield Progress("panel.failed", {"index": one.who, **result.failure(one)})
-            told = len(self.run.failed)
+            if self._live:
+                for one in self.run.failed[told:]:
+                    yield Progress("panel.failed", {"index": one.who, **result.failure(one)})
+                told = len(self.run.failed)
             for action in actions:
                 if isinstance(action, engine.Write) and self._comparing and self._live:
                     # Its judge ran out of time, and said nothing to the end.
@@ -160,13 +167,17 @@ class Deliberation:
                 self._tasks[ask].cancel()
                 return None
             case engine.GiveUp(error):
-                return Progress("completed", {"result": result.error(error, self.run)})
+                failed = {"result": result.error(error, self.run)}
+                return Progress("completed", failed) if self._live else None
             case engine.Write():
                 self.write = action
-                found = self.result()
-                if cited := self.sources(""):
-                    found["sources"] = [{"url": one.url, "title": one.title} for one in cited]
-                return Progress("completed", {"result": found}) if self._live else None
+                return self._completed() if self._live else None
+
+    def _completed(self) -> Progress:
+        found = self.result()
+        if cited := self.sources(""):
+            found["sources"] = [{"url": one.url, "title": one.title} for one in cited]
+        return Progress("completed", {"result": found})
 
     def result(self, answers: tuple[engine.Answer, ...] | None = None) -> dict[str, Any]:
         """The contract's result, with these answers in the place of the whole ones."""
@@ -205,8 +216,11 @@ class Deliberation:
         answers = self.write.answers
         if self._short is not None and _size(answers) > room:
             answers = self._short
-        question = prompts.question(self.request.messages)
-        return await self._reduction.fit(answers, room, question, self.call)
+        return await self._reduction.fit(answers, room, self._question, self.call)
+
+    @cached_property
+    def _question(self) -> str:
+        return prompts.question(self.request.messages)
 
     # The calls
 
@@ -289,7 +303,7 @@ class Deliberation:
 
     async def _judged(self, answers: tuple[engine.Answer, ...], room: int, call: Call) -> Finding:
         conversation = self.request.messages
-        question = prompts.question(conversation)
+        question = self._question
         asked = window.tokens(question)
         if asked > room // 2:
             question = await self._reduction.text(question, room // 2, question, call)
@@ -340,20 +354,16 @@ class Deliberation:
         """The next thing that happens, at the latest a `Tick` when the engine wants one."""
         if not self._inbox.empty():
             return self._inbox.get_nowait()
-        if self._wake_at != (wake_at := self.run.wake_at):
-            self._wake_at = wake_at
+        wake_at = self.run.wake_at
+        # A timer that rings too early wakes the engine for nothing, and is set anew then.
+        if wake_at is not None and wake_at < self._rings_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = None
-            if wake_at is not None:
-                self._timer = asyncio.create_task(self._ring(wake_at))
-        happened = await self._inbox.get()
-        if isinstance(happened, engine.Tick):
-            self._wake_at = None  # it may have rung a moment early
-        return happened
+            self._timer, self._rings_at = self._clock.call_at(wake_at, self._ring), wake_at
+        return await self._inbox.get()
 
-    async def _ring(self, at: float) -> None:
-        await self._clock.sleep(at - self._clock.now())
+    def _ring(self) -> None:
+        self._rings_at = inf
         self._inbox.put_nowait(engine.Tick())
 
     def _progress(self, happened: engine.Event) -> Progress | None:

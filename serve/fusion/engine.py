@@ -41,7 +41,7 @@ JUDGE_SHARE = 0.8
 LeftOut = Literal["cost_cap", "late", "deadline"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
     """What one panelist said. `member` is its name in the panel."""
 
@@ -228,7 +228,7 @@ class Run:
     @property
     def answers(self) -> tuple[Answer, ...]:
         """The panel's answers so far, in the panel's order."""
-        return tuple(answer for _, answer in sorted(self._answers.items()))
+        return tuple(self._answers[place] for place in sorted(self._answers))
 
     @property
     def open(self) -> frozenset[int]:

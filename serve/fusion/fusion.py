@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from models.answerer import Events
 from models.call import Call
 from models.errors import Cancelled, FusionError
-from models.messages import Completion, Done, Request, Usage
+from models.messages import Completion, Done, Request, Stage, total
 from models.values import changed
 from serve.fusion import engine, synthesis
 from serve.fusion.contract import TooDeep
@@ -30,37 +31,35 @@ class Fusion:
         self._resources = resources
 
     async def complete(self, request: Request, call: Call) -> Completion:
-        async with aclosing(self._events(request, call, live=False)) as events:
-            async for event in events:
-                if isinstance(event, Done):
-                    return event.completion
-        raise AssertionError("a stream ends with Done")
-
-    def stream(self, request: Request, call: Call) -> Events:
-        return self._events(request, call, live=True)
-
-    async def _events(self, request: Request, call: Call, *, live: bool) -> Events:
         at = self._resources
         inner = capped(deeper(call), self._plan.cost_cap)
-        async with Deliberation(self._plan, request, inner, at, live=live) as work:
-            ended = False
+        async with Deliberation(self._plan, request, inner, at, live=False) as work:
+            try:
+                async with aclosing(work.events()) as told:
+                    async for _ in told:
+                        pass
+                written = await synthesis.complete(work, request, inner, at.models, at.catalog)
+                return finished(work, written, at, request, call)
+            except BaseException as error:
+                broke(error, work, at, request, call)
+                raise
+
+    async def stream(self, request: Request, call: Call) -> Events:
+        at = self._resources
+        inner = capped(deeper(call), self._plan.cost_cap)
+        async with Deliberation(self._plan, request, inner, at, live=True) as work:
             try:
                 async with aclosing(work.events()) as told:
                     async for progress in told:
                         yield progress
-                writing = synthesis.write(work, request, inner, at.models, at.catalog, live)
+                writing = synthesis.stream(work, request, inner, at.models, at.catalog)
                 async with aclosing(writing) as written:
                     async for event in written:
                         if isinstance(event, Done):
                             event = Done(finished(work, event.completion, at, request, call))
-                            ended = True
                         yield event
-            except FusionError as error:
-                keep(work, at, request, call, None, error)
-                raise
-            except (asyncio.CancelledError, GeneratorExit):
-                if not ended:
-                    keep(work, at, request, call, None, Cancelled("The caller went away."))
+            except BaseException as error:
+                broke(error, work, at, request, call)
                 raise
 
 
@@ -88,42 +87,57 @@ def finished(
     """The final answer, with what it took: usage and stages are those of all inner calls.
     `error` is why the fusion itself failed, where an outer model answered all the same."""
     stages = (*work.ordered_stages(), *written.stages)
+    told = work.told(error)
     answer = changed(
         written,
-        usage=sum((stage.usage for stage in stages), Usage()),
+        usage=total(stage.usage for stage in stages),
         stages=stages,
         sources=tuple(dict.fromkeys((*written.sources, *work.sources(written.text)))),
-        extension={**written.extension, **work.told(error)},
+        extension={**written.extension, **told},
     )
     if error is None:
         cost = sum(stage.nano_usd or 0 for stage in written.stages)
         work.run.on(engine.Written(work.write.ask, cost), resources.clock.now())
-    keep(work, resources, request, call, answer, error)
+    _keep(told, stages, answer, work, resources, request, call)
     return answer
 
 
-def keep(
+def broke(
+    error: BaseException, work: Deliberation, resources: Resources, request: Request, call: Call
+) -> None:
+    """The fusion ended before it was finished, or its reader went away after."""
+    if work.kept:
+        return
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        error = Cancelled("The caller went away.")
+    if isinstance(error, FusionError):
+        _keep(work.told(error), work.stages, None, work, resources, request, call)
+
+
+def _keep(
+    told: Mapping[str, Any],
+    stages: Iterable[Stage],
+    answer: Completion | None,
     work: Deliberation,
     resources: Resources,
     request: Request,
     call: Call,
-    answer: Completion | None,
-    error: FusionError | None,
 ) -> None:
     """Put the whole record in line for the store."""
+    work.kept = True
     if resources.records is None:
         return
-    told: dict[str, Any] = {
-        **work.told(error),
+    whole: dict[str, Any] = {
+        **told,
         "judge": work.plan.judge,
         "messages": [{"role": one.role, "content": one.text} for one in request.messages],
-        "stages": [asdict(stage) for stage in (answer.stages if answer else work.stages)],
+        "stages": [vars(stage) | {"usage": asdict(stage.usage)} for stage in stages],
     }
     if answer is not None:
-        told |= {
+        whole |= {
             "model": answer.model,
             "output": answer.text,
             "sources": [asdict(source) for source in answer.sources],
         }
     now = resources.clock.now()
-    resources.records.keep(Record(work.id, now, call.project, call.request or call.id, told))
+    resources.records.keep(Record(work.id, now, call.project, call.request or call.id, whole))

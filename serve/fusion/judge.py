@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import random
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +13,8 @@ from pydantic import ValidationError
 from models.answerer import Answerer, Clock, SystemClock
 from models.call import Call
 from models.errors import BudgetExceeded, ContextTooLong, FusionError, Overloaded
-from models.messages import Effort, Message, Stage
-from models.tools.toolbox import ToolBox
+from models.messages import Effort, Message, ServerTool, Stage
+from models.tools.toolbox import Boxes
 from models.values import changed
 from serve.fusion import prompts
 from serve.fusion.contract import Analysis, FailureReason
@@ -27,7 +26,7 @@ from serve.fusion.loop import Loop
 class Case:
     """What is put before the judge. With `pick` it also names the best answer.
 
-    `tools` are names of server tools (None: all); with `max_tool_calls` 0 it uses none.
+    `tools` are server tools (None: all); with `max_tool_calls` 0 it uses none.
     """
 
     model: str
@@ -35,7 +34,7 @@ class Case:
     answers: tuple[Answer, ...]
     max_tokens: int
     pick: bool = False
-    tools: tuple[str, ...] | None = ()
+    tools: tuple[ServerTool, ...] | None = ()
     max_tool_calls: int = 0
     effort: Effort | None = None
 
@@ -69,7 +68,7 @@ class ModelJudge:
     def __init__(
         self,
         models: Answerer,
-        boxes: Callable[[], ToolBox] | None = None,
+        boxes: Boxes | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._models = models
@@ -77,9 +76,7 @@ class ModelJudge:
         self._clock = clock or SystemClock()
 
     async def judge(self, case: Case, call: Call) -> Finding:
-        order = list(case.answers)
-        # Shuffling wants no secrecy, only a spread.
-        random.Random(call.id).shuffle(order)  # noqa: S311
+        order = _shuffled(case.answers, call.id)
         labels = prompts.LABELS[: len(order)]
         names = {label: answer.member for label, answer in zip(labels, order, strict=True)}
         shown = tuple(
@@ -91,11 +88,8 @@ class ModelJudge:
         messages = await self._checked(case, messages, inner, stages)
         failure: FailureReason | None = None
         for _ in range(2):
-            request = changed(
-                prompts.judge_request(
-                    case.model, messages, tuple(names), case.max_tokens, pick=case.pick
-                ),
-                effort=case.effort,
+            request = prompts.judge_request(
+                case.model, messages, tuple(names), case.max_tokens, case.effort, pick=case.pick
             )
             try:
                 completion = await self._models.complete(request, inner)
@@ -123,8 +117,8 @@ class ModelJudge:
         """The question to the judge, with what it found by its tools, where it has some."""
         if self._boxes is None or not case.max_tool_calls:
             return messages
-        box = self._boxes()
-        tools = box.specs(case.tools)
+        box = self._boxes(case.tools)
+        tools = box.specs()
         if not tools:
             return messages
         loop = Loop(self._models, self._clock, box, tools, case.max_tool_calls)
@@ -137,6 +131,15 @@ class ModelJudge:
         finally:
             stages += loop.stages
         return prompts.judge_noted(messages, notes.text)
+
+
+def _shuffled(answers: tuple[Answer, ...], seed: str) -> list[Answer]:
+    """The answers in an order that `seed` decides, every order as likely as any other."""
+
+    def rank(place: int) -> bytes:
+        return hashlib.blake2b(f"{place} {seed}".encode("utf-8", "replace")).digest()
+
+    return [answers[place] for place in sorted(range(len(answers)), key=rank)]
 
 
 def _why(error: FusionError) -> FailureReason:

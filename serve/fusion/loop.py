@@ -22,7 +22,7 @@ from models.messages import (
     TextDelta,
     Tool,
     ToolCall,
-    Usage,
+    total,
 )
 from models.tools.toolbox import ToolBox
 from models.values import changed
@@ -62,7 +62,7 @@ class Loop:
                 return changed(
                     completion,
                     stages=tuple(self.stages),
-                    usage=sum((stage.usage for stage in self.stages), Usage()),
+                    usage=total(stage.usage for stage in self.stages),
                     sources=tuple(dict.fromkeys((*completion.sources, *self.sources))),
                 )
             results = await asyncio.gather(

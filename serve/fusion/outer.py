@@ -3,6 +3,10 @@
 It may call it once in a turn; a second call is told `fusion_invocation_capped`. The caller's
 own tools work as ever, except that a call of theirs in the same step as a fusion waits for
 what the fusion says: the model asks again if it still wants it.
+
+What it writes before it calls the fusion is part of its answer, whole and streamed. Only where a
+form was asked for is it left out, as the answer would not be of that form then; so a step is read
+to its end before it is told.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from models.answerer import Events
 from models.call import Call
@@ -31,17 +35,19 @@ from models.messages import (
     Tool,
     ToolCall,
     ToolCallDelta,
-    Usage,
+    total,
     user,
 )
 from models.values import changed
 from serve.fusion import result
 from serve.fusion.deliberation import Deliberation, Resources
-from serve.fusion.fusion import capped, deeper, finished
+from serve.fusion.fusion import broke, capped, deeper, finished
 from serve.fusion.plan import Plan
 
 #: Steps of the outer model after which it must answer.
 _STEPS = 4
+#: Between what two steps wrote.
+_PART = "\n\n"
 _DEFERRED = "Not called yet: first read what the fusion says, then call it again if you need it."
 _CAPPED = {
     "status": "error",
@@ -58,6 +64,15 @@ class _Invocation:
     answer: Message
     work: Deliberation | None = None
     error: FusionError | None = None
+
+
+@dataclass(slots=True)
+class _SoFar:
+    """What an answer has come to. `before` is what the steps before the last one said."""
+
+    stages: list[Stage] = field(default_factory=list)
+    before: list[Message] = field(default_factory=list)
+    invoked: _Invocation | None = None
 
 
 class Outer:
@@ -79,37 +94,57 @@ class Outer:
         return self._events(request, call, live=True)
 
     async def _events(self, request: Request, call: Call, *, live: bool) -> Events:
+        so_far = _SoFar()
+        try:
+            async with aclosing(self._steps(request, call, live, so_far)) as events:
+                async for event in events:
+                    yield event
+        except BaseException as error:
+            if so_far.invoked is not None and so_far.invoked.work is not None:
+                # The panel was paid for, whatever became of the answer.
+                broke(error, so_far.invoked.work, self._resources, request, call)
+            raise
+
+    async def _steps(self, request: Request, call: Call, live: bool, so_far: _SoFar) -> Events:
         asked = self._offered(request)
         name = asked.tools[-1].name
-        invoked: _Invocation | None = None
         used = _was_called(request.messages, name)
-        stages: tuple[Stage, ...] = ()
+        shaped = request.response_format is not None and request.response_format.kind != "text"
         for step in range(_STEPS):
             if step == _STEPS - 1:
                 asked = changed(asked, tool_choice="none")
-            held: list[ToolCallDelta] = []
+            held: list[TextDelta | ToolCallDelta] = []
+            parted = not any(one.text for one in so_far.before)
             async with aclosing(self._turn(asked, call, live)) as events:
                 async for event in events:
                     match event:
-                        case TextDelta() | ReasoningDelta():
+                        case TextDelta(text) if text and not parted and not shaped:
+                            parted = True
+                            yield TextDelta(_PART + text)
+                        case TextDelta() if not shaped:
                             yield event
-                        case ToolCallDelta():
+                        case ReasoningDelta():
+                            yield event
+                        case TextDelta() | ToolCallDelta():
                             held.append(event)  # whose call it is, is known at the end
                         case Done(completion):
                             written = completion
-            stages += written.stages
+            so_far.stages += written.stages
             if not any(one.name == name for one in written.message.tool_calls):
                 for piece in held:
                     yield piece
-                yield Done(self._whole(written, stages, invoked, request, call))
+                written = changed(written, message=_joined(so_far.before, written.message))
+                yield Done(self._whole(written, so_far, request, call))
                 return
+            kept = changed(written.message, content=()) if shaped else written.message
+            so_far.before.append(kept)
             answers = []
             for one in written.message.tool_calls:
                 if one.name != name:
                     answers.append(_answer(one, _DEFERRED, failed=True))
-                elif invoked is None and not used:
-                    invoked = _Invocation(_answer(one, "", failed=True))
-                    spent = sum(stage.nano_usd or 0 for stage in stages)
+                elif so_far.invoked is None and not used:
+                    invoked = so_far.invoked = _Invocation(_answer(one, "", failed=True))
+                    spent = sum(stage.nano_usd or 0 for stage in so_far.stages)
                     running = self._invoke(one, request, call, live, invoked, spent)
                     async with aclosing(running) as progress:
                         async for event in progress:
@@ -177,16 +212,11 @@ class Outer:
                 yield Progress("completed", {"result": failed})
 
     def _whole(
-        self,
-        written: Completion,
-        stages: tuple[Stage, ...],
-        invoked: _Invocation | None,
-        request: Request,
-        call: Call,
+        self, written: Completion, so_far: _SoFar, request: Request, call: Call
     ) -> Completion:
         """The outer model's answer with all that it took."""
-        usage = sum((stage.usage for stage in stages), Usage())
-        written = changed(written, stages=stages, usage=usage)
+        stages, invoked = tuple(so_far.stages), so_far.invoked
+        written = changed(written, stages=stages, usage=total(stage.usage for stage in stages))
         if invoked is None:
             return written
         if invoked.work is None:
@@ -194,6 +224,19 @@ class Outer:
             failed = result.error(invoked.error)
             return changed(written, extension={**written.extension, **failed})
         return finished(invoked.work, written, self._resources, request, call, invoked.error)
+
+
+def _joined(before: Sequence[Message], last: Message) -> Message:
+    """The last step's message, with what the steps before it wrote and thought in front."""
+    if not before:
+        return last
+    every = (*before, last)
+    text = _PART.join(one.text for one in every if one.text)
+    return changed(
+        last,
+        content=(Text(text),) if text else (),
+        reasoning=tuple(thought for one in every for thought in one.reasoning),
+    )
 
 
 def _was_called(messages: Sequence[Message], name: str) -> bool:

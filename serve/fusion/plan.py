@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from models.catalog import AUTO, DEFAULT_PANEL, FUSION, Catalog
 from models.errors import BadRequest, ModelNotFound
-from models.messages import Effort, FusionOptions, Request
+from models.messages import Effort, FusionOptions, Request, ServerTool
 from models.panel import MAX_PANEL, Member, Panel, numbered
 from models.prices import NANO_PER_USD
 from models.spec import ModelSpec
@@ -46,7 +46,7 @@ class Plan:
     analysis_tokens: int
     cost_cap: int | None
     #: None: all that are configured.
-    tools: tuple[str, ...] | None
+    tools: tuple[ServerTool, ...] | None
     max_tool_calls: int
     effort: Effort | None = None
 
@@ -224,8 +224,10 @@ def _member(catalog: Catalog, member: Member, options: FusionOptions) -> Member:
     return member.model_copy(update=changed)
 
 
-def _tools(panel: Panel, options: FusionOptions) -> tuple[str, ...] | None:
-    return panel.tools if options.tools is None else tuple(tool.name for tool in options.tools)
+def _tools(panel: Panel, options: FusionOptions) -> tuple[ServerTool, ...] | None:
+    if options.tools is not None:
+        return options.tools
+    return None if panel.tools is None else tuple(map(ServerTool, panel.tools))
 
 
 def _writer(catalog: Catalog, panel: Panel, judge: str) -> str:

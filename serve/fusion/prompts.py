@@ -8,8 +8,8 @@ words by which a chat template begins a turn are broken up in it.
 
 from __future__ import annotations
 
-import json
 import re
+from functools import lru_cache
 
 from models.messages import (
     Effort,
@@ -100,6 +100,7 @@ def judge_request(
     messages: tuple[Message, ...],
     labels: tuple[str, ...],
     max_tokens: int,
+    effort: Effort | None = None,
     *,
     pick: bool = False,
 ) -> Request:
@@ -108,13 +109,15 @@ def judge_request(
         model=model,
         messages=messages,
         sampling=Sampling(temperature=0.0, max_tokens=max_tokens),
-        response_format=ResponseFormat(
-            "json_schema",
-            name="analysis",
-            schema=analysis_schema(labels, max_tokens, pick),
-            strict=True,
-        ),
+        response_format=_analysis_format(labels, max_tokens, pick),
+        effort=effort,
     )
+
+
+@lru_cache(maxsize=64)
+def _analysis_format(labels: tuple[str, ...], max_tokens: int, pick: bool) -> ResponseFormat:
+    schema = analysis_schema(labels, max_tokens, pick)
+    return ResponseFormat("json_schema", name="analysis", schema=schema, strict=True)
 
 
 def judge_checks(model: str, messages: tuple[Message, ...], max_tokens: int) -> Request:
@@ -153,10 +156,8 @@ def synthesis(
     with the panel's answers and the judge's analysis behind it."""
     parts = [_sources(answers, mark)]
     if analysis is not None:
-        told = json.dumps(analysis.model_dump(), ensure_ascii=False)
-        parts.append(
-            f"A judge compared them:\n<analysis-{mark}>\n{plain(told)}\n</analysis-{mark}>"
-        )
+        told = plain(analysis.model_dump_json())
+        parts.append(f"A judge compared them:\n<analysis-{mark}>\n{told}\n</analysis-{mark}>")
     cite = ""
     if any(answer.sources for answer in answers):
         cite = (

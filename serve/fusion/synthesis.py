@@ -1,4 +1,4 @@
-"""The final answer of a fusion, streamed as it is written."""
+"""The final answer of a fusion, whole or streamed as it is written."""
 
 from __future__ import annotations
 
@@ -22,38 +22,48 @@ from serve.fusion import engine, prompts, window
 from serve.fusion.deliberation import Deliberation
 
 
-async def write(
-    work: Deliberation, request: Request, call: Call, models: Answerer, catalog: Catalog, live: bool
-) -> Events:
+async def complete(
+    work: Deliberation, request: Request, call: Call, models: Answerer, catalog: Catalog
+) -> Completion:
     """The answer to `request` from what the panel and the judge found."""
-    plan, found = work.plan, work.write
-    if plan.answer == "best_of" and found.answers:
-        completion = _picked(work)
-        yield TextDelta(completion.text)
-        yield Done(completion)
+    if (picked := _picked(work)) is not None:
+        return picked
+    return await models.complete(await _asked(work, request, catalog), call.child("synthesis"))
+
+
+async def stream(
+    work: Deliberation, request: Request, call: Call, models: Answerer, catalog: Catalog
+) -> Events:
+    """The same as it is written."""
+    if (picked := _picked(work)) is not None:
+        yield TextDelta(picked.text)
+        yield Done(picked)
         return
-    if found.answers:
-        spec = catalog.models[plan.writer]
-        longest = min(request.sampling.max_tokens or spec.max_output, spec.max_output)
-        asked = sum(window.tokens(message.text) for message in request.messages)
-        room = spec.context - longest - window.OVERHEAD - asked - plan.analysis_tokens
-        answers = await work.material(max(room, spec.context // 8))
-        mark = secrets.token_hex(4)
-        request = prompts.synthesis(request, plan.writer, answers, found.analysis, mark)
-    else:
-        request = prompts.alone(request, plan.writer)
-    inner = call.child("synthesis")
-    if not live:
-        yield Done(await models.complete(request, inner))
-        return
-    async with aclosing(models.stream(request, inner)) as events:
+    asked = await _asked(work, request, catalog)
+    async with aclosing(models.stream(asked, call.child("synthesis"))) as events:
         async for event in events:
             if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta | Done):
                 yield event
 
 
-def _picked(work: Deliberation) -> Completion:
-    """The answer that the judge found best; without its word, the first in the panel's order."""
+async def _asked(work: Deliberation, request: Request, catalog: Catalog) -> Request:
+    """What the writer is asked, with as much of the answers as it can read."""
+    plan, found = work.plan, work.write
+    if not found.answers:
+        return prompts.alone(request, plan.writer)
+    spec = catalog.models[plan.writer]
+    longest = min(request.sampling.max_tokens or spec.max_output, spec.max_output)
+    asked = sum(window.tokens(message.text) for message in request.messages)
+    room = spec.context - longest - window.OVERHEAD - asked - plan.analysis_tokens
+    answers = await work.material(max(room, spec.context // 8))
+    return prompts.synthesis(request, plan.writer, answers, found.analysis, secrets.token_hex(4))
+
+
+def _picked(work: Deliberation) -> Completion | None:
+    """The answer that the judge found best, where it is not written anew; without its word, the
+    first in the panel's order."""
+    if work.plan.answer != "best_of" or not work.write.answers:
+        return None
     best = _best(work.write)
     model = work.plan.members[work.plan.names.index(best.member)].model
     ended: FinishReason = "length" if best.cut else "stop"

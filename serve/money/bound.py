@@ -34,7 +34,9 @@ SLACK_TOKENS = 256
 def input_tokens(request: Request, image_tokens: int) -> int:
     """The most tokens that this can be at any model, where a picture is at most
     `image_tokens`."""
-    tokens = REQUEST_TOKENS + sum(_message(message, image_tokens) for message in request.messages)
+    tokens = REQUEST_TOKENS
+    for message in request.messages:
+        tokens += _message(message, image_tokens)
     if request.tools:
         tokens += TOOLS_TOKENS
     for tool in request.tools:
@@ -42,7 +44,7 @@ def input_tokens(request: Request, image_tokens: int) -> int:
         tokens += len(json.dumps(dict(tool.parameters)))
     if (wanted := request.response_format) is not None and wanted.schema is not None:
         tokens += TOOL_TOKENS + text_tokens(wanted.description or "")
-        tokens += len(json.dumps(dict(wanted.schema)))
+        tokens += wanted.schema_characters
     return tokens
 
 
@@ -78,7 +80,11 @@ def answered(completion: Completion, entered: int, most_output: int) -> Usage:
 
 
 def _message(message: Message, image_tokens: int) -> int:
-    tokens = MESSAGE_TOKENS + text_tokens(message.name or "") + _id_tokens(message.tool_call_id)
+    tokens = MESSAGE_TOKENS
+    if message.name:
+        tokens += text_tokens(message.name)
+    if message.tool_call_id:
+        tokens += _id_tokens(message.tool_call_id)
     for part in message.content:
         tokens += image_tokens if isinstance(part, Image) else text_tokens(part.text)
     for call in message.tool_calls:
@@ -91,6 +97,6 @@ def _message(message: Message, image_tokens: int) -> int:
     return tokens
 
 
-def _id_tokens(identity: str | None) -> int:
+def _id_tokens(identity: str) -> int:
     """Some models read the ids of calls. An ordinary one is in `MESSAGE_TOKENS`."""
-    return 0 if identity is None or len(identity) <= MESSAGE_TOKENS else text_tokens(identity)
+    return 0 if len(identity) <= MESSAGE_TOKENS else text_tokens(identity)

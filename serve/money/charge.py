@@ -117,22 +117,23 @@ class Charge:
         entered = bound.input_tokens(request, tariff.image_tokens)
         output = request.sampling.max_tokens or tariff.max_output
         entry = opened(call, new_id("led"), tariff.model, tariff.tier, start)
-
-        async def reserved(entered: int) -> _Bill:
-            worst = None if tariff.price is None else tariff.price.worst(entered, output)
-            hold = await self._till.reserve(entry, worst, call.cost_cap_nano_usd)
-            return _Bill(tariff, self._till, hold, self._clock, entered, output)
-
+        cap = call.cost_cap_nano_usd
         try:
-            return await reserved(entered)
+            hold = await self._till.reserve(entry, self._worst(entered, output), cap)
         except BudgetExceeded as refused:
             exact = await self._counted(request)
             if exact is None or exact >= entered:
                 raise
+            entered = exact
             try:
-                return await reserved(exact)
+                hold = await self._till.reserve(entry, self._worst(entered, output), cap)
             except BudgetExceeded as still:
                 raise still from refused
+        return _Bill(tariff, self._till, hold, self._clock, entered, output)
+
+    def _worst(self, entered: int, output: int) -> int | None:
+        price = self._tariff.price
+        return None if price is None else price.worst(entered, output)
 
     async def _counted(self, request: Request) -> int | None:
         """The most tokens of the prompt, as its tokenizer counts; None where nobody can say."""
@@ -203,9 +204,21 @@ class _Bill:
         return entry
 
 
+def _is_sane(used: Usage) -> bool:
+    return (
+        used.input <= _MOST_TOKENS
+        and used.output <= _MOST_TOKENS
+        and used.cached >= 0
+        and 0 <= used.cache_written <= used.input - used.cached
+        and 0 <= used.reasoning <= used.output
+    )
+
+
 def _sane(used: Usage) -> Usage:
     """What a provider says that it counted, as far as it can be: no bill is negative, and none
     passes what a store can hold."""
+    if _is_sane(used):
+        return used
     entered, written = (max(0, min(n, _MOST_TOKENS)) for n in (used.input, used.output))
     cached = max(0, min(used.cached, entered))
     return Usage(

@@ -13,7 +13,7 @@ its limits. Settled plus held never passes a limit:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from models.call import Call
@@ -24,6 +24,7 @@ from models.prices import usd
 MOST = 2**63 - 1
 #: The account of everything.
 ALL = "all"
+NOTHING_USED = Usage()
 #: Whose work a call does: that of the brain, or that of the workforce.
 BRAIN: frozenset[StageRole] = frozenset({"plan", "judge", "synthesis"})
 
@@ -153,7 +154,7 @@ class Entry:
     key: str | None = None
     session: str | None = None
     job: str | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NOTHING_USED
     nano_usd: int | None = None
     #: `exact`, or `estimated` where nobody knows the call's end and so its bill.
     basis: str = "exact"

@@ -81,13 +81,17 @@ class _Leased:
         return self.filling is not None and not self.filling.done()
 
 
-@dataclass(frozen=True, slots=True)
+#: Where nothing is leased, as of a till that only counts.
+_NOTHING = _Leased(())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Hold:
     """A call's reservation, to be settled exactly once."""
 
     entry: Entry
     worst: int
-    leased: _Leased = field(default_factory=lambda: _Leased(()))
+    leased: _Leased = _NOTHING
     #: The lease of that moment.
     lease: str = ""
 

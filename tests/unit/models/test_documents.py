@@ -153,6 +153,16 @@ async def test_within_its_time_the_folder_is_not_looked_at_again(
     assert (await search.run({"query": "late"})).sources == ()
 
 
+async def test_a_request_says_how_many_passages_it_wants(index: Index, folder: Path) -> None:
+    search = tool(index, fresh_s=60)
+    assert len((await search.run({"query": "sky"})).sources) == 2
+    limited = search.limited({"max_results": 1})
+    (folder / "late.md").write_text("# Late\n", "utf-8")
+    assert len((await limited.run({"query": "sky"})).sources) == 1
+    # It is the same index, which has been looked after already.
+    assert (await limited.run({"query": "late"})).sources == ()
+
+
 async def test_a_document_is_read_whole(index: Index) -> None:
     result = await tool(index).run({"path": "deep/sea.txt"})
     assert result.text.endswith("The sea mirrors the sky.\n")

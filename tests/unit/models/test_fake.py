@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.answerer import SystemClock
 from models.call import Call
 from models.errors import Overloaded, Unavailable
 from models.fake import FakeClock, FakeModel, settle
@@ -226,3 +227,23 @@ def test_nobody_wakes_early_or_late(sleeps: list[int], steps: list[int]) -> None
         assert woken == sorted(sleeps)
 
     asyncio.run(play())
+
+
+async def test_a_clock_calls_back_at_its_time_and_not_when_cancelled() -> None:
+    clock, rung = FakeClock(100.0), []
+    clock.call_at(103.0, lambda: rung.append(clock.now()))
+    clock.call_at(102.0, lambda: rung.append("cancelled")).cancel()
+    clock.call_at(99.0, lambda: rung.append("at once"))
+    await settle()
+    assert rung == ["at once"]
+    await clock.advance(2.9)
+    assert rung == ["at once"]
+    await clock.advance(1.0)
+    assert rung == ["at once", 103.0]
+
+
+async def test_the_systems_clock_calls_back_too() -> None:
+    clock, rung = SystemClock(), asyncio.Event()
+    clock.call_at(clock.now() + 60, rung.set).cancel()
+    clock.call_at(clock.now() + 0.001, rung.set)
+    await asyncio.wait_for(rung.wait(), 5)

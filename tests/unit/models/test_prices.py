@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import math
-from decimal import Decimal
+import pickle
+from decimal import ROUND_CEILING, Decimal, localcontext
 from fractions import Fraction
 from typing import Any
 
@@ -135,3 +136,42 @@ def test_no_call_costs_more_than_its_worst(
     bill = price(**dict(zip(names, rates, strict=True)))
     used = Usage(sum(entered), sum(written), entered[0], written[0], entered[1])
     assert 0 <= bill.cost(used) <= bill.worst(used.input, used.output)
+
+
+@given(
+    st.builds(
+        Price,
+        input=_RATES,
+        output=_RATES,
+        cached_input=_RATES | st.none(),
+        cache_write=_RATES | st.none(),
+        reasoning=_RATES | st.none(),
+    ),
+    st.lists(_TOKENS, min_size=5, max_size=5),
+)
+def test_whole_numbers_cost_what_decimals_do(made: Price, tokens: list[int]) -> None:
+    fresh, cached, written, plain, thought = tokens
+    usage = Usage(fresh + cached + written, plain + thought, cached, thought, written)
+    into, out = made.input, made.output
+    cached_into = into if made.cached_input is None else made.cached_input
+    cache_write = into if made.cache_write is None else made.cache_write
+    reasoning = out if made.reasoning is None else made.reasoning
+
+    def nano(millionths: Decimal) -> int:
+        return int((millionths * 1000).to_integral_value(rounding=ROUND_CEILING))
+
+    with localcontext(prec=60):
+        cost = fresh * into + cached * cached_into + written * cache_write
+        cost += plain * out + thought * reasoning
+        worst = usage.input * max(into, cached_into, cache_write)
+        worst += usage.output * max(out, reasoning)
+        assert made.cost(usage) == nano(cost)
+        assert made.worst(usage.input, usage.output) == nano(worst)
+    assert made.cost(usage) <= made.worst(usage.input, usage.output)
+
+
+def test_a_price_that_was_used_is_still_the_same_price() -> None:
+    used = price(input=1, output=2)
+    used.cost(Usage(1, 1))
+    assert used == price(input=1, output=2)
+    assert pickle.loads(pickle.dumps(used)) == used

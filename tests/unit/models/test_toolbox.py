@@ -5,14 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import pytest
 
 from models.call import Call
 from models.errors import BadRequest, Unavailable
 from models.fake import settle
-from models.messages import Source, Tool
+from models.messages import ServerTool, Source, Tool
 from models.tools.fake import FakeTools
-from models.tools.toolbox import Box, ToolBox, ToolResult
+from models.tools.settings import Tools
+from models.tools.toolbox import Box, Boxes, ToolResult
+from models.tools.toolset import Toolset
+from models.tools.web_search import Search
 
 
 @dataclass
@@ -24,6 +28,9 @@ class Echo:
     ran: int = 0
     cancelled: int = 0
     spec: Tool = field(default_factory=lambda: Tool("echo", "Says it again."))
+
+    def limited(self, parameters: Mapping[str, Any]) -> Echo:
+        raise AssertionError("nobody limits it")
 
     async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
         self.ran += 1
@@ -109,12 +116,30 @@ async def test_a_tool_that_hangs_is_given_up() -> None:
     assert "0.01 seconds" in result.text
 
 
-@pytest.mark.parametrize("tools", [Box({"web_search": Echo()}), FakeTools()])
-def test_specs_are_all_or_the_named_ones(tools: ToolBox) -> None:
-    assert len(tools.specs()) == 1
-    assert tools.specs([]) == ()
+def configured() -> Toolset:
+    catalog = {"web_fetch": {}, "web_search": {"provider": "searxng", "base_url": "http://s"}}
+    return Toolset(Tools.model_validate(catalog), httpx.AsyncClient(), {})
+
+
+@pytest.mark.parametrize(
+    "boxes", [configured().open, FakeTools({"web_search": "a", "web_fetch": "b"}).open]
+)
+def test_a_box_has_all_tools_or_the_wanted_ones(boxes: Boxes) -> None:
+    assert {tool.name for tool in boxes(None).specs()} == {"web_search", "web_fetch"}
+    assert [tool.name for tool in boxes([ServerTool("web_fetch")]).specs()] == ["web_fetch"]
+    assert boxes([]).specs() == ()
     with pytest.raises(BadRequest, match="nobody"):
-        tools.specs(["nobody"])
+        boxes([ServerTool("nobody")])
+
+
+def test_a_wanted_tool_works_under_the_requests_own_parameters() -> None:
+    tools = configured()
+    limited = tools.open([ServerTool("web_search", {"max_results": 3})]).tools["web_search"]
+    assert isinstance(limited, Search)
+    assert limited.results == 3
+    plain = tools.open().tools["web_search"]
+    assert isinstance(plain, Search)
+    assert plain.results == 5
 
 
 async def test_fake_tools_record_what_they_were_asked() -> None:

@@ -283,3 +283,42 @@ async def test_proxies_of_the_environment_are_not_used(
 async def test_an_address_is_needed(site: Site, url: object) -> None:
     with pytest.raises(ValueError, match="url"):
         await site.fetch().run({"url": url})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "may"),
+    [
+        ({"allowed_domains": ("example",)}, True),
+        ({"allowed_domains": ("other.example",)}, False),
+        ({"blocked_domains": ("site.example",)}, False),
+    ],
+)
+async def test_a_request_says_which_hosts_are_read(
+    site: Site, parameters: dict[str, tuple[str, ...]], may: bool
+) -> None:
+    fetch = site.fetch().limited(parameters)
+    reading = fetch.run({"url": f"http://site.example:{site.port}/article"})
+    if may:
+        assert "Why the sky is blue" in (await reading).text
+        return
+    with pytest.raises(Unsupported, match="does not let that host"):
+        await reading
+    assert site.asked == []
+
+
+async def test_a_redirect_does_not_lead_to_a_host_that_the_request_forbids(site: Site) -> None:
+    fetch = site.fetch().limited({"blocked_domains": ("bad.example",)})
+    with pytest.raises(Unsupported, match="does not let that host"):
+        await fetch.run(
+            {"url": f"http://a.example:{site.port}/to/http:||bad.example:{site.port}|x"}
+        )
+    assert len(site.asked) == 1
+
+
+async def test_a_request_says_how_much_of_a_page_is_read(site: Site) -> None:
+    url = {"url": f"http://site.example:{site.port}/article"}
+    short = await site.fetch().limited({"max_content_tokens": 50}).run(url)
+    assert "goes on" in short.text
+    # Never more than the catalog lets anybody read.
+    most = await site.fetch(max_chars=200).limited({"max_content_tokens": 9999}).run(url)
+    assert most.text == (await site.fetch(max_chars=200).run(url)).text

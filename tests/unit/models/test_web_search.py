@@ -11,7 +11,7 @@ from pydantic import SecretStr, ValidationError
 from models.errors import FusionError, Overloaded, Unavailable, UpstreamError
 from models.messages import Source
 from models.tools.settings import WebSearch
-from models.tools.web_search import MAX_ANSWER_BYTES, Search
+from models.tools.web_search import MAX_ANSWER_BYTES, MAX_QUERY_CHARS, Search
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -78,7 +78,68 @@ async def test_each_provider_is_asked_its_own_way(
     assert str(asked[0].url) == url
     assert asked[0].headers[header[0]] == header[1]
     if provider == "tavily":
-        assert json.loads(asked[0].content) == {"query": "two words", "max_results": 3}
+        assert json.loads(asked[0].content) == {
+            "query": "two words",
+            "max_results": 3,
+            "include_domains": [],
+            "exclude_domains": [],
+        }
+
+
+@pytest.mark.parametrize("provider", ["brave", "searxng"])
+async def test_a_requests_own_domains_are_asked_for_by_words(provider: str) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={})
+
+    tool = search(answer, provider).limited(
+        {"allowed_domains": ("a.org", "b.org"), "excluded_domains": ("c.b.org",)}
+    )
+    await tool.run({"query": "x" * 1000})
+    words = asked[0].url.params["q"]
+    assert words.endswith("x site:a.org OR site:b.org -site:c.b.org")
+    assert len(words) == MAX_QUERY_CHARS
+    # Where they would leave no room for the question, they only choose among what was found.
+    crowd = tuple(f"{'d' * 60}{number}.org" for number in range(4))
+    await tool.limited({"allowed_domains": crowd}).run({"query": "letters"})
+    assert asked[1].url.params["q"] == "letters"
+
+
+async def test_a_requests_own_domains_are_tavilys_own() -> None:
+    asked: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content))
+        return httpx.Response(200, json={})
+
+    wanted = {"max_results": 2, "allowed_domains": ("a.org",), "excluded_domains": ("b.a.org",)}
+    await search(answer, "tavily").limited(wanted).run({"query": "letters"})
+    assert asked == [
+        {
+            "query": "letters",
+            "max_results": 2,
+            "include_domains": ["a.org"],
+            "exclude_domains": ["b.a.org"],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "left"),
+    [
+        ({"max_results": 1}, ["https://a/"]),
+        ({"allowed_domains": ("b",)}, ["https://b/"]),
+        ({"excluded_domains": ("A",)}, ["https://b/"]),
+        ({"allowed_domains": ("a", "b"), "excluded_domains": ("b",)}, ["https://a/"]),
+    ],
+)
+async def test_what_is_found_elsewhere_or_too_much_is_left_out(
+    parameters: dict[str, Any], left: list[str]
+) -> None:
+    tool = search(lambda _: httpx.Response(200, json=BRAVE)).limited(parameters)
+    assert [source.url for source in (await tool.run({"query": "letters"})).sources] == left
 
 
 @pytest.mark.parametrize(

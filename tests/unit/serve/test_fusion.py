@@ -31,11 +31,13 @@ from models.messages import (
     Progress,
     Request,
     Sampling,
+    ServerTool,
     TextDelta,
     Tool,
     user,
 )
 from models.prices import Price
+from models.tools.fake import FakeTools
 from serve.fusion.contract import Analysis
 from serve.fusion.deliberation import Resources
 from serve.fusion.fusion import Fusion
@@ -531,3 +533,27 @@ async def test_however_it_goes_nothing_is_left_running(seed: int) -> None:
     assert not [sleeper for _, _, sleeper in clock._sleepers if not sleeper.done()]
     if not task.cancelled() and (error := task.exception()):
         assert isinstance(error, FusionError)
+
+
+async def test_a_tools_own_parameters_reach_panel_and_judge() -> None:
+    known = CATALOG.model_copy(
+        update={
+            "models": {
+                name: spec.model_copy(update={"tools": True})
+                for name, spec in CATALOG.models.items()
+            }
+        }
+    )
+    models, tools = ByName(*cast()), FakeTools()
+    resources = Resources(known, models, ModelJudge(models, tools.open), boxes=tools.open)
+    wanted = (ServerTool("web_search", {"max_results": 3}),)
+    await Fusion(make(known, "trio", FusionOptions(tools=wanted)), resources).complete(
+        ASKED, Call()
+    )
+    assert tools.opened == [wanted, wanted]
+
+
+async def test_a_panel_names_its_tools_alone() -> None:
+    known = catalog(tools=["web_search"])
+    assert make(known, "trio", None).tools == (ServerTool("web_search"),)
+    assert make(CATALOG, "trio", None).tools is None

@@ -27,7 +27,7 @@ def calling(*queries: str) -> Message:
 
 
 def loop(model: FakeModel, box: FakeTools, most: int = 4) -> Loop:
-    return Loop(model, SystemClock(), box, box.specs(None), most)
+    return Loop(model, SystemClock(), box, box.specs(), most)
 
 
 async def test_calls_of_one_step_run_together_and_their_results_go_back() -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from models.call import Call
 from models.catalog import Catalog
@@ -16,17 +20,22 @@ from models.messages import (
     Message,
     Named,
     Progress,
+    Reasoning,
+    ReasoningDelta,
     Request,
+    ResponseFormat,
     Text,
     TextDelta,
     Tool,
     ToolCall,
     ToolCallDelta,
+    assistant,
     user,
 )
 from router.live import Plan, Question
 from serve.fusion.contract import Analysis
 from serve.fusion.judge import ModelJudge
+from serve.fusion.record import Record
 from serve.pipeline import Models, Pipeline
 
 CATALOG = Catalog.model_validate(
@@ -64,7 +73,11 @@ class House:
         self.fakes = {name: FakeModel(name, reply) for name, reply in said.items()}
         self.fakes["outer"] = FakeModel("outer", list(replies))
         models = Models(CATALOG, self.fakes)
-        self.pipeline = Pipeline(CATALOG, models, ModelJudge(models), NoRouter())
+        self.records: list[Record] = []
+        self.pipeline = Pipeline(CATALOG, models, ModelJudge(models), NoRouter(), records=self)
+
+    def keep(self, record: Record) -> None:
+        self.records.append(record)
 
     async def ask(self, **changes: Any) -> Any:
         request = Request("outer", (user("Is water wet?"),), **({"fusion": TOOL} | changes))
@@ -204,7 +217,65 @@ async def test_the_stream_tells_of_the_fusion_between_the_outer_models_words() -
         "TextDelta",
         "Done",
     ]
-    assert [event.text for event in events if isinstance(event, TextDelta)][-1] == "Wet."
+    assert [event.text for event in events if isinstance(event, TextDelta)][-1] == "\n\nWet."
+
+
+async def test_there_is_a_record_also_where_the_outer_model_fails_after_the_fusion() -> None:
+    house = House(calling("openrouter_fusion"), Unavailable("gone"))
+    with pytest.raises(Unavailable):
+        await house.ask()
+    [record] = house.records
+    assert (record.told["status"], record.told["error"]) == ("error", "gone")
+
+
+async def test_there_is_a_record_also_where_the_caller_goes_away_after_the_fusion() -> None:
+    house = House(calling("openrouter_fusion"), "Wet, they say.")
+    request = Request("outer", (user("Is water wet?"),), fusion=TOOL)
+    async with aclosing(house.pipeline.stream(request, Call())) as events:
+        async for event in events:
+            if isinstance(event, TextDelta):
+                break
+    [record] = house.records
+    assert record.told["failure_reason"] == "cancelled"
+
+
+async def test_an_answer_has_one_record() -> None:
+    house = House(calling("openrouter_fusion"), "Wet, they say.")
+    await house.hear()
+    assert [record.told["output"] for record in house.records] == ["Wet, they say."]
+
+
+def first_words(text: str) -> Message:
+    return replace(calling("openrouter_fusion"), content=(Text(text),))
+
+
+async def test_what_it_writes_before_it_calls_is_in_the_answer_whole_and_streamed() -> None:
+    said = (first_words("Let me ask."), first_words("Once more."), "Wet, they say.")
+    whole = await House(*said).ask()
+    events = await House(*said).hear()
+    assert whole.text == "Let me ask.\n\nOnce more.\n\nWet, they say."
+    assert "".join(one.text for one in events if isinstance(one, TextDelta)) == whole.text
+    assert events[-1].completion.text == whole.text
+
+
+async def test_what_it_thinks_before_it_calls_is_in_the_answer_whole_and_streamed() -> None:
+    thinking = replace(calling("openrouter_fusion"), reasoning=(Reasoning("Hard."),))
+    last = replace(assistant("Wet."), reasoning=(Reasoning("Easy."),))
+    whole = await House(thinking, last).ask()
+    events = await House(thinking, last).hear()
+    assert whole.message.thought == "Hard.Easy."
+    assert "".join(one.text for one in events if isinstance(one, ReasoningDelta)) == "Hard.Easy."
+    assert events[-1].completion.message == whole.message
+
+
+async def test_an_answer_in_a_form_has_nothing_before_it_whole_and_streamed() -> None:
+    said = (first_words("Let me ask."), '{"wet": true}')
+    form = ResponseFormat("json_object")
+    whole = await House(*said).ask(response_format=form)
+    events = await House(*said).hear(response_format=form)
+    assert whole.text == '{"wet": true}'
+    assert "".join(one.text for one in events if isinstance(one, TextDelta)) == whole.text
+    assert events[-1].completion.text == whole.text
 
 
 async def test_a_plugin_makes_the_model_write_from_what_the_panel_said() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -66,6 +67,19 @@ async def test_every_answer_arrives_whole() -> None:
 
     finding = await ModelJudge(FakeModel("j", verdict)).judge(case(*long), Call())
     assert finding.failure is None
+
+
+async def test_no_order_is_favoured() -> None:
+    orders: Counter[tuple[str, ...]] = Counter()
+    texts = ("first", "second", "third")
+    put = case(*(Answer(f"m{place}", text) for place, text in enumerate(texts)))
+    for number in range(600):
+        model = FakeModel("j", json.dumps(EMPTY))
+        await ModelJudge(model).judge(put, Call(id=f"call_{number}"))
+        shown = labels(model.calls[0][0])
+        orders[tuple(shown[label] for label in sorted(shown))] += 1
+    assert len(orders) == 6
+    assert all(60 < count < 140 for count in orders.values())
 
 
 async def test_the_order_is_shuffled_by_the_call_and_repeats_with_it() -> None:
@@ -252,7 +266,7 @@ async def test_a_judge_with_tools_checks_first_and_compares_with_what_it_found()
         "j", [Message("assistant", (), tool_calls=(call,)), "Water is wet.", json.dumps(EMPTY)]
     )
     box = FakeTools()
-    judge = ModelJudge(model, lambda: box)
+    judge = ModelJudge(model, box.open)
     finding = await judge.judge(replace(case(), tools=None, max_tool_calls=2), Call())
     assert finding.failure is None
     assert box.calls == [("web_search", '{"query": "wet"}')]

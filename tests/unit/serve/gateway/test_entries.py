@@ -55,6 +55,23 @@ def test_a_plugin_says_what_the_contract_lets_it_say() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [
+        ("web_search", {"max_results": 20, "allowed_domains": ["a.org"]}),
+        ("web_search", {"excluded_domains": ["a.org", "b.co.uk"]}),
+        ("web_fetch", {"max_content_tokens": 500, "blocked_domains": ["a.org"]}),
+        ("documents", {"max_results": 2}),
+        ("documents", {}),
+    ],
+)
+def test_each_inner_tool_takes_its_own_parameters(kind: str, parameters: dict[str, Any]) -> None:
+    for said in (kind, f"openrouter:{kind}"):
+        [inner] = plugin(tools=[{"type": said, "parameters": parameters}]).tools or ()
+        assert inner.name == kind
+        assert json.loads(json.dumps(inner.parameters)) == parameters
+
+
 def test_a_tool_says_more() -> None:
     assert request(tools=[{"type": "openrouter:fusion"}]).fusion == FusionOptions(entry="tool")
     assert tool(
@@ -114,6 +131,10 @@ def test_a_tool_wins_over_a_plugin_that_stands_beside_it() -> None:
     assert asked.fusion == FusionOptions(entry="tool", preset="p", judge="j", max_tool_calls=3)
 
 
+def inner(kind: str, **parameters: Any) -> dict[str, Any]:
+    return {"tools": [{"type": kind, "parameters": parameters}]}
+
+
 #: What is wrong, and the field that the answer must name, in a plugin and in a tool's parameters.
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"analysis_models": []}, "analysis_models"),
@@ -133,6 +154,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "shell"}]}, "tools.0.type"),
     ({"tools": {"type": "web_search"}}, "tools"),
     ({"surprise": 1}, "surprise"),
+    ({"tools": [{"type": "web_search"}, {"type": "openrouter:web_search"}]}, "tools"),
+    (inner("web_search", max_results=0), "tools.0.parameters.max_results"),
+    (inner("web_search", max_results=21), "tools.0.parameters.max_results"),
+    (inner("web_search", max_results="3"), "tools.0.parameters.max_results"),
+    (inner("web_search", engine="exa"), "tools.0.parameters.engine"),
+    (inner("web_search", allowed_domains="a.org"), "tools.0.parameters.allowed_domains"),
+    (inner("web_search", allowed_domains=["a b"]), "tools.0.parameters.allowed_domains.0"),
+    (inner("web_search", excluded_domains=["x.y"] * 17), "tools.0.parameters.excluded_domains"),
+    (inner("web_fetch", max_content_tokens=0), "tools.0.parameters.max_content_tokens"),
+    (inner("web_fetch", max_results=3), "tools.0.parameters.max_results"),
+    (inner("documents", allowed_domains=["a.org"]), "tools.0.parameters.allowed_domains"),
 ]
 
 
