@@ -60,7 +60,7 @@ class Queue(Protocol):
 
     def wait_s(self, request: Request, call: Call, places: float) -> float: ...
 
-    async def count(self, request: Request, *, within_s: float) -> int: ...
+    async def count(self, request: Request, call: Call, *, within_s: float) -> int: ...
 
 
 class Site(Protocol):
@@ -87,8 +87,13 @@ class Other:
         if self.price is None:
             return Decimal(0)
         answer = min(request.sampling.max_tokens or TYPICAL_ANSWER, TYPICAL_ANSWER)
-        usage = Usage(input=max(0, expected_tokens(request) - answer), output=answer)
-        return self.price.cost(usage) / _NANO
+        return self.price.cost(Usage(prompt_tokens(request), answer)) / _NANO
+
+
+def prompt_tokens(request: Request) -> int:
+    """About how many tokens it brings."""
+    answer = min(request.sampling.max_tokens or TYPICAL_ANSWER, TYPICAL_ANSWER)
+    return max(0, expected_tokens(request) - answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +146,7 @@ class Overflowing:
         self._inner = inner
         self._workforce = workforce
         self._startup_s = scaling.node.startup_s
+        self._prefill_tokens_per_s = scaling.replica.prefill_tokens_per_s
         self._limits = OverflowLimits(
             scaling.targets.ttft_s, scaling.shed_after_s, Decimal(str(scaling.late_usd))
         )
@@ -246,11 +252,11 @@ class Overflowing:
 
     def _worth(self, expected_s: float, request: Request, call: Call) -> tuple[Other, ...]:
         """Who is worth its price for one that would wait so long here: the cheapest first."""
-        limits = self._limits_of(call)
+        limits, prompt_s = self._limits_of(call), self._prompt_s(request)
         return tuple(
             other
             for other in self._by_price(request)
-            if overflow(expected_s, limits, other.usd(request)) == "spill"
+            if overflow(expected_s, limits, other.usd(request), prompt_s) == "spill"
         )
 
     async def _way(self, request: Request, call: Call) -> _Way:
@@ -260,7 +266,7 @@ class Overflowing:
         room = places(count, self._max_ongoing, self._gateways)
         expected_s = self._workforce.wait_s(request, call, room)
         others = self._worth(expected_s, request, call)
-        if overflow(expected_s, self._limits) != "shed":
+        if overflow(expected_s, self._limits, prompt_s=self._prompt_s(request)) != "shed":
             return _Way(others, expected_s)
         full = Overloaded(
             f"Model '{self._name}' has {expected_s:.0f} s of work waiting before this.",
@@ -285,7 +291,7 @@ class Overflowing:
             return _Way(others, self._startup_s, _Refusal("vetoed", vetoed))
         others = self._worth(self._startup_s, request, call)
         if others:
-            self._wake(request)
+            self._wake(request, call)
         return _Way(others, self._startup_s)  # alone it waits for the start, and causes it
 
     def _refuse(self, way: _Way) -> None:
@@ -294,20 +300,24 @@ class Overflowing:
             self._record.count(self._name, way.refusal.what)
             raise way.refusal.error
 
+    def _prompt_s(self, request: Request) -> float:
+        """Seconds that a replica reads it, once it has its turn."""
+        return prompt_tokens(request) / self._prefill_tokens_per_s
+
     def _limits_of(self, call: Call) -> OverflowLimits:
         """Nobody waits for batch work, so it is never late, and no money buys it time."""
         return (
             replace(self._limits, late_usd=Decimal(0)) if call.priority == "low" else self._limits
         )
 
-    def _wake(self, request: Request) -> None:
+    def _wake(self, request: Request, call: Call) -> None:
         """Ask for a replica without making this request wait for it."""
         if self._waking is None or self._waking.done():
-            self._waking = asyncio.create_task(self._asked(request))
+            self._waking = asyncio.create_task(self._asked(request, call))
 
-    async def _asked(self, request: Request) -> None:
+    async def _asked(self, request: Request, call: Call) -> None:
         with suppress(FusionError):
-            await self._workforce.count(request, within_s=3 * self._startup_s + 60)
+            await self._workforce.count(request, call, within_s=3 * self._startup_s + 60)
 
     def _went(self) -> None:
         """Another model has taken a request of this one's. Whom it refuses is asked here, and

@@ -15,7 +15,8 @@ simulator and `fusion status --scaling` all call it. The steps, in order:
             stricter while more was really late than may be.
 4. surge    what arrives now, where that is three standard errors above the forecast: the load
             has jumped. And what waits now and will not have been served by then, to be worked
-            off within a quarter of a start-up time.
+            off within a start-up time more: it is late whatever is done, and delays nobody else
+            (`models.workforce.turns`).
 5. prompts  at least so many replicas that a prompt finds one that is not taking in another
             (Erlang's C formula): it matters for small fleets.
 6. hold     give a surge up within start-up times, and all else slowly, a twentieth of the fleet
@@ -57,8 +58,6 @@ _LATE_MEMORY_HORIZONS = 60.0
 _SHRINK_HORIZONS = 20.0
 # How busy a well-sized replica is, for what its batch can still absorb.
 _BUSY = 0.85
-# A backlog is worked off within this part of a start-up time: until then, all are late.
-_CLEAR_SHARE = 0.25
 # Cold starts that staying warm may cost while more was late than may be: about an hour for most
 # models, so that one that is asked a few times an hour stays warm, and one at night rests.
 _LATE_PATIENCE = 20.0
@@ -103,7 +102,13 @@ def decide(model: ModelScaling, seen: Seen, state: ScalingState) -> Decision:
     # One copy for all: copies are what a decision spends its time on.
     state = replace(state, **changes, health=health)
     placement = place(
-        bounded, model.offers, health, seen.now_s, model.on_demand_floor, seen.patient
+        bounded,
+        model.offers,
+        health,
+        seen.now_s,
+        model.on_demand_floor,
+        seen.patient,
+        model.min_replicas,
     )
     backlog_s = waiting_s / seen.replicas if seen.replicas else (math.inf if waiting_s else 0.0)
     why = (
@@ -281,14 +286,14 @@ def _needed(
     ahead: Forecast,
     waiting_s: float,
     margin: float,
-) -> tuple[int, int, Reasons]:
-    """Steps 2 to 5: replicas for all of it, those of them that are no surge, and reasons."""
+) -> tuple[int, float, Reasons]:
+    """Steps 2 to 5: replicas for all of it, those of them that are no surge, to the fraction, and
+    reasons."""
     offer = model.offers[0]
     horizon_s = max(offer.startup_s, 1.0)
     spares = spot_spares(ahead.expected, offer) if offer.spot else 0.0
     load = ahead.expected + spares + margin * math.sqrt(ahead.error**2 + spares)
-    load = max(load, 0.0)
-    calm = math.ceil(load - 1e-9)
+    calm = load = max(load, 0.0)
     reasons: Reasons = []
     if ahead.alarm > load:
         load = ahead.alarm
@@ -297,14 +302,15 @@ def _needed(
     serving = seen.replicas + _STARTING_COUNTS * seen.starting
     left_s = waiting_s - (serving - max(ahead.expected, ahead.alarm)) * horizon_s
     if waiting_s > 0 and left_s > 0:
-        load += left_s / (horizon_s * _CLEAR_SHARE)
+        load += left_s / horizon_s
         reasons.append(("backlog", f"backlog of {waiting_s:.0f} s of work"))
     needed = math.ceil(load - 1e-9)
     for_prompts = _for_prompts(model, state, ahead.expected, needed)
-    steady = _for_prompts(model, state, ahead.expected, calm)
+    whole = math.ceil(calm - 1e-9)
+    steady = _for_prompts(model, state, ahead.expected, whole)
     if for_prompts > needed:
         reasons.append(("prompts", f"{for_prompts} so that prompts need not queue"))
-    return max(needed, for_prompts), steady, reasons
+    return max(needed, for_prompts), calm if steady == whole else steady, reasons
 
 
 def _for_prompts(model: ModelScaling, state: ScalingState, load: float, least: int) -> int:
@@ -357,7 +363,7 @@ def _hold(
     seen: Seen,
     state: ScalingState,
     wanted: int,
-    steady: int,
+    steady: float,
     reasons: Reasons,
 ) -> tuple[int, dict[str, Any]]:
     """Step 6: what was wanted before, less what may be given up since then; and what of the state
@@ -365,6 +371,7 @@ def _hold(
     horizon_s = _horizon_s(model)
     passed_s = seen.now_s - state.held_s
     kept = state.held * math.exp(-passed_s / (_shrink_horizons(model) * horizon_s))
+    # To the fraction: a fleet that is held at what was rounded up keeps a replica too many.
     held = max(float(steady), kept)
     # A surge stays for one start-up time, so that nothing is called off before it serves, and
     # then goes as fast.

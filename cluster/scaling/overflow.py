@@ -13,8 +13,8 @@ from typing import Literal
 Verdict = Literal["wait", "spill", "shed"]
 
 # An expected wait is a mean, and a request that is let in cannot be called back: whoever is
-# expected to take more than this part of the target is at risk of being late.
-SPILL_AT = 0.7
+# expected to wait for more than this part of the time that it has is at risk of being late.
+_SPILL_AT = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +36,24 @@ class OverflowLimits:
 
 
 def overflow(
-    expected_ttft_s: float, limits: OverflowLimits, remote_usd: Decimal | None = None
+    wait_s: float,
+    limits: OverflowLimits,
+    remote_usd: Decimal | None = None,
+    prompt_s: float = 0.0,
 ) -> Verdict:
-    """Where a request goes whose first token is expected in `expected_ttft_s` seconds here.
+    """Where a request goes that is expected to wait `wait_s` seconds for its turn here, and whose
+    own prompt then takes `prompt_s`: however long that is, alone it puts nobody at risk who does
+    not wait, unless it is longer than the target.
 
     `remote_usd` is the price of the cheapest equal remote call that policy and budget allow,
     None where there is none. A request at risk of being late spills if that is worth its price;
     one that would wait longer than anyone waits is shed; all others wait.
     """
-    if expected_ttft_s <= SPILL_AT * limits.ttft_s:
+    if wait_s <= _SPILL_AT * (limits.ttft_s - prompt_s):
         return "wait"
     if remote_usd is not None and (limits.late_usd is None or remote_usd <= limits.late_usd):
         return "spill"
-    return "shed" if expected_ttft_s > limits.shed_after_s else "wait"
+    return "shed" if wait_s > limits.shed_after_s else "wait"
 
 
 def retry_after_s(backlog_s: float, ttft_s: float, starting_in_s: float = math.inf) -> int:

@@ -9,8 +9,9 @@ Model of one replica (the way vLLM's scheduler works with chunked prefill):
   P / prefill_tokens_per_s on top of the c decode steps (nothing on top where none runs). So
   prefill and decode share the replica's time: what one takes the other lacks, and prefill is
   preferred, as in vLLM. The first token comes with the end of the last chunk.
-* A replica holds max_batch requests, running and waiting together. Others wait in one queue
-  in front of all replicas, in order of arrival: Serve's `max_ongoing_requests`.
+* A replica holds max_batch requests, running and waiting together: Serve's
+  `max_ongoing_requests`. Others wait in one queue in front of all replicas, as they do live: first
+  who can still be in time, the oldest first, and then who is late (`line`).
 * A new request goes to a replica that takes in no prompt at the moment, of these to the one
   with the fewest requests; where all do, to the one with the fewest prompt tokens waiting.
   Serve's own router compares the request counts of two replicas at random, which lets a prompt
@@ -33,7 +34,9 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from cluster.cost import Market, ServiceRates
+from cluster.simulation.line import Line
 from cluster.simulation.trace import Trace
+from models.workforce.turns import Target
 
 _IDLE, _DECODE, _PREFILL = 0, 1, 2
 NEVER = math.inf
@@ -95,7 +98,8 @@ class Engine:
     """All replicas of one model, replaying one trace. `advance(t)` runs everything up to t.
 
     `admit(request, now_s)` may refuse a request that finds no free place: it returns "wait",
-    "shed" or "spill". Results: `first_s` and `end_s` by request, NEVER where there was none.
+    "shed" or "spill". Who has waited for `longest_s` is served first. Results: `first_s` and
+    `end_s` by request, NEVER where there was none.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class Engine:
         rates: ServiceRates,
         ttft_s: float,
         admit: Callable[[int, float], str] | None = None,
+        longest_s: float = NEVER,
     ) -> None:
         self.trace = trace
         self.rates = rates
@@ -112,7 +117,6 @@ class Engine:
         self.counters = Counters()
         self.first_s = [NEVER] * len(trace)
         self.end_s = [NEVER] * len(trace)
-        self.queue: deque[int] = deque()
         self.queued_prompt_tokens = 0
         self.ongoing = 0  # held by replicas
         self.replicas: dict[int, Replica] = {}
@@ -121,6 +125,9 @@ class Engine:
         self._levels: list[dict[int, Replica]] = [{} for _ in range(rates.max_batch)]
         self._occupied = 0  # bit n is set where _levels[n] holds a replica
         self._step_s = [rates.step_s(n) for n in range(rates.max_batch + 1)]
+        self.queue = Line(
+            trace, Target(ttft_s, longest_s, 1 / rates.prefill_tokens_per_s, self._step_s[-1])
+        )
         # What is left of a request that lost its replica: (prompt, generated) tokens.
         self._left: dict[int, tuple[int, int]] = {}
 
@@ -132,7 +139,7 @@ class Engine:
         self.replicas[number] = replica
         self._enter(replica)
         while self.queue and replica.ongoing < self.rates.max_batch:
-            self._give(replica, self._take(), now_s)
+            self._give(replica, self._take(now_s), now_s)
 
     def drain(self, number: int) -> None:
         """The replica takes no more requests; it is empty once `is_empty`."""
@@ -162,9 +169,8 @@ class Engine:
         self.ongoing -= replica.ongoing
         replica.next_s = NEVER
         del self.replicas[number]
-        for request in reversed(lost):
-            self.queue.appendleft(request)
-            self.queued_prompt_tokens += self._size(request)[0]
+        self.queue.put_back(lost)
+        self.queued_prompt_tokens += sum(self._size(request)[0] for request in lost)
         self._place_waiting(now_s)
 
     def least_loaded(self, market: Market) -> int | None:
@@ -208,30 +214,27 @@ class Engine:
         index = self._arrived
         return self.trace.arrival_s[index] if index < len(self.trace) else NEVER
 
-    def expected_ttft_s(self, request: int, now_s: float) -> float:
-        """Seconds to the first token of a request that arrives now, as far as the door can
-        tell: its own prompt after the prompts before it, or its turn in the queue at the mean
-        work of a request so far."""
-        rates = self.rates
-        prompt = self.trace.prompt_tokens[request]
-        chunks = -(-prompt // rates.prefill_chunk_tokens)
-        # Its chunks share their steps with decodes, and wait for the step under way.
-        own = prompt / rates.prefill_tokens_per_s + (chunks + 0.5) * self._step_s[-1]
-        if not self.queue:
-            if self._occupied:
-                return own
-            replica = self._choose()
-            if replica is not None:
-                return own + replica.waiting_tokens / rates.prefill_tokens_per_s
+    def expected_wait_s(self) -> float:
+        """Seconds until one that arrives now has a place, as far as the door can tell: 0 where one
+        is free, else its turn in the queue at the mean work of a request so far."""
+        if not self.queue and self._choose() is not None:
+            return 0.0
         accepting = sum(1 for r in self.replicas.values() if r.accepting)
         if not accepting:
-            return 0.0 if not self.replicas else own
+            return 0.0
         counters = self.counters
-        work = rates.work_s(
+        work = self.rates.work_s(
             counters.arrived_prompt_tokens / max(1, counters.arrived),
             counters.generated_tokens / max(1, counters.answered),
         )
-        return own + (len(self.queue) + 1) * work / accepting
+        return (len(self.queue) + 1) * work / accepting
+
+    def prompt_s(self, request: int) -> float:
+        """Seconds from a place to the first token, with no prompt before this one's. Its chunks
+        share their steps with decodes, and wait for the step under way."""
+        prompt, rates = self.trace.prompt_tokens[request], self.rates
+        chunks = -(-prompt // rates.prefill_chunk_tokens)
+        return prompt / rates.prefill_tokens_per_s + (chunks + 0.5) * self._step_s[-1]
 
     # -- one request -------------------------------------------------------------------------
 
@@ -247,10 +250,10 @@ class Engine:
             if verdict == "shed":
                 counters.shed += 1
                 return
-        # No overtaking: while others wait, nobody is placed.
+        # While others wait, nobody is placed out of turn.
         replica = None if self.queue else self._choose()
         if replica is None:
-            self.queue.append(request)
+            self.queue.join(request)
             self.queued_prompt_tokens += self.trace.prompt_tokens[request]
         else:
             self._give(replica, request, now_s)
@@ -270,14 +273,14 @@ class Engine:
                 best, fewest = replica, replica.waiting_tokens
         return best
 
-    def _take(self) -> int:
-        request = self.queue.popleft()
+    def _take(self, now_s: float) -> int:
+        request = self.queue.take(now_s)
         self.queued_prompt_tokens -= self._size(request)[0]
         return request
 
     def _place_waiting(self, now_s: float) -> None:
         while self.queue and (replica := self._choose()) is not None:
-            self._give(replica, self._take(), now_s)
+            self._give(replica, self._take(now_s), now_s)
 
     def _size(self, request: int) -> tuple[int, int]:
         left = self._left.get(request) if self._left else None
@@ -353,17 +356,17 @@ class Engine:
             self.counters.generated_tokens += self.trace.generated_tokens[request]
             finished += 1
         if finished:
-            self._release(replica, finished)
+            self._release(replica, finished, now_s)
         self._start_run(replica, now_s)
 
-    def _release(self, replica: Replica, finished: int) -> None:
+    def _release(self, replica: Replica, finished: int, now_s: float) -> None:
         """Free `finished` places, and fill them from the queue. The caller starts the run."""
         replica.batch -= finished
         replica.ongoing -= finished
         self.ongoing -= finished
         if replica.accepting:
             while self.queue and replica.ongoing < self.rates.max_batch:
-                self._hold(replica, self._take())
+                self._hold(replica, self._take(now_s))
 
     # -- replicas that take in no prompt, by how many requests they hold ----------------------
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,9 @@ from cluster.simulation.simulator import (
 
 #: Constant numbers of replicas that are tried for a fleet that mostly idles.
 _MOST_CONSTANT = 4
+#: Lengths of the wait that are tried, in first-token targets.
+_WAITS = (1.5, 3.0, 4.5)
+_SHORT_WAIT = 0.75
 _BACKLOGS = 49  # points of the backlog axis
 #: What the search of a schedule may look at (four bytes each, seconds in all), unless the mean load
 #: needs more: one row that is a day's work must not ask for tens of thousands of replicas.
@@ -58,12 +62,23 @@ class Scheduled:
 
     def decide(self, view: View) -> Wanted:
         """What serves now plus what has to be on its way now to serve in time."""
-        now = min(int(view.now_s / self.slot_s), len(self.level) - 1)
-        until = min(int((view.now_s + self.startup_s) / self.slot_s), len(self.level) - 1)
+        wanted = self.wanted(view.now_s)
+        return Wanted(0, wanted) if self.spot else Wanted(wanted)
+
+    def wanted(self, now_s: float) -> int:
+        """Replicas that serve or start at that time."""
+        now = min(int(now_s / self.slot_s), len(self.level) - 1)
+        until = min(int((now_s + self.startup_s) / self.slot_s), len(self.level) - 1)
         wanted = self.level[now]
         for slot in range(now, until):
             wanted += max(0, self.level[slot + 1] - self.level[slot])
-        return Wanted(0, wanted) if self.spot else Wanted(wanted)
+        return wanted
+
+    def least_paid_s(self) -> float:
+        """Replica-seconds that are paid for at least: within a slot more may be ordered, and those
+        who drain and the last slot come on top."""
+        starts = (slot * self.slot_s for slot in range(len(self.level) - 1))
+        return self.slot_s * sum(map(self.wanted, starts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +120,11 @@ def best_schedule(
     late_price_s: price of one late request in replica-seconds. start: replicas at the start.
     """
     need = fluid.need * margin
+    first_free = math.ceil(startup_s / fluid.slot_s)
+    # Who asks of those who serve at the start more than they can do gives them up: all would be
+    # late whether they stay or not.
+    start_need = np.maximum(fluid.need[:first_free], start)
+    need[:first_free] = np.minimum(need[:first_free], start_need)
     bound = max(3 * math.ceil(float(need.mean())), _CHOICES // (_BACKLOGS * len(need)))
     # Nor does anybody need more replicas than there are requests.
     bound = min(bound, int(fluid.requests.sum()))
@@ -115,7 +135,6 @@ def best_schedule(
         [np.linspace(0, 2 * wait_s, 33), 2 * wait_s * 1.25 ** np.arange(1, _BACKLOGS - 32)]
     )
     slots, slot_s = len(need), fluid.slot_s
-    first_free = math.ceil(startup_s / slot_s)
     value = np.zeros((top + 1, len(waits)))
     choice = np.empty((slots, top + 1, len(waits)), dtype=np.int32)
     work_waiting = np.maximum(levels, 1.0) * waits[None, :]
@@ -207,29 +226,36 @@ def _price_of_lateness(setting: Setting) -> float:
         return 3.0 * profile.rates().work_s(prompt, generated)
     micro = float(remote.usd_per_million_input) * prompt
     micro += float(remote.usd_per_million_output) * generated
-    node = profile.node
-    hour = node.spot.usd_per_hour if setting.spot and node.spot else node.usd_per_hour
-    return micro / (bill_microdollars(hour, 3600.0) / 3600.0)
+    return micro / (bill_microdollars(_usd_per_hour(setting), 3600.0) / 3600.0)
+
+
+def _usd_per_hour(setting: Setting) -> Decimal:
+    node = setting.profile.node
+    return node.spot.usd_per_hour if setting.spot and node.spot else node.usd_per_hour
 
 
 def find_oracle(setting: Setting, progress: Callable[[float], None] | None = None) -> Result:
     """The cheapest replayed schedule that reaches the attainment; the best attained where none.
 
     Tries three lengths of the wait that the running batches absorb, and for each bisects the
-    margin on the work. With spill every request can be in time, so there the margins are simply
-    compared. With spot, all of it is placed on spot.
+    margin on the work; where none reaches it, a shorter one as well, and dearer lateness. With
+    spill every request can be in time, so there the margins are simply compared. With spot, all of
+    it is placed on spot.
     """
     search = _Search(setting, progress)
     if setting.spill:
         for margin in (0.7, 0.8, 0.9, 0.95, 1.0, 1.05):
             search.tried(3.0, margin)
     else:
-        search.bisected()
-        # Of a fleet that mostly idles, a replica costs more than all who would be late at that
-        # price; and its cheapest schedule may be the same number all the time.
+        search.bisected(_WAITS)
+        # A replica may cost more than all who would be late at that price: where bursts are short
+        # and high, or a fleet mostly idles. And prompts wait for each other in whatever batch.
+        for _ in range(2):
+            if not search.reached:
+                search.price *= 10
+                search.bisected((_SHORT_WAIT, *_WAITS))
+        # The cheapest schedule of a fleet that mostly idles may be the same number all the time.
         if not search.reached:
-            search.price *= 100
-            search.bisected()
             search.constants()
     assert search.best is not None
     return search.best
@@ -247,12 +273,13 @@ class _Search:
         self.attainment = setting.profile.targets.attainment
         self.may_be_late = may_be_late(self.attainment, len(setting.trace))
         self.fluid = fluid_of(setting, max(5.0, setting.trace.duration_s / 2000))
+        self.most_late: float = math.inf  # a run with more cannot be the best any more
         self.start = initial_replicas(setting.trace, setting.profile)
         self.price = _price_of_lateness(setting)
 
-    def bisected(self) -> None:
-        """Look for the least margin that reaches the attainment, at three lengths of the wait."""
-        for waits in (1.5, 3.0, 4.5):
+    def bisected(self, lengths: tuple[float, ...]) -> None:
+        """Look for the least margin that reaches the attainment, at these lengths of the wait."""
+        for waits in lengths:
             low, high = 0.9, 1.4
             while not (reaches := self.tried(waits, high)) and high < 4.0:
                 low, high = high, high * 1.5
@@ -284,9 +311,15 @@ class _Search:
         return self.replayed(levels)
 
     def replayed(self, levels: tuple[int, ...]) -> bool:
-        """Whether this schedule reaches the attainment when it is really replayed."""
+        """Whether this schedule reaches the attainment when it is really replayed.
+
+        One that is dearer than the best is not replayed and taken to reach it: if it does not,
+        those that would are dearer still.
+        """
         startup_s = self.setting.profile.node.startup_s
         schedule = Scheduled(levels, self.fluid.slot_s, startup_s, spot=self.setting.spot)
+        if self._is_dearer(schedule):
+            return True
         self.runs += 1
         if self.progress is not None:
             self.progress(min(0.99, self.runs / 22))
@@ -294,14 +327,23 @@ class _Search:
             result = simulate(
                 self.setting,
                 schedule,
-                give_up=lambda _, late: self.best is not None and late > self.may_be_late,
+                give_up=lambda _, late: late > self.most_late,
             )
         except GaveUp:
             return False
         reached = result.ttft_attainment >= self.attainment
         if self.best is None or _better(result, reached, self.best, self.reached):
             self.best, self.reached = result, reached
+            late = round((1 - result.ttft_attainment) * len(self.setting.trace))
+            self.most_late = max(late, self.may_be_late)
         return reached
+
+    def _is_dearer(self, schedule: Scheduled) -> bool:
+        """Whether it is known without a replay to cost more than the best that reached it."""
+        if self.best is None or not self.reached:
+            return False
+        least = bill_microdollars(_usd_per_hour(self.setting), schedule.least_paid_s())
+        return least > self.best.microdollars
 
 
 def _better(new: Result, reached: bool, old: Result, old_reached: bool) -> bool:

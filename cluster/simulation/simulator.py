@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from cluster.cost import MICRO, Market, bill_microdollars
 from cluster.profile import Profile
-from cluster.scaling.overflow import SPILL_AT, OverflowLimits, overflow
+from cluster.scaling.overflow import OverflowLimits, overflow
 from cluster.simulation.engine import NEVER, Engine
 from cluster.simulation.trace import Trace
 from cluster.simulation.values import (
@@ -38,6 +38,7 @@ from cluster.simulation.values import (
     Wanted,
     make_setting,
 )
+from models.workforce.turns import longest_wait_s
 
 __all__ = [
     "Contender",
@@ -130,7 +131,13 @@ class _Run:
             profile.targets.ttft_s, max(setting.shed_after_s, profile.targets.ttft_s)
         )
         self.remote = profile.remote_price() if setting.spill else None
-        self.engine = Engine(setting.trace, profile.rates(), profile.targets.ttft_s, self._admit)
+        self.engine = Engine(
+            setting.trace,
+            profile.rates(),
+            self.limits.ttft_s,
+            self._admit,
+            longest_wait_s(setting.shed_after_s, profile.node.startup_s),
+        )
         self.random = random.Random(setting.seed)  # noqa: S311  a simulation, not a secret
         self.starting: list[_Node] = []
         self.serving: dict[int, _Node] = {}
@@ -150,14 +157,14 @@ class _Run:
     # -- the door ----------------------------------------------------------------------------
 
     def _admit(self, request: int, now_s: float) -> str:
-        expected = self.engine.expected_ttft_s(request, now_s)
-        if self.remote is None or expected <= SPILL_AT * self.limits.ttft_s:
-            return overflow(expected, self.limits)
+        wait_s, prompt_s = self.engine.expected_wait_s(), self.engine.prompt_s(request)
+        if self.remote is None:
+            return overflow(wait_s, self.limits)
         trace = self.setting.trace
         price = self.remote.microdollars(
             trace.prompt_tokens[request], trace.generated_tokens[request]
         )
-        verdict = overflow(expected, self.limits, price / MICRO)
+        verdict = overflow(wait_s, self.limits, price / MICRO, prompt_s)
         if verdict == "spill":
             self.remote_microdollars += price
             self.engine.first_s[request] = now_s + self.remote.ttft_s

@@ -6,6 +6,8 @@ gateway: the order is kept among the requests of one gateway.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from ray import cloudpickle
@@ -14,16 +16,18 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.exceptions import BackPressureError
 from ray.serve.request_router import PendingRequest, RunningReplica
 
-from models.workforce.turns import TICKET, Ticket, Turns, crowd, is_full
+from models.scaling import Scaling
+from models.workforce.turns import TICKET, Target, Ticket, Turns, crowd, is_full, longest_wait_s
 
 
 class FairRouter(PowerOfTwoChoicesRequestRouter):  # type: ignore[misc]  # Ray is untyped
     """Two replicas by chance and the less busy of them, as Serve's own; turns by ours."""
 
-    def initialize_state(self, most: int) -> None:
-        """Serve calls it with the config's words. `most` requests should wait at once."""
+    def initialize_state(self, most: int, target: Mapping[str, float] | None = None) -> None:
+        """Serve calls it with the config's words. `most` requests should wait at once, and are
+        promised the `Target`."""
         self._most = most
-        self._turns = Turns()
+        self._turns = Turns(Target(**target or {}))
 
     async def _choose_replica_for_request(
         self, pending_request: PendingRequest, *, is_retry: bool = False
@@ -42,7 +46,9 @@ class FairRouter(PowerOfTwoChoicesRequestRouter):  # type: ignore[misc]  # Ray i
         self, replica: RunningReplica, request_metadata: Any = None
     ) -> None:
         if waiting := self._alive():
-            chosen = waiting.pop(self._turns.next([ticket(one) for one in waiting]))
+            now_s = time.time()
+            waited_s = [now_s - one.created_at for one in waiting]
+            chosen = waiting.pop(self._turns.next([ticket(one) for one in waiting], waited_s))
             self._pending_requests_to_fulfill.clear()
             self._pending_requests_to_fulfill.extend([chosen, *waiting])
         super()._fulfill_next_pending_request(replica, request_metadata)
@@ -64,13 +70,28 @@ def ticket(pending: PendingRequest) -> Ticket:
     return Ticket(*found) if found else Ticket()
 
 
-def config(most: int) -> RequestRouterConfig:
+def target(scaling: Scaling) -> Target:
+    """What a model that is scaled so promises to those who wait for it."""
+    replica = scaling.replica
+    decode = replica.decode
+    return Target(
+        scaling.targets.ttft_s,
+        longest_wait_s(scaling.shed_after_s, scaling.node.startup_s),
+        1 / replica.prefill_tokens_per_s,
+        decode.step_base_s + decode.step_per_sequence_s * decode.max_batch,
+    )
+
+
+def config(most: int, scaling: Scaling | None = None) -> RequestRouterConfig:
     """A deployment's config with this router, for a line of `most` requests.
 
     Ray 2.60 refuses a router of one's own for the first deployment of an application where HAProxy
     is on, because HAProxy would go round it. It goes by the name of the class and not by the class.
     A hosted model has no route that HAProxy knows, so the class travels under the default's name.
     """
-    made = RequestRouterConfig(request_router_kwargs={"most": most})
+    words: dict[str, Any] = {"most": most}
+    if scaling is not None:
+        words["target"] = target(scaling)._asdict()
+    made = RequestRouterConfig(request_router_kwargs=words)
     made.set_serialized_request_router_cls(cloudpickle.dumps(FairRouter))
     return made

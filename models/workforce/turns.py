@@ -3,14 +3,24 @@
 Pure. Whatever a person waits for comes before batch work. Among equals the callers take turns by
 the work that they were given, not by how often they ask (start-time fair queueing): one who sends a
 thousand requests and one who sends ten get the same share while both wait, and who comes back
-after a rest has saved nothing up. Of one caller, the oldest comes first.
+after a rest has saved nothing up.
+
+Of one caller, the oldest comes first who can still get its first token in time, and then those
+who are late. In plain order of arrival everybody behind one jump of the load would be late as
+well, since all wait until those who cannot be helped any more are through. So that these do not
+wait for ever, who has waited as long as anybody may comes first of all. Nobody is late of batch
+work, nor where no time is promised: there the oldest comes first.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
 from typing import NamedTuple
+
+from models.wrappers.limit import TYPICAL_ANSWER
 
 #: In a request's body: its `Ticket`.
 TICKET = "fusion_ticket"
@@ -25,25 +35,69 @@ class Ticket(NamedTuple):
     low: bool = False
     work: float = 1.0
 
+    @property
+    def prompt(self) -> float:
+        """About the tokens that are read before the first one is written."""
+        return max(0.0, self.work - TYPICAL_ANSWER)
+
+
+class Rank(IntEnum):
+    """Who of one caller comes first: the smallest, and of these the oldest."""
+
+    OVERDUE = 0
+    IN_TIME = 1
+    LATE = 2
+
+
+class Target(NamedTuple):
+    """What is promised to those who wait, in seconds: the first token within `ttft_s`, and that who
+    was let in waits for nobody once it has waited for `longest_s`. Without a word: nothing.
+
+    A prompt takes `token_s` for each token, and `step_s`: the step that it finds under way.
+    """
+
+    ttft_s: float = math.inf
+    longest_s: float = math.inf
+    token_s: float = 0.0
+    step_s: float = 0.0
+
+    def rank(self, prompt: float, waited_s: float) -> Rank:
+        """That of one with a prompt of so many tokens."""
+        if waited_s >= self.longest_s:
+            return Rank.OVERDUE
+        left_s = self.ttft_s - waited_s - prompt * self.token_s - self.step_s
+        return Rank.IN_TIME if left_s >= 0 else Rank.LATE
+
 
 #: Who waits, or is under way: how many of each.
 Crowd = Mapping[tuple[bool, str], int]
 
 
-class Turns:
-    """What each caller was given."""
+def longest_wait_s(shed_after_s: float, startup_s: float) -> float:
+    """Seconds for which those who are late stand back for those who are not.
 
-    def __init__(self) -> None:
+    What is ordered when the load jumps serves a start-up time later: until then each that is late
+    already would only make another one late, and then there is room for all. Where that is soon,
+    they may wait as long as anybody who is let in was expected to.
+    """
+    return max(shed_after_s, startup_s)
+
+
+class Turns:
+    """What each caller was given. All are promised the same."""
+
+    def __init__(self, target: Target | None = None) -> None:
+        self._target = target or Target()
         self._given: dict[tuple[bool, str], float] = {}
         self._level = {False: 0.0, True: 0.0}
 
-    def next(self, waiting: Sequence[Ticket]) -> int:
-        """The index of the one whose turn it is; `waiting` is not empty, the oldest first."""
+    def next(self, waiting: Sequence[Ticket], waited_s: Sequence[float]) -> int:
+        """The index of the one whose turn it is; `waiting` is not empty, the oldest first, and
+        `waited_s` says for how long each of them has."""
         low = all(ticket.low for ticket in waiting)
-        chosen = min(
-            (index for index, ticket in enumerate(waiting) if ticket.low == low),
-            key=lambda index: (self._start(waiting[index]), index),
-        )
+        caller = min((one for one in waiting if one.low == low), key=self._start).caller
+        line = [i for i, one in enumerate(waiting) if (one.low, one.caller) == (low, caller)]
+        chosen = line[0] if low else self._first(line, waiting, waited_s)
         ticket = waiting[chosen]
         start = self._level[low] = self._start(ticket)
         self._given[low, ticket.caller] = start + ticket.work
@@ -53,6 +107,15 @@ class Turns:
         if len(self._given) > _KNOWN:
             self._given = {k: v for k, v in self._given.items() if v > self._level[k[0]]}
         return chosen
+
+    def _first(
+        self, line: Sequence[int], waiting: Sequence[Ticket], waited_s: Sequence[float]
+    ) -> int:
+        """Of one caller's line the oldest of the smallest rank: who is overdue is older than all
+        who are not."""
+        rank = self._target.rank
+        early = (i for i in line if rank(waiting[i].prompt, waited_s[i]) != Rank.LATE)
+        return next(early, line[0])
 
     def back(self, ticket: Ticket) -> None:
         """Its turn came to nothing: the replica had no room after all."""

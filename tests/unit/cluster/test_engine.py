@@ -73,6 +73,42 @@ def test_what_a_lost_replica_held_is_answered_elsewhere() -> None:
     assert min(run.end_s) > 5.0
 
 
+def test_who_can_be_in_time_comes_before_who_is_late_already() -> None:
+    run = engine((0, 10, 100), (0, 10, 120), (0.5, 10, 1), (5.0, 10, 1))
+    run.advance(100)
+    assert run.first_s[2] > run.first_s[3]
+
+
+def test_who_has_waited_as_long_as_anybody_may_comes_first() -> None:
+    trace = make_trace([(0, 10, 100), (0, 10, 120), (0.5, 10, 1), (5.0, 10, 1)])
+    run = Engine(trace, RATES, ttft_s=2.0, longest_s=4.0)
+    run.add(0, "on-demand", 0.0)
+    run.advance(100)
+    assert run.first_s[2] < run.first_s[3]
+
+
+def test_one_that_finds_a_place_does_not_wait_however_long_its_prompt() -> None:
+    run = engine((0, 3000, 9), (0.1, 100, 9), (0.2, 3000, 1), replicas=2)
+    run.advance(0.05)
+    assert run.expected_wait_s() == 0.0
+    assert run.prompt_s(2) > 3.0
+
+
+def test_one_that_finds_no_place_waits_for_its_turn() -> None:
+    run = engine((0, 1000, 100), (0, 1000, 100), (0.5, 1000, 100))
+    run.advance(1.0)
+    assert run.expected_wait_s() == pytest.approx(2 * RATES.work_s(1000, 0))
+
+
+def test_what_lost_its_replica_has_its_turn_again_before_all_others() -> None:
+    run = engine((0, 100, 40), (0, 100, 40), (0.5, 10, 1))
+    run.advance(1.0)
+    run.remove(0, 1.0)
+    assert len(run.queue) == 3
+    run.add(1, "on-demand", 5.0)
+    assert list(run.queue) == [2]
+
+
 requests = st.lists(
     st.tuples(st.floats(0, 60), st.integers(1, 3000), st.integers(1, 60)), min_size=1, max_size=40
 )

@@ -86,10 +86,26 @@ def test_a_backlog_asks_for_more() -> None:
     assert late.why != calm.why
 
 
+def test_a_backlog_is_worked_off_within_a_start_up_time() -> None:
+    calm = replay(MODEL, [20.0] * 100)[-1]
+    late = replay(MODEL, [20.0] * 100, queued=5000)[-1]
+    work_s = RATES.work_s(5000 * 1000, 5000 * 200)
+    # As much again do those in the next start-up time who serve already.
+    more = work_s / 120 / 2
+    assert late.replicas == pytest.approx(calm.expected_load + more, rel=0.1)
+
+
 def test_a_short_dip_changes_nothing() -> None:
     decisions = replay(MODEL, [20.0] * 120 + [0.5] * 3)
     assert decisions[-1].replicas == decisions[119].replicas
     assert "going down slowly" in decisions[-1].why
+
+
+def test_a_fleet_is_held_to_the_fraction_and_not_at_what_was_rounded_up() -> None:
+    decisions = replay(MODEL, [6.0] * 400 + [5.6] * 30)
+    assert decisions[399].replicas == 5
+    assert 4 < decisions[399].state.held < 4.5
+    assert decisions[-1].replicas == 4
 
 
 def test_to_zero_when_idling_has_cost_more_than_a_cold_start_and_back() -> None:
@@ -278,6 +294,16 @@ def test_a_calm_load_is_served_with_ever_less() -> None:
 def test_bursts_that_a_larger_fleet_would_have_met_raise_the_margin() -> None:
     bursty = ([10.0] * 50 + [14.0] * 20) * 6
     assert margin_for(met(bursty), 10.0, 0.01) > margin_for(met([10.0] * 420), 10.0, 0.01)
+
+
+def test_who_is_late_on_paper_delays_nobody_else() -> None:
+    """A burst of twice what the smallest paper fleet can do: half of it is late, and nobody of
+    those who come when it is over."""
+    burst = met([10.0] * 60 + [20.0] * 20)
+    assert burst.late[0] == pytest.approx(20 * 10.0, rel=0.1)
+    assert met([10.0] * 60 + [20.0] * 20 + [9.0] * 20).late[0] == pytest.approx(
+        burst.late[0], rel=0.05
+    )
 
 
 def test_a_load_that_no_margin_meets_does_not_ask_for_the_largest() -> None:

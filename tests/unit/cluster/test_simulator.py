@@ -112,6 +112,23 @@ def test_spill_takes_what_would_be_late(setting: Setting) -> None:
     assert result.ttft_attainment > simulate(setting, Static(2)).ttft_attainment
 
 
+def test_a_long_prompt_that_finds_a_place_is_read_here(profile: Profile) -> None:
+    long = make_setting(make_trace([(0.0, 6000, 5), (10.0, 6000, 5)]), profile, spill=True)
+    result = simulate(long, Static(1))
+    assert result.spilled == 0
+    assert result.ttft_attainment == 1.0
+
+
+def test_who_is_late_waits_no_longer_than_for_what_was_ordered_then(profile: Profile) -> None:
+    """A crowd at once, and after it as much as one replica can do: there is never room to spare
+    for those who are late."""
+    each_s = profile.rates().work_s(500, 50)
+    crowd = [(0.0, 500, 50)] * 100
+    stream = [(i * each_s, 500, 50) for i in range(int(300 / each_s))]
+    result = simulate(make_setting(make_trace([*crowd, *stream]), profile), Static(1))
+    assert profile.node.startup_s < result.ttft_p99_s < 1.5 * profile.node.startup_s
+
+
 def test_what_is_still_being_written_at_the_end_was_not_spilled(profile: Profile) -> None:
     endless = make_setting(make_trace([(0.0, 500, 5_000_000)]), profile, spill=True)
     result = simulate(endless, Static(1))
@@ -186,7 +203,7 @@ def test_an_oracle_that_no_size_of_fleet_helps_gives_up_soon(
         return False
 
     monkeypatch.setattr(oracle._Search, "tried", never)
-    oracle._Search(setting, None).bisected()
+    oracle._Search(setting, None).bisected((1.5, 3.0))
     assert [waits for waits, _ in tried] == [1.5] * 4
 
 
@@ -254,6 +271,41 @@ def test_the_schedule_fills_short_gaps_and_leaves_long_ones() -> None:
     assert set(levels[20:24]) == {4}
     assert set(levels[46:100]) == {1}
     assert levels[104:110] == (4,) * 6
+
+
+def test_those_who_serve_at_the_start_are_not_given_up_for_a_margin(profile: Profile) -> None:
+    import numpy as np
+
+    need = np.array([8.0] * 12 + [4.0] * 40)
+    levels = best_schedule(
+        Fluid(need, np.full(len(need), 10.0), 10.0),
+        start=10,
+        startup_s=120.0,
+        drain_s=10.0,
+        wait_s=2.0,
+        late_price_s=50.0,
+        margin=3.0,
+    )
+    assert levels[:12] == (10,) * 12
+
+
+def test_what_a_schedule_costs_at_least_is_known_without_a_replay(setting: Setting) -> None:
+    schedule = oracle.Scheduled((6, 4, 4, 7, 2, 5) * 30, 5.0, 60.0)
+    least = schedule.least_paid_s()
+    paid = simulate(setting, schedule).replica_hours * 3600
+    assert 0.9 * paid < least <= paid
+
+
+def test_an_oracle_that_cannot_reach_it_comes_as_near_as_it_can(profile: Profile) -> None:
+    """Every thirtieth prompt takes longer than the target by itself."""
+    chance, at, rows = random.Random(5), 0.0, []
+    for index in range(1000):
+        at += chance.expovariate(2.0 + 6.0 * (index // 200 % 2))
+        rows.append((at, 9000 if index % 30 == 0 else 500, 20))
+    endless = make_setting(make_trace(rows), profile)
+    found, most = run_policy("oracle", endless), simulate(endless, Static(60))
+    assert most.ttft_attainment < profile.targets.attainment
+    assert found.ttft_attainment > most.ttft_attainment - 0.01
 
 
 def test_percentiles_and_recovery(setting: Setting) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from models.workforce.turns import TICKET, Ticket
+from models.workforce.turns import TICKET, Target, Ticket
 
 with warnings.catch_warnings():
     # Ray's own, of pydantic.
@@ -26,13 +27,13 @@ with warnings.catch_warnings():
     from ray.serve.request_router import PendingRequest
 
     from models.spec import FakeModelSpec
-    from models.workforce.hosting import deployment
+    from models.workforce.hosting import deployment, serve_options
     from models.workforce.routing import FairRouter
 
 MODEL = DeploymentID("Workforce:own", "model-own")
 
 
-def router(most: int = 100) -> FairRouter:
+def router(most: int = 100, target: Target | None = None) -> FairRouter:
     made = FairRouter(
         deployment_id=MODEL,
         handle_source=DeploymentHandleSource.REPLICA,
@@ -41,16 +42,17 @@ def router(most: int = 100) -> FairRouter:
         prefer_local_az_routing=False,
         self_availability_zone=None,
     )
-    made.initialize_state(most=most)
+    made.initialize_state(most=most, target=target and target._asdict())
     return made
 
 
-def pending(ticket: Ticket | None) -> PendingRequest:
+def pending(ticket: Ticket | None, waited_s: float = 0.0) -> PendingRequest:
     body: dict[str, Any] = {"messages": []}
     if ticket is not None:
         body[TICKET] = tuple(ticket)
     name = secrets.token_hex(4)
-    return PendingRequest([body], {}, RequestMetadata(name, name))
+    created_at = time.time() - waited_s
+    return PendingRequest([body], {}, RequestMetadata(name, name), created_at)
 
 
 class Line:
@@ -60,9 +62,9 @@ class Line:
         self.routing = routing
         self.tasks: list[asyncio.Task[Any]] = []
 
-    async def join(self, *tickets: Ticket | None) -> None:
+    async def join(self, *tickets: Ticket | None, waited_s: float = 0.0) -> None:
         for one in tickets:
-            choice = self.routing._choose_replica_for_request(pending(one))
+            choice = self.routing._choose_replica_for_request(pending(one, waited_s))
             self.tasks.append(asyncio.create_task(choice))
         await asyncio.sleep(0)
 
@@ -88,6 +90,23 @@ async def test_people_come_before_a_batch_and_callers_take_turns() -> None:
     async with Line(router()) as line:
         await line.join(batch, batch, you, you, you, you, me, me)
         assert [await line.called() for _ in range(8)] == [2, 6, 3, 7, 4, 5, 0, 1]
+
+
+async def test_who_can_be_in_time_comes_before_who_is_late_already() -> None:
+    me = Ticket("me")
+    async with Line(router(target=Target(ttft_s=2.0, longest_s=60.0))) as line:
+        await line.join(me, waited_s=90.0)
+        await line.join(me, me, waited_s=10.0)
+        await line.join(me, me)
+        assert [await line.called() for _ in range(5)] == [0, 3, 4, 1, 2]
+
+
+async def test_without_a_target_the_oldest_comes_first() -> None:
+    me = Ticket("me")
+    async with Line(router()) as line:
+        await line.join(me, me, waited_s=10.0)
+        await line.join(me)
+        assert [await line.called() for _ in range(3)] == [0, 1, 2]
 
 
 async def test_the_wait_in_the_line_is_in_the_metric_that_the_page_names() -> None:
@@ -151,3 +170,20 @@ def test_serve_takes_it_to_the_gateways_also_with_haproxy(monkeypatch: pytest.Mo
     come = DeploymentConfig.from_proto_bytes(sent).request_router_config
     assert come.get_request_router_class() is FairRouter
     assert come.request_router_kwargs == {"most": 7}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_promised_travels_to_the_gateways() -> None:
+    scaling = {
+        "node": {"usd_per_hour": 1.0, "startup_s": 120.0},
+        "replica": {
+            "prefill_tokens_per_s": 4000.0,
+            "decode": {"step_base_s": 0.04, "step_per_sequence_s": 0.001, "max_batch": 20},
+        },
+        "targets": {"ttft_s": 1.5},
+    }
+    spec = FakeModelSpec.model_validate({"engine": "fake", "scaling": scaling})
+    options = serve_options("own", spec, spec.places[0])
+    sent = DeploymentConfig(request_router_config=options["request_router_config"]).to_proto_bytes()
+    words = DeploymentConfig.from_proto_bytes(sent).request_router_config.request_router_kwargs
+    assert Target(**words["target"]) == pytest.approx((1.5, 120.0, 1 / 4000, 0.06))

@@ -6,21 +6,75 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.workforce.turns import Ticket, Turns, ahead, crowd, is_full
+from models.workforce.turns import (
+    Rank,
+    Target,
+    Ticket,
+    Turns,
+    ahead,
+    crowd,
+    is_full,
+    longest_wait_s,
+)
+from models.wrappers.limit import TYPICAL_ANSWER
 
 ME, YOU = Ticket("me"), Ticket("you")
 BATCH = Ticket("you", low=True)
+# A token is read in a millisecond, a step takes a tenth of a second.
+TARGET = Target(ttft_s=2.0, longest_s=60.0, token_s=0.001, step_s=0.1)
 
 
 def order(waiting: list[Ticket], turns: Turns | None = None) -> list[Ticket]:
-    """As they are called, one after the other."""
-    turns, left = turns or Turns(), list(waiting)
-    return [left.pop(turns.next(left)) for _ in waiting]
+    """As they are called, one after the other, all at once."""
+    turns, left = turns or Turns(TARGET), list(waiting)
+    return [left.pop(turns.next(left, [0.0] * len(left))) for _ in waiting]
+
+
+def numbers(waiting: list[tuple[Ticket, float]], target: Target = TARGET) -> list[int]:
+    """In which order those are called who have waited for so long, the oldest first."""
+    turns, left = Turns(target), list(enumerate(waiting))
+    called = []
+    while left:
+        tickets, waited_s = zip(*(one for _, one in left), strict=True)
+        called.append(left.pop(turns.next(tickets, waited_s))[0])
+    return called
 
 
 def test_of_one_caller_the_oldest_comes_first() -> None:
     waiting = [Ticket("me", work=work) for work in (3.0, 1.0, 2.0)]
     assert order(waiting) == waiting
+
+
+def test_of_one_caller_those_who_can_be_in_time_come_before_those_who_are_late() -> None:
+    assert numbers([(ME, 9.0), (ME, 3.0), (ME, 1.5), (ME, 0.1)]) == [2, 3, 0, 1]
+
+
+def test_a_long_prompt_is_late_sooner() -> None:
+    long = Ticket("me", work=TYPICAL_ANSWER + 1000.0)
+    assert numbers([(long, 1.0), (ME, 1.0)]) == [1, 0]
+    assert numbers([(long, 0.8), (ME, 0.8)]) == [0, 1]
+
+
+def test_who_has_waited_as_long_as_anybody_may_comes_first() -> None:
+    assert numbers([(ME, 70.0), (ME, 61.0), (ME, 59.0), (ME, 0.1)]) == [0, 1, 3, 2]
+
+
+def test_where_nothing_is_promised_the_oldest_comes_first() -> None:
+    assert numbers([(ME, 9e9), (ME, 3.0), (ME, 0.1)], Target()) == [0, 1, 2]
+
+
+def test_batch_work_is_never_late() -> None:
+    assert numbers([(BATCH, 9.0), (BATCH, 0.1)]) == [0, 1]
+
+
+def test_lateness_gives_no_caller_a_turn_of_another() -> None:
+    called = numbers([*[(YOU, 9.0)] * 3, *[(ME, 0.1)] * 3])
+    assert called == [0, 3, 1, 4, 2, 5]
+
+
+def test_the_late_stand_back_until_what_was_ordered_for_them_serves() -> None:
+    assert longest_wait_s(60.0, 120.0) == 120.0
+    assert longest_wait_s(60.0, 5.0) == 60.0
 
 
 def test_batch_work_comes_after_all_that_a_person_waits_for() -> None:
@@ -46,10 +100,10 @@ def test_a_rest_saves_nothing_up() -> None:
 
 def test_a_turn_that_came_to_nothing_does_not_count() -> None:
     turns = Turns()
-    assert turns.next([ME, YOU]) == 0
+    assert turns.next([ME, YOU], [0, 0]) == 0
     turns.back(ME)
-    assert turns.next([ME, YOU]) == 0
-    assert turns.next([ME, YOU]) == 1
+    assert turns.next([ME, YOU], [0, 0]) == 0
+    assert turns.next([ME, YOU], [0, 0]) == 1
 
 
 def test_callers_who_are_owed_nothing_are_forgotten() -> None:
@@ -108,3 +162,10 @@ def test_the_order_foretold_is_the_order_kept() -> None:
     called = order([*waiting, ME])
     mine = [place for place, one in enumerate(called, 1) if one == ME][-1]
     assert expected == pytest.approx(mine, abs=1)
+
+
+@given(st.floats(0, 1e4), st.floats(0, 200), st.floats(0, 200))
+def test_who_is_late_is_never_in_time_again(prompt: float, waited_s: float, more_s: float) -> None:
+    ranks = [Rank.IN_TIME, Rank.LATE, Rank.OVERDUE]
+    before = ranks.index(TARGET.rank(prompt, waited_s))
+    assert ranks.index(TARGET.rank(prompt, waited_s + more_s)) >= before

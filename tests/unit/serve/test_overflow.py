@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -406,3 +406,38 @@ async def test_what_was_seen_last_holds_while_serve_does_not_answer() -> None:
     assert await fleet.count("x") == Count(2, 2)
     now.at += 5
     assert await fleet.count("x") == Count(2, 2)
+
+
+def in_two_places() -> Catalog:
+    spot = {"usd_per_hour": 0.3, "mean_life_s": 7200, "notice_s": 30, "labels": {"market": "spot"}}
+    node = {**SCALING["node"], "labels": {"market": "on-demand"}, "spot": spot}
+    own = {"engine": "fake", "replicas": {"min": 0, "max": 4}, "scaling": {**SCALING, "node": node}}
+    return Catalog.model_validate({"models": {"a": own}, "roles": {"judge": "a"}})
+
+
+async def test_each_place_is_woken_at_its_own_price() -> None:
+    known = in_two_places()
+    mine = application_name("a", hosted(known)["a"])
+
+    async def refused(limit: float, place: str | None, **runs: Count) -> bool:
+        seen = {mine: {key.replace("_", "/"): count for key, count in runs.items()}}
+        fleet = Fleet(Now(), lambda: seen, Limits(usd_per_hour=limit), spent_nothing)
+        return await fleet.veto("a", known, place) is not None
+
+    assert not await refused(1.0, "node/spot")
+    assert not await refused(1.0, FIRST)
+    assert await refused(0.9, FIRST)
+    assert not await refused(0.9, None), "the cheapest is paid for"
+    both = {"node_spot": Count(3, 3)}
+    assert await refused(1.8, FIRST, **both)
+    assert not await refused(1.9, FIRST, **both)
+    assert await refused(0.8, "node/spot", **{"node_spot": Count(), "node_on-demand": Count(1, 1)})
+
+
+async def test_a_long_prompt_has_less_time_to_wait() -> None:
+    place, other = Place(wait=1.0), FakeModel("remote", "there")
+    assert await said(wrapped(place, other)) == "here"
+    # A thousand tokens a second: 1.5 of its 2 seconds go by while it is read.
+    long = replace(REQUEST, messages=(Message("user", (Text("word " * 1_500),)),))
+    answer = await wrapped(place, other).complete(long, Call())
+    assert answer.message.text == "there"
