@@ -204,16 +204,17 @@ class Catalog(Record):
         """Refuse a budget that never pays for an hour of one replica of some model, or of all
         minima."""
         scaled = {
-            name: (spec.scaling.node.usd_per_hour, spec.replicas.min)
+            name: spec
             for name, spec in self.models.items()
             if isinstance(spec, Hosted) and spec.scaling is not None
         }
-        minima = sum(price * least for price, least in scaled.values())
+        dearest = {n: max(p.usd_per_hour for p in spec.places) for n, spec in scaled.items()}
+        minima = sum(spec.places[0].usd_per_hour * spec.replicas.min for spec in scaled.values())
         for key in ("usd_per_hour", "usd_per_day"):
             limit = getattr(self.fleet, key)
             if limit is None:
                 continue
-            for name, (price, _) in scaled.items():
+            for name, price in dearest.items():
                 if price > limit:
                     raise ValueError(
                         f"fleet.{key} ({limit:g}) does not pay for one replica of '{name}', "

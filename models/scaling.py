@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from models.record import Record
 
+_WORD = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 #: Labels of nodes in Ray, by name: where a replica goes.
-Labels = dict[str, str]
+Labels = dict[
+    Annotated[str, Field(pattern=rf"^([a-z0-9.-]{{1,253}}/)?{_WORD}$")],
+    Annotated[str, Field(pattern=rf"^{_WORD}$")],
+]
 Cloud = Literal["aws", "gcp"]
 #: What the node type of `scaling.node` is called among others,
 MAIN = "node"
@@ -35,6 +40,12 @@ class SpotPrice(Record):
     labels: Labels = Field(default_factory=dict)
     #: Whose notices a replica on such a node looks for. Default: on Kubernetes Ray hears by itself.
     notice: Cloud | None = None
+
+    @model_validator(mode="after")
+    def _is_live(self) -> SpotPrice:
+        if self.notice is not None and not self.labels:
+            raise ValueError("notice needs labels: without them no replica goes to such nodes")
+        return self
 
 
 class NodePrice(Record):
@@ -150,12 +161,12 @@ class Scaling(Record):
         names = [MAIN, *(node.name for node in self.other_nodes)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"other_nodes: each needs a name of its own, not twice '{twice[0]}'")
-        places = self.places()
-        for place in places if len(places) > 1 else ():
-            if not place.labels:
+        for one, other in permutations(self.places(), 2):
+            if one.labels.items() <= other.labels.items():
                 raise ValueError(
-                    f"{place.key} needs labels: without them its replicas would land on the nodes "
-                    "of the others"
+                    f"the labels of {one.key} (none, or these alone) are also those of "
+                    f"{other.key}: its replicas would land on that one's nodes; see node.labels, "
+                    "node.spot.labels and other_nodes"
                 )
         return self
 

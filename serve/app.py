@@ -8,6 +8,7 @@ from typing import Any
 from ray import serve as ray_serve
 
 from models.flagship import account
+from models.workforce.names import off_spot
 from serve.gateway.deployment import Gateway
 from serve.remote import JudgeReplica, RouterReplica
 from serve.settings import Settings
@@ -25,9 +26,12 @@ def build(args: dict[str, Any]) -> Any:
     """
     settings = Settings.of(args)
     catalog = settings.catalog
-    accounts = account.deployment()
+    accounts = account.deployment(off_spot(catalog))
     # Small shares of a CPU: these wait for models and hardly compute.
-    light = {"ray_actor_options": {"num_cpus": 0.1}, "health_check_period_s": 5}
+    light: dict[str, Any] = {
+        "ray_actor_options": {"num_cpus": 0.1, "label_selector": off_spot(catalog)},
+        "health_check_period_s": 5,
+    }
     # The door itself turns away what is above its limit, in the caller's dialect; Serve's limit
     # stands behind it.
     limit = catalog.server.max_concurrent + 64

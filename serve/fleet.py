@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,8 +18,8 @@ from decimal import Decimal
 from cluster.scaling.budget import Budget
 from models.answerer import Clock
 from models.catalog import Catalog
-from models.scaling import FIRST, Scaling
 from models.scaling import Fleet as Limits
+from models.scaling import Scaling
 from models.workforce.names import application_name, hosted
 
 log = logging.getLogger(__name__)
@@ -37,17 +38,13 @@ _WOKEN_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Replicas: those that serve, those that are paid for, and those that end what they have
-    begun."""
+    """Replicas: those that serve, and those that are paid for."""
 
     running: int = 0
     paid: int = 0
-    leaving: int = 0
 
     def __add__(self, other: Count) -> Count:
-        return Count(
-            self.running + other.running, self.paid + other.paid, self.leaving + other.leaving
-        )
+        return Count(self.running + other.running, self.paid + other.paid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,7 @@ class Fleet:
         self._counts: Mapping[str, Mapping[str, Count]] | None = None
         self._at = 0.0
         self._looking: asyncio.Task[None] | None = None
-        self._woken: dict[str, float] = {}
+        self._woken: dict[tuple[str, str], float] = {}
 
     async def count(self, application: str) -> Count:
         """Of this application. Waits only for the very first look."""
@@ -129,22 +126,25 @@ class Fleet:
             log.warning("Serve does not say which replicas run", exc_info=True)
         self._at = self._clock.now()
 
-    async def veto(self, name: str, catalog: Catalog) -> Veto | None:
-        """Why the budget does not pay for a first replica of this model, which has none; None: it
-        does, and who is told so will start it. Raises StoreUnavailable."""
+    async def veto(self, name: str, catalog: Catalog, place: str | None = None) -> Veto | None:
+        """Why the budget does not pay for a first replica of this model in this place (default: in
+        the cheapest), where it has none; None: it does, and who is told so of a place will start
+        it. Raises StoreUnavailable."""
         if self._limits == Limits():
             return None
         spec = hosted(catalog)[name]
-        assert spec.scaling is not None
-        mine, price = application_name(name, spec), spec.scaling.node.usd_per_hour
+        mine = application_name(name, spec)
+        hours = {one.key: one.usd_per_hour for one in spec.places}
+        chosen = place or min(hours, key=lambda key: hours[key])
         day = await self._rest_of_day(catalog)
-        if await self._cost_with(mine, catalog) > day.allowed + _EPSILON:
+        if await self._cost_with(mine, chosen, catalog) > day.allowed + _EPSILON:
             # Nobody is refused for what was given back a moment ago.
             await self._refresh()
-            cost = await self._cost_with(mine, catalog)
+            cost = await self._cost_with(mine, chosen, catalog)
             if cost > day.allowed + _EPSILON:
-                return self._refused(price, cost, await self._rest_s(mine, catalog), day)
-        self._woken[mine] = self._clock.now()
+                return self._refused(hours[chosen], cost, await self._rest_s(mine, catalog), day)
+        if place is not None or len(hours) == 1:
+            self._woken[mine, chosen] = self._clock.now()
         return None
 
     async def _rest_of_day(self, catalog: Catalog) -> _Day:
@@ -185,30 +185,35 @@ class Fleet:
             known_as = application_name(other, spec)
             if spec.scaling is None or known_as == mine:
                 continue
-            if await self._paid(known_as) > spec.replicas.min:
+            if (await self._paid(known_as)).total() > spec.replicas.min:
                 through_s = self._drained(known_as)
                 soonest = min(soonest, through_s + kept_warm_s(spec.scaling))
         return soonest
 
-    async def _cost_with(self, mine: str, catalog: Catalog) -> float:
-        """US dollars an hour of all scaled models, with one replica of `mine`."""
+    async def _cost_with(self, mine: str, place: str, catalog: Catalog) -> float:
+        """US dollars an hour of all scaled models, with at least one replica of `mine` there."""
         total = 0.0
         for other, spec in hosted(catalog).items():
             if spec.scaling is None:
                 continue
             known_as = application_name(other, spec)
-            hours = {place.key: place.usd_per_hour for place in spec.places}
-            here = await self.counts(known_as)
-            total += sum(hours.get(place, 0.0) * count.paid for place, count in here.items())
-            runs = any(count.paid for count in here.values())
-            if not runs and (known_as == mine or await self._paid(known_as)):
-                total += hours[FIRST]
+            paid = await self._paid(known_as)
+            if known_as == mine:
+                paid |= Counter({place: 1})
+            hours = {one.key: one.usd_per_hour for one in spec.places}
+            total += sum(hours.get(key, 0.0) * count for key, count in paid.items())
         return total
 
-    async def _paid(self, application: str) -> int:
-        """Its replicas that cost money, or will in a moment."""
-        woken = self._clock.now() - self._woken.get(application, -_WOKEN_S) < _WOKEN_S
-        return max((await self.count(application)).paid, int(woken))
+    async def _paid(self, application: str) -> Counter[str]:
+        """Its replicas that cost money, or will in a moment, by place."""
+        counts = await self.counts(application)
+        now = self._clock.now()
+        woken = [
+            place
+            for (woken, place), at in self._woken.items()
+            if woken == application and now - at < _WOKEN_S
+        ]
+        return Counter({place: count.paid for place, count in counts.items()}) | Counter(woken)
 
 
 def places(count: Count, max_ongoing: int, gateways: int) -> float:

@@ -32,7 +32,7 @@ from models.wrappers.limit import Limit
 from models.wrappers.repair import Repair, habits_of
 from models.wrappers.retry import Retry
 from serve.controller import Controller
-from serve.fleet import Count, Fleet, Site, SpentToday
+from serve.fleet import Count, Fleet, Site, SpentToday, Veto
 from serve.gauges import RayOverflows, RayRepairs
 from serve.money.charge import Charge, Tariff
 from serve.money.till import Payer
@@ -67,7 +67,7 @@ class Parts:
         self._salt = salt
         self._registry = Registry(lambda name: AccountHandle(accounts, name), clock)
         self._hosted: dict[str, Workforce | Placed] = {}
-        self._gateways = 1
+        self._catalog: Catalog | None = None
         self._repairs = RayRepairs()
         self._controller = Controller(_applications)
         self._fleet = Fleet(clock, _counts, limits, spent_today, self._drained_s)
@@ -79,7 +79,7 @@ class Parts:
         Raises MissingKey where a flagship's key is not in this process's environment.
         """
         self._registry.meet(catalog.models)
-        self._gateways = catalog.server.gateways
+        self._catalog = catalog
         alone = {name: self._one(name, spec) for name, spec in catalog.models.items()}
         instead = {name: stand_in(name, one) for name, one in alone.items()}
 
@@ -174,15 +174,22 @@ class Parts:
         }
         if spec.scaling is None or len(places) == 1:
             return places[FIRST]
+        assert self._catalog is not None
         settings = spec.scaling.settings(name, spec.replicas.min, spec.replicas.max, Limits())
-        known_as = application_name(name, spec)
         return Placed(
             places,
             settings_from(settings),
-            partial(self._fleet.counts, known_as),
+            partial(self._fleet.counts, application_name(name, spec)),
+            partial(self._veto, name),
             self._clock,
-            room_of_one=spec.max_ongoing / self._gateways,
+            room_of_one=spec.max_ongoing / self._catalog.server.gateways,
         )
+
+    async def _veto(self, name: str, place: str) -> Veto | None:
+        # A request may end on a catalog that is no more in force.
+        catalog = self._catalog
+        known = catalog is not None and name in hosted(catalog)
+        return await self._fleet.veto(name, catalog, place) if catalog and known else None
 
     async def health(self) -> tuple[int, dict[str, Any]]:
         """HTTP status and what is up. 503 only when no model can answer: a gateway that works
@@ -282,8 +289,7 @@ def _counts() -> dict[str, dict[str, Count]]:
 
 def _count(deployment: Any) -> Count:
     states = deployment.replica_states
-    leaving = states.get("STOPPING", 0)
-    return Count(_serving(states), sum(states.values()) - leaving, leaving)
+    return Count(_serving(states), sum(states.values()) - states.get("STOPPING", 0))
 
 
 def _serving(states: Mapping[str, int]) -> int:

@@ -2,8 +2,9 @@
 
 Each place is a deployment with a queue of its own. A request goes to the place where it finds the
 least before it. Where none runs, it wakes the one that the scaling rule would choose, by the same
-functions (`cluster.scaling.placement`): a place that has not come up for long is left alone for a
-while. Nobody waits at a place where nothing runs while another one does.
+functions (`cluster.scaling.placement`), if the budget pays for it: Serve starts a first replica for
+who waits without asking the rule. A place that has not come up for long is left alone for a while.
+Who waits moves to a place that has room, as long as no replica has begun with it.
 
 Batch work, for which nobody waits, is for spot: beside it, it only takes room that is paid for and
 free, and it wakes no node that is bought on demand.
@@ -12,9 +13,11 @@ free, and it wakes no node that is bought on demand.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cluster.scaling.placement import Health, after_orders, after_success, place
@@ -24,7 +27,7 @@ from models.call import Call
 from models.errors import Overloaded
 from models.messages import Completion, Request
 from models.workforce.pace import COUNT_S
-from serve.fleet import Count
+from serve.fleet import Count, Veto
 
 #: How often one who waits where nothing runs looks whether it is better elsewhere, in seconds.
 LOOK_S = 1.0
@@ -36,6 +39,8 @@ class Part(Answerer, Protocol):
 
     missed: int
 
+    def is_waiting(self, task: object) -> bool: ...
+
     def wait_s(self, request: Request, call: Call, places: float) -> float: ...
 
     def drained_s(self) -> float: ...
@@ -43,15 +48,24 @@ class Part(Answerer, Protocol):
     async def count(self, request: Request, *, within_s: float) -> int: ...
 
 
+@dataclass(slots=True)
+class _Move:
+    """Where a request goes that leaves its place."""
+
+    to: str | None = None
+
+
 class Placed:
     """`places` by key, as one answerer. `model` has the offers that they are, `look` says what runs
-    there, `room_of_one` how many requests of this gateway one replica takes."""
+    there, `veto` why the budget does not pay for a first replica in a place, `room_of_one` how many
+    requests of this gateway one replica takes."""
 
     def __init__(
         self,
         places: Mapping[str, Part],
         model: ModelScaling,
         look: Callable[[], Awaitable[Mapping[str, Count]]],
+        veto: Callable[[str], Awaitable[Veto | None]],
         clock: Clock,
         *,
         room_of_one: float,
@@ -59,6 +73,7 @@ class Placed:
         self._places = places
         self._model = model
         self._look = look
+        self._veto = veto
         self._clock = clock
         self._room_of_one = room_of_one
         self._under_way: Counter[str] = Counter()
@@ -69,40 +84,45 @@ class Placed:
 
     async def complete(self, request: Request, call: Call) -> Completion:
         full: set[str] = set()
-        while True:
-            key = await self._choose(call, full)
-            with self._at(key) as here:
-                asked = asyncio.ensure_future(here.complete(request, call))
-                try:
-                    if await self._stays(key, asked, call):
-                        return await asked
-                except Overloaded:
-                    full.add(key)
-                    if not await self._others(full):
-                        raise
-                finally:
-                    await _ended(asked)
+        with self._moving() as move:
+            while True:
+                async with self._at(call, full, move) as (key, here):
+                    asked = asyncio.ensure_future(here.complete(request, call))
+                    try:
+                        if await self._stays(key, asked, call, full, move):
+                            return await asked
+                    except Overloaded:
+                        if not await self._others(full | {key}):
+                            raise
+                        full.add(key)
+                    finally:
+                        await _ended(asked)
 
     async def stream(self, request: Request, call: Call) -> Events:
         """Moves only while nothing has come."""
         full: set[str] = set()
-        while True:
-            key = await self._choose(call, full)
-            with self._at(key) as here:
-                async with aclosing(here.stream(request, call)) as events:
+        with self._moving() as move:
+            while True:
+                async with (
+                    self._at(call, full, move) as (key, here),
+                    aclosing(here.stream(request, call)) as events,
+                ):
                     first = asyncio.ensure_future(anext(events))
                     try:
-                        if await self._stays(key, first, call):
-                            yield await first
-                            async for event in events:
-                                yield event
-                            return
+                        if not await self._stays(key, first, call, full, move):
+                            continue
+                        event = await first
                     except Overloaded:
-                        full.add(key)
-                        if not await self._others(full):
+                        if not await self._others(full | {key}):
                             raise
+                        full.add(key)
+                        continue
                     finally:
                         await _ended(first)
+                    yield event
+                    async for event in events:
+                        yield event
+                    return
 
     def wait_s(self, request: Request, call: Call, places: float) -> float:
         """Seconds that one who comes now waits for one of so many places at replicas."""
@@ -112,40 +132,63 @@ class Placed:
         """Seconds until all that is under way from here is through."""
         return next(iter(self._places.values())).drained_s()
 
-    async def count(self, request: Request, *, within_s: float = COUNT_S) -> int:
+    async def count(
+        self, request: Request, call: Call | None = None, *, within_s: float = COUNT_S
+    ) -> int:
         """The tokens of what the model would read, by its own tokenizer. Wakes who sleeps."""
-        key = await self._choose(Call())
-        return await self._places[key].count(request, within_s=within_s)
+        with self._moving() as move:
+            async with self._at(call or Call(), (), move) as (_, here):
+                return await here.count(request, within_s=within_s)
 
     @contextmanager
-    def _at(self, key: str) -> Iterator[Part]:
-        """One request is at this place."""
+    def _moving(self) -> Iterator[_Move]:
+        """On its way a request counts as being where it goes: else too many would go there."""
+        move = _Move()
+        try:
+            yield move
+        finally:
+            if move.to is not None:
+                self._under_way[move.to] -= 1
+
+    @asynccontextmanager
+    async def _at(
+        self, call: Call, full: Collection[str], move: _Move
+    ) -> AsyncIterator[tuple[str, Part]]:
+        """One request is at the place that it moves to, or that is best for it. Raises Overloaded
+        where the budget pays for none."""
+        key = move.to or await self._choose(call, full)
+        counts = await self._look()
+        if not counts.get(key, Count()).running:
+            self._waiting_s.setdefault(key, self._clock.now())
         here = self._places[key]
         here.missed, self.missed = here.missed + self.missed, 0
-        self._under_way[key] += 1
+        if move.to is None:
+            self._under_way[key] += 1
+        move.to = None
         try:
-            yield here
+            yield key, here
         finally:
             self._under_way[key] -= 1
             if not self._under_way[key]:
                 self._waiting_s.pop(key, None)
 
     async def _choose(self, call: Call, full: Collection[str] = ()) -> str:
-        """The place for one that comes now."""
+        """The place for one that comes now. Raises Overloaded."""
         counts = await self._look()
         self._notice(counts)
-        key = choose(
-            self._model,
-            {key: counts.get(key, Count()).running * self._room_of_one for key in self._places},
-            self._under_way,
-            self._health,
-            self._clock.now(),
-            patient=call.priority == "low",
-            full=full,
+        running = {key: count.running * self._room_of_one for key, count in counts.items()}
+        patient, now_s = call.priority == "low", self._clock.now()
+        known = (self._model, running, self._under_way, self._health, now_s)
+        key = choose(*known, patient=patient, full=full)
+        if counts.get(key, Count()).paid or (veto := await self._veto(key)) is None:
+            return key
+        if any(running.values()):
+            # What runs is paid for.
+            return choose(*known, patient=False, full=full)
+        raise Overloaded(
+            f"The budget of all models does not pay for a replica on {key} now. {veto.why}",
+            retry_after_s=math.ceil(veto.wait_s),
         )
-        if not counts.get(key, Count()).running:
-            self._waiting_s.setdefault(key, self._clock.now())
-        return key
 
     def _notice(self, counts: Mapping[str, Count]) -> None:
         """Which places serve, and which have not come up for long."""
@@ -156,12 +199,27 @@ class Placed:
         now_s = self._clock.now()
         self._health = after_orders(self._health, self._model.offers, self._waiting_s, now_s)
 
-    async def _stays(self, key: str, asked: asyncio.Future[Any], call: Call) -> bool:
-        """Wait for what was asked here. False: it has not begun, and would be better elsewhere."""
+    async def _stays(
+        self,
+        key: str,
+        asked: asyncio.Future[Any],
+        call: Call,
+        full: Collection[str],
+        move: _Move,
+    ) -> bool:
+        """Wait for what was asked here. False: it has not begun, and moves to where it finds room
+        or, where nothing runs here, to what is better."""
         while not (await asyncio.wait({asked}, timeout=LOOK_S))[0]:
-            here = (await self._look()).get(key, Count())
-            # Whoever may be at work must not be asked twice.
-            if not here.running and not here.leaving and await self._choose(call) != key:
+            try:
+                better, counts = await self._choose(call, full), await self._look()
+            except Overloaded:
+                continue
+            here, there = counts.get(key, Count()), counts.get(better, Count())
+            room = there.running * self._room_of_one - self._under_way[better]
+            waits = self._places[key].is_waiting(asked)
+            if waits and better != key and (room > 0 or not here.running):
+                move.to = better
+                self._under_way[better] += 1
                 return False
         return True
 
@@ -202,7 +260,7 @@ def choose(
         running = {
             key: size
             for key, size in running.items()
-            if key in spot or under_way.get(key, 0) + 1 <= size
+            if key in spot or under_way.get(key, 0) + 1 <= max(1.0, size)
         }
     if running:
         return min(running, key=lambda key: ((under_way.get(key, 0) + 1) / running[key], key))

@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from cluster.errors import BudgetError
 from cluster.scaling.decision import Decision, ModelScaling, ScalingState, Seen, decide
-from cluster.scaling.placement import place
+from cluster.scaling.placement import Health, Placement, place
 
 _HOUR_S = 3600.0
 
@@ -82,13 +82,21 @@ def within(
 ) -> Decision:
     """`wish` cut to `count` replicas, saying that the budget of `allowed` dollars an hour did."""
     patient = wish.state.seen.patient if wish.state.seen else 0.0
-    placement = place(count, model.offers, wish.state.health, now_s, model.on_demand_floor, patient)
+    placement = placed(model, count, wish.state.health, now_s, patient)
     why = (
         f"{count} replicas: the budget allows {allowed:.2f} dollars an hour for all models; "
         f"without it {wish.why}"
     )
     causes = (*wish.causes, "budget")
     return replace(wish, replicas=count, placement=placement, why=why, causes=causes)
+
+
+def placed(
+    model: ModelScaling, count: int, health: Health, now_s: float, patient: float
+) -> Placement:
+    """Where so many replicas of the model go."""
+    floor, least = model.on_demand_floor, model.min_replicas
+    return place(count, model.offers, health, now_s, floor, patient, least)
 
 
 def share(

@@ -22,9 +22,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from cluster.scaling.budget import Budget, share, within
+from cluster.scaling.budget import Budget, placed, share, within
 from cluster.scaling.decision import decide
-from cluster.scaling.placement import Placement, after_success, keep_until_replaced, place
+from cluster.scaling.placement import Placement, after_success, keep_until_replaced
 from cluster.scaling.values import Decision, ModelScaling, ScalingState, Seen
 
 _DAY_S = 86_400.0
@@ -39,7 +39,7 @@ _LONGEST_STEP_S = 60.0
 # In which every policy is asked once. Until then nobody knows what a controller before this one had
 # started.
 _MEETING_S = 3.0
-# Answers that a mean is made of.
+# Requests that a mean is made of.
 _REMEMBERED = 1000.0
 
 
@@ -70,21 +70,22 @@ class _Member:
     at_s: float = 0.0
     state: ScalingState = field(default_factory=ScalingState)
     _ordered_s: dict[str, float] = field(default_factory=dict)
+    _first: dict[str, Mapping[str, float]] = field(default_factory=dict)
     _arrived: float = 0.0
-    _answered: float = 0.0
+    _asked: float = 0.0
+    _patient_asked: float = 0.0
     _patient: float = 0.0
-    _patient_answers: float = 0.0
 
     def held_usd(self, now_s: float) -> float:
         """Dollars an hour of what is paid for, or may be in a moment."""
+        return self.usd(self.held(now_s))
+
+    def held(self, now_s: float) -> Counter[str]:
+        """Replicas that run or may come up any moment, by place."""
         asked_s = {key: part.now_s for key, part in self.parts.items()}
         asked_s = asked_s or {self.model.offers[0].key: self.at_s}
         by_itself = {key: 1 for key, at_s in asked_s.items() if now_s - at_s > _UNASKED_S}
-        return self.usd(self.held() | Counter(by_itself))
-
-    def held(self) -> Counter[str]:
-        """Replicas that run or may come up any moment, by place."""
-        return self.runs | Counter(self.told)
+        return self.runs | Counter(self.told) | Counter(by_itself)
 
     def usd(self, replicas: Mapping[str, int]) -> float:
         """Dollars an hour of replicas by place."""
@@ -99,6 +100,9 @@ class _Member:
         """What the policy of the place `key` sees now."""
         before = self.parts.get(key)
         self.parts[key] = part
+        if key not in self._first and any(part.totals.values()):
+            # What was done before anybody looked is no news: a controller may have restarted.
+            self._first[key] = part.totals
         came = before is not None and part.replicas > before.replicas
         if came:
             self.state = replace(self.state, health=after_success(self.state.health, key))
@@ -113,23 +117,21 @@ class _Member:
         """All places together."""
         parts = self.parts.values()
         total = Counter[str]()
-        for part in parts:
+        for key, part in self.parts.items():
             total.update(part.totals)
+            total.subtract(self._first.get(key, {}))
         queued, running = sum(p.queued for p in parts), sum(p.running for p in parts)
         # What has arrived is what was answered and what is here. A mean that falls is no
         # negative arrival, so the total never falls.
         self._arrived = max(
             self._arrived, total["answered"] + total["elsewhere"] + queued + running
         )
-        answered = total["answered"] - self._answered
-        if answered > 0:
-            patient = (total["patient"] - self._patient_answers) / answered
-            self._patient += (
-                (patient - self._patient)
-                * answered
-                / min(total["answered"], max(answered, _REMEMBERED))
-            )
-            self._answered, self._patient_answers = total["answered"], total["patient"]
+        asked = total["asked"] - self._asked
+        if asked > 0:
+            patient = (total["patient"] - self._patient_asked) / asked
+            weight = asked / min(total["asked"], max(asked, _REMEMBERED))
+            self._patient += (patient - self._patient) * weight
+            self._asked, self._patient_asked = total["asked"], total["patient"]
         prompt_mean = (
             total["prompt_tokens"] / total["answered"]
             if total["answered"] and total["prompt_tokens"]
@@ -166,12 +168,15 @@ class Fleet:
 
     def decide(
         self, model: ModelScaling, key: str, part: Part, budget: Budget, application: str = ""
-    ) -> tuple[Decision, Seen]:
+    ) -> tuple[Decision, Seen] | None:
         """What is decided for `model`, of whose place `key` its policy shows `part`, and what was
-        seen of all its places. The placement is within the budget."""
+        seen of all its places. The placement is within the budget. None: not all of its places have
+        been seen yet, so each stays as it is."""
         self._began_s = min(self._began_s, part.now_s)
         member = self._member(model, application or model.name)
         member.take(key, part)
+        if len(member.parts) < len(model.offers):
+            return None
         seen = member.seen(part.now_s)
         wish = decide(model, seen, member.state)
         member.state = wish.state
@@ -208,11 +213,12 @@ class Fleet:
         count = self._count(key, allowed, seen)
         decision = wish if count == wish.replicas else within(wish, model, count, allowed, now_s)
         placement = decision.placement
-        placed = self._placed(key, placement.replicas, asked, allowed, seen)
-        member.told[asked] = placed.get(asked, 0)
-        if placed == placement.replicas:
+        replicas = self._placed(key, placement.replicas, asked, allowed, seen)
+        member.told[asked] = replicas.get(asked, 0)
+        if replicas == placement.replicas:
             return decision
-        return replace(decision, placement=Placement(placed, member.usd(placed), placement.why))
+        usd = member.usd(replicas)
+        return replace(decision, placement=Placement(replicas, usd, placement.why))
 
     def _room(self, name: str, allowed: float, now_s: float) -> float:
         """Dollars an hour that the others leave."""
@@ -231,10 +237,7 @@ class Fleet:
         # Where others still hold more than their part, what runs here already may stay.
         while (
             count > member.runs.total()
-            and (
-                place(count, model.offers, health, seen.now_s, model.on_demand_floor, seen.patient)
-            ).usd_per_hour
-            > room
+            and placed(model, count, health, seen.now_s, seen.patient).usd_per_hour > room
         ):
             count -= 1
         return count
@@ -243,16 +246,26 @@ class Fleet:
         self, name: str, wanted: Mapping[str, int], asked: str, allowed: float, seen: Seen
     ) -> dict[str, int]:
         """Replicas by place, on the way to `wanted`: no more at the place `asked` than can be paid
-        beside what is at the others."""
+        beside what is at the others. What serves is kept until its replacement does; where both
+        cannot be paid, one replica makes room for the next."""
         member = self.members[name]
         room = self._room(name, allowed, seen.now_s) + 1e-9
-        placed = keep_until_replaced(wanted, seen.serving or member.runs)
-        if member.usd(member.runs | Counter(placed)) > room:
-            # There is no money for both: what goes makes room for what comes.
-            placed = dict(wanted)
-        elsewhere = member.held()
-        elsewhere.pop(asked, None)
-        count, runs = placed.get(asked, 0), member.runs[asked]
+        price = {offer.key: float(offer.usd_per_hour) for offer in member.model.offers}
+        serving = seen.serving or member.runs
+        placed = keep_until_replaced(wanted, serving)
+        held, runs = member.held(seen.now_s), member.runs[asked]
+        elsewhere = held - Counter({asked: held[asked]})
+        count = placed.get(asked, 0)
+        # What a place lacks that may be counted on.
+        lacking = [
+            price[key]
+            for key, number in wanted.items()
+            if number > held[key] and key != asked and key not in member.state.health
+        ]
+        surplus = serving.get(asked, 0) - wanted.get(asked, 0)
+        if lacking and surplus > 0 and count > wanted.get(asked, 0):
+            missing = min(lacking) - (room - member.usd(held))
+            count -= min(surplus, max(0, math.ceil(missing / price[asked] - 1e-9)))
         if math.isfinite(allowed) and 0 <= seen.now_s - self._began_s < _MEETING_S:
             count = min(count, runs)
         while count > runs and member.usd(elsewhere | Counter({asked: count})) > room:

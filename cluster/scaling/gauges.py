@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ray.util import metrics as ray_metrics
 
 from cluster.scaling.decision import CAUSES, Decision, Seen
+from cluster.scaling.placement import HEALTHY
 
 PREFIX = "fusion_scaling_"
 _LARGEST_BACKLOG_S = 1e6  # stands for a backlog that nobody works on
@@ -64,6 +65,28 @@ SHOWN: tuple[tuple[str, str, Callable[[Decision, Seen], float]], ...] = (
 )
 
 
+#: The same of each place that a model may run in.
+SHOWN_BY_PLACE: tuple[tuple[str, str, Callable[[Decision, Seen, str], float]], ...] = (
+    (
+        "place_replicas",
+        "Replicas that serve in this place.",
+        lambda decision, seen, place: seen.serving[place],
+    ),
+    (
+        "place_replicas_wanted",
+        "Replicas that the scaling rule wants in this place.",
+        lambda decision, seen, place: decision.placement.replicas.get(place, 0),
+    ),
+    (
+        "place_left_alone",
+        "1 while nothing is ordered in this place because replicas there did not come up.",
+        lambda decision, seen, place: (
+            decision.state.health.get(place, HEALTHY).retry_at_s > seen.now_s
+        ),
+    ),
+)
+
+
 class Gauges:
     """The last decision of each model, tagged with its name."""
 
@@ -71,6 +94,10 @@ class Gauges:
         self._shown = [
             (ray_metrics.Gauge(PREFIX + name, description=says, tag_keys=("model",)), read)
             for name, says, read in SHOWN
+        ]
+        self._by_place = [
+            (ray_metrics.Gauge(PREFIX + name, description=says, tag_keys=("model", "place")), read)
+            for name, says, read in SHOWN_BY_PLACE
         ]
         self._cause = ray_metrics.Gauge(
             "fusion_scaling_cause",
@@ -83,5 +110,8 @@ class Gauges:
         tags = {"model": decision.model}
         for gauge, read in self._shown:
             gauge.set(float(read(decision, seen)), tags)
+        for place in seen.serving:
+            for gauge, of_place in self._by_place:
+                gauge.set(float(of_place(decision, seen, place)), tags | {"place": place})
         for cause in CAUSES:
             self._cause.set(float(cause in decision.causes), tags | {"cause": cause})

@@ -77,6 +77,7 @@ def place(
     now_s: float,
     on_demand_floor: float = 0.0,
     patient: float = 0.0,
+    least: int = 0,
 ) -> Placement:
     """Spread `wanted` replicas over the offers (cheapest first, as `cost.offers` returns them).
 
@@ -84,7 +85,8 @@ def place(
     offer, so that the market's taking back every spot node leaves something; the rest to the
     cheapest healthy offer of all. Where none is healthy, the one to be tried again soonest.
     The share `patient` is for work that nobody waits for: where spot is the cheapest it is bought
-    there or not at all.
+    there or not at all, beyond the `least` replicas that there always are. An offer that did not
+    come up is tried again with one replica.
     """
     if wanted <= 0:
         return Placement({}, 0.0, "nothing wanted")
@@ -92,10 +94,14 @@ def place(
     usable = [o for o in offers if o.key not in tired]
     if not usable:
         usable = [min(offers, key=lambda o: health.get(o.key, HEALTHY).retry_at_s)]
-    cheapest = usable[0]
+    cheapest, *others = usable
+    sure = next((o for o in others if o.key not in health), None)
+    tried = cheapest if sure is not None and cheapest.key in health else None
+    cheapest = sure if tried is not None and sure is not None else cheapest
     firm = next((o for o in usable if not o.spot), None)
     markets = list(takewhile(lambda offer: offer.spot, offers))
     urgent = math.ceil(wanted * (1 - patient) - 1e-9) if markets else wanted
+    urgent = max(urgent, min(wanted, least))
     replicas: Counter[str] = Counter()
     if cheapest.spot and firm is not None:
         floor = min(urgent, math.ceil(on_demand_floor * urgent - 1e-9))
@@ -106,6 +112,9 @@ def place(
     if markets:
         market = cheapest if cheapest.spot else markets[0]
         replicas[market.key] += wanted - urgent
+    if tried is not None and replicas[cheapest.key]:
+        replicas[cheapest.key] -= 1
+        replicas[tried.key] += 1
     replicas = +replicas
     by_key = {offer.key: offer for offer in offers}
     dollars = sum(float(by_key[key].usd_per_hour) * count for key, count in replicas.items())

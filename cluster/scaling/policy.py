@@ -14,10 +14,10 @@ A model that may run in several places has a deployment in each, whose policy is
 (`place`); the decision is one for all of them (`fleet`).
 
 Replicas report (`record_autoscaling_stats`) these running totals, summed here:
-`prompt_tokens`, `generated_tokens`, `answered`, `first_tokens`, `late`, `patient`: those that
-nobody waited for (batch work), and `elsewhere`: requests that came but were answered by another
-model, because this one had no room. Without them requests are counted at the mean tokens of the
-settings.
+`prompt_tokens`, `generated_tokens`, `answered`, `first_tokens`, `late`, `asked` and of those
+`patient`: requests that nobody waits for (batch work), and `elsewhere`: requests that came but were
+answered by another model, because this one had no room. Without them requests are counted at the
+mean tokens of the settings.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 Show = Callable[[Decision, Seen], None]
 TOTALS = (
     *("prompt_tokens", "generated_tokens", "answered", "first_tokens", "late"),
-    *("elsewhere", "patient"),
+    *("elsewhere", "asked", "patient"),
 )
 
 
@@ -134,12 +134,15 @@ class FusionScaling:
                 self._model = settings_from(self._settings)
                 self._budget = budget_from(self._settings)
             application = str(getattr(ctx, "app_name", None) or "")
-            decision, seen = self._fleet.decide(
+            decided = self._fleet.decide(
                 self._model, self._place, self._part(ctx), self._budget, application
             )
         except Exception:  # it runs in the controller: see above
             self._complain("the scaling decision failed; the present target is kept")
             return int(ctx.target_num_replicas), dict(getattr(ctx, "policy_state", None) or {})
+        if decided is None:
+            return int(ctx.target_num_replicas), dict(getattr(ctx, "policy_state", None) or {})
+        decision, seen = decided
         if self.last is None or decision.replicas != self.last.replicas:
             logger.info("scaling %s: %s", decision.model, decision.why)
         self.last = decision

@@ -71,8 +71,9 @@ class AccountsReplica:
         return allowance
 
 
-def deployment() -> Any:
-    """The bound Serve application that owns all accounts."""
+def deployment(where: Mapping[str, str]) -> Any:
+    """The bound Serve application that owns all accounts, on nodes that Ray's label selector
+    `where` takes."""
     # Here, so that a gateway's share of an account can be had, and tested, without Ray.
     from ray import serve as ray_serve
 
@@ -82,7 +83,7 @@ def deployment() -> Any:
         num_replicas=1,
         # A queue would only hide how many gateways there are.
         max_ongoing_requests=1000,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "label_selector": dict(where)},
     ).bind()
 
 

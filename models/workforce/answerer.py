@@ -66,13 +66,20 @@ class Workforce:
         self._pace = pace or Pace()
         #: Requests that went to another model since a replica was last told.
         self.missed = 0
+        self._sent: dict[object, Any] = {}
+
+    def is_waiting(self, task: object) -> bool:
+        """Whether no replica has got what this task asks for, so that nothing of it is begun."""
+        # Serve says so in no other way.
+        chosen = getattr(self._sent.get(task), "_replica_result_future", None)
+        return chosen is not None and (not chosen.done() or chosen.cancelled())
 
     async def complete(self, request: Request, call: Call) -> Completion:
-        mine = ticket(request, call)
+        mine, task = ticket(request, call), asyncio.current_task()
         body = self._body(request, call, mine, stream=False)
-        with self._told(body), self._paced(mine), ray_errors(self._name):
+        with self._told(body, task), self._paced(mine, task), ray_errors(self._name):
             async with asyncio.timeout(call.remaining_s(self._clock.now())):
-                response = self._whole.remote(body)
+                response = self._sent[task] = self._whole.remote(body)
                 try:
                     answer = await response
                 except BaseException:
@@ -92,11 +99,11 @@ class Workforce:
 
     async def stream(self, request: Request, call: Call) -> Events:
         deltas = wire.Deltas(self._name)
-        mine = ticket(request, call)
+        mine, task = ticket(request, call), asyncio.current_task()
         body = self._body(request, call, mine, stream=True)
-        with self._told(body), self._paced(mine), ray_errors(self._name):
+        with self._told(body, task), self._paced(mine, task), ray_errors(self._name):
             call.remaining_s(self._clock.now())
-            response = self._streamed.remote(body)
+            response = self._sent[task] = self._streamed.remote(body)
             chunks = aiter(response)
             ended = False
             try:
@@ -116,16 +123,19 @@ class Workforce:
         yield deltas.done()
 
     @contextmanager
-    def _told(self, body: Mapping[str, Any]) -> Iterator[None]:
+    def _told(self, body: Mapping[str, Any], task: object) -> Iterator[None]:
         """The replica that gets this body hears what went elsewhere; where none does, the next."""
         try:
             yield
-        except (Overloaded, Unavailable):
-            self.missed += body.get(ELSEWHERE, 0)
+        except BaseException as error:
+            if isinstance(error, Overloaded | Unavailable) or self.is_waiting(task):
+                self.missed += body.get(ELSEWHERE, 0)
             raise
+        finally:
+            self._sent.pop(task, None)
 
     @contextmanager
-    def _paced(self, mine: Ticket) -> Iterator[None]:
+    def _paced(self, mine: Ticket, task: object) -> Iterator[None]:
         self._pace.began(mine, self._clock.now())
         try:
             yield
@@ -134,7 +144,10 @@ class Workforce:
             error.retry_after_s = self._pace.retry_after_s(mine, RETRY_AFTER_S)
             raise
         except BaseException:
-            self._pace.ended(mine, self._clock.now())
+            if self.is_waiting(task):
+                self._pace.refused(mine)
+            else:
+                self._pace.ended(mine, self._clock.now())
             raise
         self._pace.ended(mine, self._clock.now())
 
@@ -146,8 +159,10 @@ class Workforce:
         """Seconds until all that is under way from here is through."""
         return self._pace.drained_s()
 
-    async def count(self, request: Request, *, within_s: float = COUNT_S) -> int:
-        """The tokens of what the model would read, by its own tokenizer."""
+    async def count(
+        self, request: Request, call: Call | None = None, *, within_s: float = COUNT_S
+    ) -> int:
+        """The tokens of what the model would read, by its own tokenizer. `call` is who asks."""
         body = wire.payload(request, model=self._name, stream=False)
         with ray_errors(self._name):
             async with asyncio.timeout(within_s):

@@ -74,19 +74,13 @@ def serve_options(
         "max_ongoing_requests": spec.max_ongoing,
         # Our router says who may not wait, and Serve's own bound stands far behind it.
         "max_queued_requests": 4 * (spec.max_queued + spec.max_ongoing * spec.replicas.max),
-        "request_router_config": routing.config(spec.max_queued),
+        "request_router_config": routing.config(spec.max_queued, spec.scaling),
         # A replica that cannot start says why at the first try; the next would say the same.
         "max_constructor_retry_count": 1,
         "health_check_period_s": 5,
         "health_check_timeout_s": 30,
         # A replica that leaves answers first what it has begun; a dead one is stopped at once.
-        "graceful_shutdown_timeout_s": leave_s(place),
+        "graceful_shutdown_timeout_s": LEAVE_S,
         "graceful_shutdown_wait_loop_s": 0.5,
         "autoscaling_config": autoscaling(name, spec, place, fleet),
     }
-
-
-def leave_s(place: Place) -> float:
-    """Seconds that a replica has to end what it has begun. Where its node is taken back that is
-    half of the notice: in the other half Serve waits for its replacement."""
-    return LEAVE_S if place.market is None else min(LEAVE_S, max(1.0, place.market.notice_s / 2))

@@ -15,12 +15,13 @@ def deployment_name(model: str, place: str = FIRST) -> str:
     """Serve's name of this model's deployment in this place (`models.scaling.Place.key`). Slashes
     would break its URLs."""
     known_as = "Workforce:" + model.replace("/", "--")
-    return known_as if place == FIRST else f"{known_as}@{place.replace('/', '.')}"
+    # No model's name has a tilde.
+    return known_as if place == FIRST else f"{known_as}~{place.replace('/', '.')}"
 
 
 def place_of(deployment: str) -> str:
     """The place of a deployment, by Serve's name of it."""
-    _, _, place = deployment.rpartition("@")
+    _, _, place = deployment.rpartition("~")
     return place.replace(".", "/") if place != deployment else FIRST
 
 
@@ -44,6 +45,22 @@ def application_name(name: str, spec: VllmModel | FakeModelSpec) -> str:
         seen["name"] = name  # `a:b` and `a/b` look alike, and are two models
     digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:8]
     return f"model-{plain}-{digest}"
+
+
+def off_spot(catalog: Catalog) -> dict[str, str]:
+    """Ray's label selector for what must not run on a node that may be taken back: of each label
+    that tells a spot market's nodes from those on demand, none of its values."""
+    taken: dict[str, set[str]] = {}
+    for spec in hosted(catalog).values():
+        firm = [place.labels for place in spec.places if place.market is None]
+        for place in spec.places:
+            for name, value in place.labels.items() if place.market is not None else ():
+                if all(labels.get(name) != value for labels in firm):
+                    taken.setdefault(name, set()).add(value)
+    return {
+        name: f"!{values[0]}" if len(values) == 1 else f"!in({', '.join(values)})"
+        for name, values in ((name, sorted(values)) for name, values in sorted(taken.items()))
+    }
 
 
 def hosted(catalog: Catalog) -> dict[str, VllmModel | FakeModelSpec]:

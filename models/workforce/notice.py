@@ -1,8 +1,8 @@
 """The notice that a spot node is about to be taken back: the node is drained.
 
-Ray then puts nothing more on it, and Serve starts each of its replicas anew elsewhere before it
-stops the old one, which first ends what it has begun. Without a notice a node just dies, and what
-it had begun is asked again.
+Ray then puts nothing more on it, and Serve starts each of its replicas anew elsewhere; the old one
+takes nothing more and ends what it has begun. Without a notice a node just dies, and what it had
+begun is asked again.
 
 Each replica on such a node looks at its cloud's metadata service, in a thread of its own. On
 Kubernetes there is nothing to look at: a node that goes ends its pods, and Ray drains on SIGTERM by

@@ -26,7 +26,7 @@ class Totals:
         self._sums = dict.fromkeys(
             (
                 *("answered", "prompt_tokens", "generated_tokens", "first_tokens", "late"),
-                *("elsewhere", "patient"),
+                *("elsewhere", "asked", "patient"),
             ),
             0.0,
         )
@@ -39,6 +39,7 @@ class Totals:
         """The request without what the gateway wrote on it: how many it had to send elsewhere,
         and whose turn it was."""
         self._sums["elsewhere"] += body.get(ELSEWHERE, 0)
+        self._sums["asked"] += 1
         self._sums["patient"] += Ticket(*body.get(TICKET, ())).low
         return {key: value for key, value in body.items() if key not in (ELSEWHERE, TICKET)}
 

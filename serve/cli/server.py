@@ -310,11 +310,12 @@ def status(
     """Show which parts are up."""
     if by_scaling:
         text = get(server_url(url, port), "/metrics").text
-        found, why = scaling.decisions(text), scaling.causes(text)
+        found, why, where = scaling.decisions(text), scaling.causes(text), scaling.places(text)
         if as_json:
-            print_json({model: {**found[model], "why": why.get(model, [])} for model in found})
+            more = {m: {"why": why.get(m, []), "places": where.get(m, {})} for m in found}
+            print_json({model: values | more[model] for model, values in found.items()})
         elif found:
-            out.print(scaling.table(found, why))
+            out.print(scaling.table(found, why, where))
         else:
             out.print("No model is scaled by work: see 'scaling' in docs/catalog.md.")
         return

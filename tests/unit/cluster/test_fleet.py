@@ -19,6 +19,7 @@ from cluster.scaling.decision import (
     decide,
 )
 from cluster.scaling.fleet import Fleet, Part
+from cluster.scaling.placement import OfferHealth, place
 
 RATES = ServiceRates(4000, 0.045, 0.0009, 32)
 MODEL = ModelScaling(
@@ -117,15 +118,19 @@ class Life:
         self.runs = {FIRM.key: 0, SPOT.key: 0}
         self.target = dict(self.runs)
         self.totals: dict[str, float] = {}
+        self.last = decide(MODEL, Seen(NOW, 0), ScalingState())
 
     def ask(self, key: str, wants: int, at_s: float) -> Decision:
-        model = replace(PLACED, name=self.name, min_replicas=wants, max_replicas=wants)
+        # More waits than so many can ever do.
+        model, waits = replace(PLACED, name=self.name, max_replicas=wants), 1e6 if wants else 0.0
         here = self.runs[key]
         starting = max(0, self.target[key] - here)
-        part = Part(NOW + at_s, here, starting, 0.0, 0.0, self.totals if key == FIRM.key else {})
-        decision, _ = self.fleet.decide(model, key, part, self.budget, self.name)
-        self.target[key] = decision.placement.replicas.get(key, 0)
-        return decision
+        part = Part(NOW + at_s, here, starting, waits, 0.0, self.totals if key == FIRM.key else {})
+        decided = self.fleet.decide(model, key, part, self.budget, self.name)
+        if decided is not None:
+            self.last, _ = decided
+            self.target[key] = self.last.placement.replicas.get(key, 0)
+        return self.last
 
     def both(self, wants: int, at_s: float) -> dict[str, int]:
         for key in self.runs:
@@ -155,12 +160,15 @@ def test_what_does_not_come_up_is_made_up_for_by_the_next_and_tried_again() -> N
     assert "left alone for now: node/spot (did not come up)" in decision.why
     life.runs[FIRM.key] = 5
     life.both(5, 62)
-    # A start-up time later it is tried once more; what serves stays until that does.
+    # A start-up time later it is tried with one; what serves stays until that does.
     life.both(5, 83)
-    assert life.both(5, 83.5) == {FIRM.key: 5, SPOT.key: 4}
-    life.runs[SPOT.key] = 4
+    assert life.both(5, 83.5) == {FIRM.key: 5, SPOT.key: 1}
+    life.runs[SPOT.key] = 1
     life.both(5, 84)
-    assert life.both(5, 85) == {FIRM.key: 1, SPOT.key: 4}
+    assert life.both(5, 85) == {FIRM.key: 4, SPOT.key: 4}
+    life.runs = {FIRM.key: 4, SPOT.key: 4}
+    life.both(5, 86)
+    assert life.both(5, 87) == {FIRM.key: 1, SPOT.key: 4}
 
 
 def test_one_that_comes_up_late_is_forgiven_and_the_next_order_has_its_own_time() -> None:
@@ -174,14 +182,21 @@ def test_one_that_comes_up_late_is_forgiven_and_the_next_order_has_its_own_time(
 
 def test_no_node_is_bought_on_demand_for_batch_work() -> None:
     life = Life(Fleet(), "a")
-    life.totals = {"answered": 100.0, "patient": 100.0}
-    life.both(5, 0)
+    life.totals = {"asked": 1.0, "patient": 1.0}
+    life.both(0, 0)
+    life.totals = {"asked": 101.0, "patient": 101.0}
+    life.both(0, 0.5)
     assert life.both(5, 1) == {FIRM.key: 0, SPOT.key: 5}
-    life.totals = {"answered": 200.0, "patient": 140.0}
+    life.totals = {"asked": 201.0, "patient": 141.0}
     assert life.both(10, 2) == {FIRM.key: 1, SPOT.key: 9}, "three tenths are waited for"
     # Spot does not come: batch work waits for it.
     life.both(10, 70)
     assert life.both(10, 71) == {FIRM.key: 3, SPOT.key: 7}
+
+
+def test_what_must_always_run_is_no_batch_works() -> None:
+    found = place(1, PLACED.offers, {SPOT.key: OfferHealth(1, 99.0)}, 0.0, patient=1.0, least=1)
+    assert found.replicas == {FIRM.key: 1}
 
 
 def test_where_the_budget_does_not_pay_for_both_what_goes_makes_room() -> None:
@@ -223,3 +238,32 @@ def test_whatever_happens_in_their_places_the_budget_is_never_passed(seed: int) 
         elif here and chance.random() < 0.1:
             life.runs[key] = here - 1
         assert sum(life.usd() for life in lives) <= 6 + 1e-9
+
+
+def test_a_new_controller_orders_nothing_for_what_was_done_before_it() -> None:
+    fleet, total = Fleet(), {"answered": 1e6, "prompt_tokens": 1e9, "generated_tokens": 2e8}
+    model = replace(PLACED, max_replicas=50)
+    for second in range(60):
+        # The first looks come before the replicas have told what they did.
+        done = {key: value * (1 + second * 1e-6) for key, value in total.items() if second > 1}
+        for key, runs in ((FIRM.key, 2), (SPOT.key, 6)):
+            part = Part(NOW + second, runs, 0, 0.0, 4.0 * runs, done if key == SPOT.key else {})
+            decided = fleet.decide(model, key, part, Budget(), "a")
+            if (second, key) == (0, FIRM.key):
+                assert decided is None, "half of the model has not been seen"
+            elif decided is not None:
+                assert decided[0].replicas <= 8
+
+
+def test_what_serves_is_not_given_up_at_once_to_try_again_what_did_not_come_up() -> None:
+    life = Life(Fleet(), "a", Budget(usd_per_hour=Decimal(5)))
+    life.both(5, 0)
+    life.both(5, 4)
+    life.runs[FIRM.key] = 1
+    for second in range(5, 200):
+        for key in life.runs:
+            life.ask(key, 5, second)
+        life.runs[FIRM.key] = life.target[FIRM.key]  # the market sells nothing
+        if second > 80:
+            assert life.runs[FIRM.key] >= 4
+        assert life.usd() <= 5 + 1e-9

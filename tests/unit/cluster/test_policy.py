@@ -56,13 +56,14 @@ def test_a_model_is_known_by_its_application(content: dict[str, Any]) -> None:
 
 
 def test_totals_of_a_stopped_replica_are_kept(content: dict[str, Any]) -> None:
-    policy = FusionScaling({"profile": content})
-    policy(context(aggregated_metrics={"answered": {"a": 50.0}}))
+    policy = FusionScaling({"profile": content}, fleet=Fleet())
+    policy(context(aggregated_metrics={"answered": {"a": 10.0}}))
+    policy(context(current_time=4.0, aggregated_metrics={"answered": {"a": 60.0}}))
     policy(context(current_time=9.0, aggregated_metrics={"answered": {"b": 5.0}}))
     assert policy.last is not None
     seen = policy.last.state.seen
     assert seen is not None
-    assert seen.answered == 55
+    assert seen.answered == 55, "since the first look"
 
 
 @pytest.mark.parametrize("settings", [{}, {"profile": {}}, {"profile": 3, "wrong": 1}])

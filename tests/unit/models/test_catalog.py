@@ -14,6 +14,7 @@ from models.messages import FusionOptions, PlanOptions, Request, Sampling
 from models.panel import Panel
 from models.scaling import FIRST
 from models.spec import FakeModelSpec, OpenAIModel, VllmModel
+from models.workforce.names import off_spot
 
 SCALING: dict[str, Any] = {
     "node": {"usd_per_hour": 0.8, "startup_s": 30},
@@ -316,3 +317,84 @@ def test_a_graphs_models_are_names_too() -> None:
 def test_an_address_that_cannot_be_served_is_refused() -> None:
     with pytest.raises(ValueError, match="IPv4"):
         Server(host="::1")
+
+
+PLACES = {
+    **SCALING,
+    "node": {
+        "usd_per_hour": 0.8,
+        "startup_s": 30,
+        "labels": {"market": "on-demand"},
+        "spot": {
+            "usd_per_hour": 0.3,
+            "mean_life_s": 7200,
+            "notice_s": 30,
+            "labels": {"market": "spot"},
+        },
+    },
+}
+
+
+def placed(**changes: Any) -> dict[str, Any]:
+    node = PLACES["node"]
+    assert isinstance(node, dict)
+    spot = {**node["spot"], **changes.pop("spot", {})}
+    return {**PLACES, "node": {**node, "spot": spot, **changes.pop("node", {})}, **changes}
+
+
+def test_a_model_has_a_place_for_each_market_with_labels() -> None:
+    known = model(engine="fake", scaling=placed())
+    assert [place.key for place in known.places] == ["node/on-demand", "node/spot"]
+    assert known.hours == {"node/on-demand": Decimal("0.8"), "node/spot": Decimal("0.3")}
+    unlabelled = model(engine="fake", scaling=placed(spot={"labels": {}}, node={"labels": {}}))
+    assert [place.key for place in unlabelled.places] == ["node/on-demand"]
+
+
+OTHER = {"name": "a10g", "usd_per_hour": 1.0, "startup_s": 30, "labels": {"gpu": "a10g"}}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"node": {"labels": {}}}, "labels of node/on-demand .* also those of node/spot"),
+        ({"spot": {"labels": {"market": "on-demand"}}}, "its replicas would land on"),
+        (
+            {"spot": {"labels": {"market": "on-demand", "zone": "a"}}},
+            "labels of node/on-demand .* also those of node/spot",
+        ),
+        ({"spot": {"labels": {"market": "a b"}}}, r"spot\.labels\.market"),
+        ({"spot": {"labels": {}, "notice": "aws"}}, "notice needs labels"),
+        ({"spot": {"notice": "azure"}}, r"spot\.notice"),
+        ({"other_nodes": [OTHER, OTHER]}, "not twice 'a10g'"),
+        ({"other_nodes": [{**OTHER, "name": "node"}]}, "not twice 'node'"),
+        ({"other_nodes": [{**OTHER, "name": "A 10"}]}, r"other_nodes\.0\.name"),
+        ({"on_demand_floor": 1.1}, "on_demand_floor"),
+        ({"priority": 0}, "priority"),
+    ],
+)
+def test_places_that_cannot_be_are_refused(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        model(engine="fake", scaling=placed(**wrong))
+
+
+def test_each_of_several_places_has_its_price_and_the_fleet_pays_for_it() -> None:
+    with pytest.raises(ValidationError, match="usd_per_hour: in each of its places"):
+        model(engine="fake", scaling=placed(), usd_per_hour=3)
+    dear = {"engine": "fake", "scaling": placed(other_nodes=[{**OTHER, "usd_per_hour": 9}])}
+    with pytest.raises(ValidationError, match="which costs 9 an hour"):
+        catalog(models={"m": dear}, roles={"judge": "m"}, fleet={"usd_per_hour": 2})
+
+
+def test_what_is_not_a_models_stays_off_spot_nodes() -> None:
+    def selector(*nodes: dict[str, Any]) -> dict[str, str]:
+        hosts = {f"m{n}": {"engine": "fake", "scaling": node} for n, node in enumerate(nodes)}
+        return off_spot(catalog(models=hosts, roles={"judge": "m0"}))
+
+    zone = {"market": "on-demand", "zone": "a"}
+    assert selector(SCALING) == {}
+    assert selector(placed()) == {"market": "!spot"}
+    # A label that nodes on demand have as well says nothing.
+    assert selector(
+        placed(node={"labels": zone}, spot={"labels": {**zone, "market": "spot"}}),
+        placed(spot={"labels": {"market": "preemptible"}}),
+    ) == {"market": "!in(preemptible, spot)"}

@@ -37,6 +37,7 @@ async def test_a_stream_passes_unchanged_and_is_counted() -> None:
         "first_tokens": 1,
         "late": 0,
         "elsewhere": 0,
+        "asked": 0,
         "patient": 0,
     }
 
@@ -67,6 +68,7 @@ def test_whole_answers_count_and_have_no_first_token() -> None:
         "first_tokens": 0,
         "late": 0,
         "elsewhere": 0,
+        "asked": 0,
         "patient": 0,
     }
 
@@ -84,4 +86,4 @@ def test_requests_that_nobody_waits_for_are_counted() -> None:
     totals.noticed({TICKET: ("me", True, 1.0)})
     totals.noticed({TICKET: ("me", False, 1.0)})
     totals.noticed({})
-    assert totals.as_stats()["patient"] == 1
+    assert (totals.as_stats()["asked"], totals.as_stats()["patient"]) == (3, 1)

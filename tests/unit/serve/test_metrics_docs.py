@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from cluster.scaling import gauges
-from serve.cli.scaling import COLUMNS, PREFIX, decisions
+from serve.cli.scaling import COLUMNS, PREFIX, decisions, places, table
 
 ROOT = Path(__file__).parents[3]
 MADE = re.compile(
@@ -19,6 +20,8 @@ ROW = re.compile(r"^\| `(fusion_\w+)` \| (\w+) \| ([^|]*) \|", re.M)
 
 def exported() -> dict[str, tuple[str, list[str]]]:
     found = {gauges.PREFIX + name: ("gauge", ["model"]) for name, *_ in gauges.SHOWN}
+    of_place = ("gauge", ["model", "place"])
+    found |= {gauges.PREFIX + name: of_place for name, *_ in gauges.SHOWN_BY_PLACE}
     for package in ("models", "router", "cluster", "serve"):
         for path in (ROOT / package).rglob("*.py"):
             for kind, name, labels in MADE.findall(path.read_text("utf-8")):
@@ -48,3 +51,21 @@ def test_the_command_reads_what_is_exported() -> None:
     )
     assert decisions(text) == {"m": {"replicas_wanted": 3.0, "usd_per_hour": 2.4}}
     assert decisions("") == {}
+
+
+def test_the_command_tells_of_each_place_where_there_are_several(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = []
+    for name, spot in (("replicas", 0), ("replicas_wanted", 4), ("left_alone", 1)):
+        lines += [f"# TYPE ray_fusion_scaling_place_{name} gauge"]
+        firm = 0 if name == "left_alone" else 1
+        for place, value in (("node/on-demand", firm), ("node/spot", spot)):
+            labels = f'model="m",place="{place}"'
+            lines += [f"ray_fusion_scaling_place_{name}{{{labels}}} {value}"]
+    where = places("\n".join(lines) + "\n")
+    assert where["m"]["node/spot"] == {"replicas": 0, "replicas_wanted": 4, "left_alone": 1}
+    Console(width=200).print(table({"m": {"replicas": 1.0}, "one": {}}, {}, where))
+    told = capsys.readouterr().out
+    assert "node/on-demand: 1;" in told
+    assert "node/spot: 0 of 4 (did not come up, left alone for now)" in told

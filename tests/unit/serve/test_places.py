@@ -21,7 +21,7 @@ from models.fake import FakeClock
 from models.messages import Completion, Done, Message, Request, Text, TextDelta, Usage, user
 from models.scaling import Fleet, Scaling
 from serve import places
-from serve.fleet import Count
+from serve.fleet import Count, Veto
 from serve.places import Placed, choose
 
 SCALING = {
@@ -107,9 +107,11 @@ class Place:
         self.open = asyncio.Event()
         self.open.set()
         self.error: FusionError | None = None
+        self.begun = False
         self.asked = 0
         self.left = 0
         self.missed = 0
+        self.broken: FusionError | None = None
 
     def done(self) -> Completion:
         return Completion(self.name, Message("assistant", (Text(self.name),)), "stop", Usage(1, 1))
@@ -127,12 +129,19 @@ class Place:
             if self.error is not None:
                 raise self.error
             yield TextDelta(self.name)
+            if self.broken is not None:
+                raise self.broken
             yield Done(self.done())
         except (asyncio.CancelledError, GeneratorExit):
             self.left += 1
             raise
 
+    def is_waiting(self, _: object) -> bool:
+        return not self.begun
+
     async def count(self, request: Request, *, within_s: float) -> int:
+        self.asked += 1
+        await self.open.wait()
         return len(self.name)
 
 
@@ -142,7 +151,11 @@ class Scene:
         self.counts = {FIRM: counts.get("firm", Count()), SPOT: counts.get("spot", Count())}
         self.firm, self.spot = Place("firm"), Place("spot")
         here: Any = {FIRM: self.firm, SPOT: self.spot}
-        self.placed = Placed(here, model(), self.look, self.clock, room_of_one=4.0)
+        self.vetoed: dict[str, Veto] = {}
+        self.placed = Placed(here, model(), self.look, self.veto, self.clock, room_of_one=4.0)
+
+    async def veto(self, place: str) -> Veto | None:
+        return self.vetoed.get(place)
 
     async def look(self) -> dict[str, Count]:
         return self.counts
@@ -194,10 +207,11 @@ async def test_a_place_that_does_not_come_up_is_left_for_the_next(stream: bool) 
 async def test_who_may_be_at_work_is_not_asked_twice() -> None:
     scene = Scene(firm=Count(1, 1))
     scene.firm.open.clear()
+    scene.firm.begun = True
     asked = asyncio.create_task(scene.said())
     await asyncio.sleep(0.02)
     # It is called off, and ends what it has begun.
-    scene.counts = {FIRM: Count(0, 0, leaving=1), SPOT: Count(1, 1)}
+    scene.counts = {FIRM: Count(), SPOT: Count(1, 1)}
     await asyncio.sleep(0.05)
     assert scene.spot.asked == 0
     scene.firm.open.set()
@@ -238,6 +252,59 @@ async def test_who_hangs_up_leaves_its_place(stream: bool) -> None:
     with suppress(asyncio.CancelledError):
         await asked
     assert scene.firm.left == 1
+
+
+async def test_who_waits_in_a_full_place_goes_to_one_that_has_come_up() -> None:
+    scene = Scene(firm=Count(1, 1))
+    scene.firm.open.clear()
+    asked = [asyncio.create_task(scene.said()) for _ in range(10)]
+    await asyncio.sleep(0.02)
+    assert (scene.firm.asked, scene.spot.asked) == (10, 0)
+    scene.spot.open.clear()
+    scene.counts[SPOT] = Count(1, 1)
+    await asyncio.sleep(0.1)
+    assert scene.spot.asked == 4, "as many as find room there at once"
+    scene.firm.open.set()
+    scene.spot.open.set()
+    assert sorted(await asyncio.gather(*asked)) == ["firm"] * 6 + ["spot"] * 4
+
+
+async def test_a_stream_that_has_begun_is_not_read_again_elsewhere() -> None:
+    scene = Scene(firm=Count(1, 1), spot=Count(1, 1))
+    scene.firm.broken = scene.spot.broken = Overloaded("in the middle", retry_after_s=1)
+    with pytest.raises(Overloaded):
+        await scene.said(stream=True)
+    assert scene.firm.asked + scene.spot.asked == 1
+
+
+@both
+async def test_no_place_is_woken_that_the_budget_does_not_pay_for(stream: bool) -> None:
+    scene = Scene()
+    scene.vetoed = {SPOT: Veto(41.5, "It may in 42 s."), FIRM: Veto(9.0, "It may in 9 s.")}
+    with pytest.raises(Overloaded, match=r"node/on-demand now\. It may in 9 s") as refused:
+        await scene.said(stream=stream)
+    assert refused.value.retry_after_s == 9
+    # What runs is paid for, and batch work waits there where it may not be on spot.
+    scene.counts[FIRM] = Count(1, 1)
+    scene.firm.open.clear()
+    asked = [asyncio.create_task(scene.said(BATCH, stream=stream)) for _ in range(6)]
+    await asyncio.sleep(0.05)
+    assert (scene.firm.asked, scene.spot.asked) == (6, 0)
+    scene.firm.open.set()
+    assert await asyncio.gather(*asked) == ["firm"] * 6
+
+
+async def test_who_only_counts_makes_no_place_look_as_if_it_did_not_come_up() -> None:
+    scene = Scene()
+    await scene.placed.count(REQUEST)
+    await scene.clock.advance(3600)
+    await scene.said()
+    assert (scene.firm.asked, scene.spot.asked) == (2, 0)
+
+
+async def test_batch_work_that_wakes_a_model_wakes_spot() -> None:
+    scene = Scene()
+    assert await scene.placed.count(REQUEST, BATCH) == len("spot")
 
 
 async def test_what_went_elsewhere_is_told_where_the_next_request_goes() -> None:
