@@ -18,8 +18,8 @@ from decimal import Decimal
 from cluster.scaling.budget import Budget
 from models.answerer import Clock
 from models.catalog import Catalog
+from models.scaling import FIRST, Scaling
 from models.scaling import Fleet as Limits
-from models.scaling import Scaling
 from models.workforce.names import application_name, hosted
 
 log = logging.getLogger(__name__)
@@ -112,12 +112,20 @@ class Fleet:
     async def counts(self, application: str) -> Mapping[str, Count]:
         """The same by place."""
         now = self._clock.now()
-        stale = self._counts is None or now - self._at > _KEPT_S
-        if stale and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.create_task(self._refresh())
-        if self._counts is None and self._looking is not None:
-            await asyncio.shield(self._looking)
+        if self._counts is None:
+            await self._look_again()
+        elif now - self._at > _KEPT_S:
+            self._begin_to_look()
         return (self._counts or {}).get(application, {})
+
+    def _begin_to_look(self) -> asyncio.Task[None]:
+        """One look at a time, for all who ask."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._refresh())
+        return self._looking
+
+    async def _look_again(self) -> None:
+        await asyncio.shield(self._begin_to_look())
 
     async def _refresh(self) -> None:
         try:
@@ -126,25 +134,24 @@ class Fleet:
             log.warning("Serve does not say which replicas run", exc_info=True)
         self._at = self._clock.now()
 
-    async def veto(self, name: str, catalog: Catalog, place: str | None = None) -> Veto | None:
-        """Why the budget does not pay for a first replica of this model in this place (default: in
-        the cheapest), where it has none; None: it does, and who is told so of a place will start
-        it. Raises StoreUnavailable."""
+    async def veto(self, name: str, catalog: Catalog, place: str = FIRST) -> Veto | None:
+        """Why the budget does not pay for a first replica of this model in this place, where it has
+        none; None: it does, and who is told so will start it. Raises StoreUnavailable."""
         if self._limits == Limits():
             return None
         spec = hosted(catalog)[name]
         mine = application_name(name, spec)
         hours = {one.key: one.usd_per_hour for one in spec.places}
-        chosen = place or min(hours, key=lambda key: hours[key])
+        if place not in hours:
+            return None  # of a catalog that is no more in force
         day = await self._rest_of_day(catalog)
-        if await self._cost_with(mine, chosen, catalog) > day.allowed + _EPSILON:
+        if await self._cost_with(mine, place, catalog) > day.allowed + _EPSILON:
             # Nobody is refused for what was given back a moment ago.
-            await self._refresh()
-            cost = await self._cost_with(mine, chosen, catalog)
+            await self._look_again()
+            cost = await self._cost_with(mine, place, catalog)
             if cost > day.allowed + _EPSILON:
-                return self._refused(hours[chosen], cost, await self._rest_s(mine, catalog), day)
-        if place is not None or len(hours) == 1:
-            self._woken[mine, chosen] = self._clock.now()
+                return self._refused(hours[place], cost, await self._rest_s(mine, catalog), day)
+        self._woken[mine, place] = self._clock.now()
         return None
 
     async def _rest_of_day(self, catalog: Catalog) -> _Day:
@@ -239,5 +246,5 @@ class Site:
     async def replicas(self) -> Count:
         return await self._fleet.count(self._application)
 
-    async def veto(self) -> Veto | None:
-        return await self._fleet.veto(self._name, self._catalog)
+    async def veto(self, place: str) -> Veto | None:
+        return await self._fleet.veto(self._name, self._catalog, place)

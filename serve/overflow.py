@@ -60,6 +60,10 @@ class Queue(Protocol):
 
     def wait_s(self, request: Request, call: Call, places: float) -> float: ...
 
+    def wakes(self, call: Call) -> str:
+        """The place of the replica that a request would wake."""
+        ...
+
     async def count(self, request: Request, call: Call, *, within_s: float) -> int: ...
 
 
@@ -68,9 +72,9 @@ class Site(Protocol):
 
     async def replicas(self) -> Count: ...
 
-    async def veto(self) -> Veto | None:
-        """Why the budget does not pay for a first replica; None: it does, and who is told so will
-        start it."""
+    async def veto(self, place: str) -> Veto | None:
+        """Why the budget does not pay for a first replica there; None: it does, and who is told so
+        will start it."""
         ...
 
 
@@ -276,7 +280,8 @@ class Overflowing:
 
     async def _way_at_zero(self, request: Request, call: Call, count: Count) -> _Way:
         """Nobody serves: whoever is handed on makes Serve start a replica, whatever it costs."""
-        if count.paid == 0 and (veto := await self._site.veto()) is not None:
+        place = self._workforce.wakes(call)
+        if count.paid == 0 and (veto := await self._site.veto(place)) is not None:
             vetoed = Overloaded(
                 f"Model '{self._name}' does not run, and the budget of all models does not pay "
                 f"for a replica now. {veto.why}",

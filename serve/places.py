@@ -16,7 +16,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from cluster.scaling.placement import Health, after_orders, after_success, place
 from cluster.scaling.values import ModelScaling
 from models.answerer import Answerer, Clock, Events
 from models.call import Call
-from models.errors import Overloaded
+from models.errors import Overloaded, StoreUnavailable
 from models.messages import Completion, Request
 from models.workforce.pace import COUNT_S
 from serve.fleet import Count, Veto
@@ -176,19 +176,32 @@ class Placed:
         """The place for one that comes now. Raises Overloaded."""
         counts = await self._look()
         self._notice(counts)
-        running = {key: count.running * self._room_of_one for key, count in counts.items()}
-        patient, now_s = call.priority == "low", self._clock.now()
-        known = (self._model, running, self._under_way, self._health, now_s)
-        key = choose(*known, patient=patient, full=full)
+        key = self._pick(counts, call, full)
         if counts.get(key, Count()).paid or (veto := await self._veto(key)) is None:
             return key
-        if any(running.values()):
+        if any(count.running for count in counts.values()):
             # What runs is paid for.
-            return choose(*known, patient=False, full=full)
+            return self._pick(counts, call.child(call.role, priority="normal"), ())
         raise Overloaded(
             f"The budget of all models does not pay for a replica on {key} now. {veto.why}",
             retry_after_s=math.ceil(veto.wait_s),
         )
+
+    def _pick(self, counts: Mapping[str, Count], call: Call, full: Collection[str]) -> str:
+        """The best place, whatever it costs."""
+        return choose(
+            self._model,
+            {key: count.running * self._room_of_one for key, count in counts.items()},
+            self._under_way,
+            self._health,
+            self._clock.now(),
+            patient=call.priority == "low",
+            full=full,
+        )
+
+    def wakes(self, call: Call) -> str:
+        """The place that a request would wake where nothing runs."""
+        return self._pick({}, call, ())
 
     def _notice(self, counts: Mapping[str, Count]) -> None:
         """Which places serve, and which have not come up for long."""
@@ -210,18 +223,28 @@ class Placed:
         """Wait for what was asked here. False: it has not begun, and moves to where it finds room
         or, where nothing runs here, to what is better."""
         while not (await asyncio.wait({asked}, timeout=LOOK_S))[0]:
-            try:
-                better, counts = await self._choose(call, full), await self._look()
-            except Overloaded:
+            if not self._places[key].is_waiting(asked):
                 continue
+            counts = await self._look()
+            self._notice(counts)
+            better = self._pick(counts, call, full)
             here, there = counts.get(key, Count()), counts.get(better, Count())
             room = there.running * self._room_of_one - self._under_way[better]
-            waits = self._places[key].is_waiting(asked)
-            if waits and better != key and (room > 0 or not here.running):
+            if better == key or (room <= 0 and here.running):
+                continue
+            if there.paid or await self._pays_for(better):
+                if not self._places[key].is_waiting(asked):
+                    continue
                 move.to = better
                 self._under_way[better] += 1
                 return False
         return True
+
+    async def _pays_for(self, place: str) -> bool:
+        """Whether the budget pays for a first replica there, as far as the store says."""
+        with suppress(StoreUnavailable):
+            return await self._veto(place) is None
+        return False
 
     async def _others(self, full: Collection[str]) -> bool:
         """Whether something runs beside those that are full."""

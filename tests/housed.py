@@ -50,7 +50,10 @@ class Queue:
     def wait_s(self, request: Request, call: Call, places: float) -> float:
         return self.seconds
 
-    async def count(self, request: Request, *, within_s: float) -> int:
+    def wakes(self, call: Call) -> str:
+        return FIRST
+
+    async def count(self, request: Request, call: Call, *, within_s: float) -> int:
         return 0
 
 

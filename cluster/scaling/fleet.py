@@ -70,7 +70,6 @@ class _Member:
     at_s: float = 0.0
     state: ScalingState = field(default_factory=ScalingState)
     _ordered_s: dict[str, float] = field(default_factory=dict)
-    _first: dict[str, Mapping[str, float]] = field(default_factory=dict)
     _arrived: float = 0.0
     _asked: float = 0.0
     _patient_asked: float = 0.0
@@ -100,9 +99,6 @@ class _Member:
         """What the policy of the place `key` sees now."""
         before = self.parts.get(key)
         self.parts[key] = part
-        if key not in self._first and any(part.totals.values()):
-            # What was done before anybody looked is no news: a controller may have restarted.
-            self._first[key] = part.totals
         came = before is not None and part.replicas > before.replicas
         if came:
             self.state = replace(self.state, health=after_success(self.state.health, key))
@@ -117,9 +113,8 @@ class _Member:
         """All places together."""
         parts = self.parts.values()
         total = Counter[str]()
-        for key, part in self.parts.items():
+        for part in parts:
             total.update(part.totals)
-            total.subtract(self._first.get(key, {}))
         queued, running = sum(p.queued for p in parts), sum(p.running for p in parts)
         # What has arrived is what was answered and what is here. A mean that falls is no
         # negative arrival, so the total never falls.
@@ -175,7 +170,9 @@ class Fleet:
         self._began_s = min(self._began_s, part.now_s)
         member = self._member(model, application or model.name)
         member.take(key, part)
-        if len(member.parts) < len(model.offers):
+        # Serve does not ask at zero replicas where somebody waits, so not for ever.
+        met = part.now_s - self._began_s >= _MEETING_S
+        if len(member.parts) < len(model.offers) and not met:
             return None
         seen = member.seen(part.now_s)
         wish = decide(model, seen, member.state)
@@ -263,7 +260,8 @@ class Fleet:
             if number > held[key] and key != asked and key not in member.state.health
         ]
         surplus = serving.get(asked, 0) - wanted.get(asked, 0)
-        if lacking and surplus > 0 and count > wanted.get(asked, 0):
+        coming = any(held[key] > serving.get(key, 0) for key in wanted if key != asked)
+        if lacking and surplus > 0 and not coming and math.isfinite(room):
             missing = min(lacking) - (room - member.usd(held))
             count -= min(surplus, max(0, math.ceil(missing / price[asked] - 1e-9)))
         if math.isfinite(allowed) and 0 <= seen.now_s - self._began_s < _MEETING_S:

@@ -125,6 +125,9 @@ class FusionScaling:
         self._told = False
         # Totals of replicas that are gone must not fall out of the sums.
         self._totals: dict[str, dict[str, float]] = {name: {} for name in TOTALS}
+        # What replicas had done before anybody looked is no news: a controller may have restarted.
+        self._ran_before: frozenset[str] | None = None
+        self._before: dict[str, dict[str, float]] = {name: {} for name in TOTALS}
         self.last: Decision | None = None
 
     def __call__(self, ctx: Any) -> tuple[int, dict[str, Any]]:
@@ -167,9 +170,13 @@ class FusionScaling:
 
     def _part(self, ctx: Any) -> Part:
         metrics = ctx.aggregated_metrics or {}
+        if self._ran_before is None:
+            self._ran_before = frozenset(map(str, getattr(ctx, "running_replicas", ())))
         for name in TOTALS:
-            known = self._totals[name]
+            known, before = self._totals[name], self._before[name]
             for replica, value in (metrics.get(name) or {}).items():
+                if str(replica) in self._ran_before:
+                    before.setdefault(str(replica), float(value))
                 known[str(replica)] = max(known.get(str(replica), 0.0), float(value))
         return Part(
             now_s=float(ctx.current_time if ctx.current_time is not None else time.time()),
@@ -177,5 +184,8 @@ class FusionScaling:
             starting=max(0, int(ctx.target_num_replicas) - int(ctx.current_num_replicas)),
             queued=float(ctx.total_queued_requests),
             running=float(ctx.total_running_requests),
-            totals={name: sum(values.values()) for name, values in self._totals.items()},
+            totals={
+                name: sum(values.values()) - sum(self._before[name].values())
+                for name, values in self._totals.items()
+            },
         )

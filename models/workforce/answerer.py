@@ -28,6 +28,7 @@ from models.errors import (
     UpstreamError,
 )
 from models.messages import Completion, Request
+from models.scaling import FIRST
 from models.workforce.pace import COUNT_S, Pace
 from models.workforce.totals import ELSEWHERE
 from models.workforce.turns import TICKET, Ticket
@@ -154,6 +155,10 @@ class Workforce:
     def wait_s(self, request: Request, call: Call, places: float) -> float:
         """Seconds that one who comes now waits for one of so many places."""
         return self._pace.wait_s(ticket(request, call), places)
+
+    def wakes(self, _: Call) -> str:
+        """The place of the replica that a request would wake: there is one."""
+        return FIRST
 
     def drained_s(self) -> float:
         """Seconds until all that is under way from here is through."""

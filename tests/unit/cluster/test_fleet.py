@@ -240,19 +240,30 @@ def test_whatever_happens_in_their_places_the_budget_is_never_passed(seed: int) 
         assert sum(life.usd() for life in lives) <= 6 + 1e-9
 
 
-def test_a_new_controller_orders_nothing_for_what_was_done_before_it() -> None:
-    fleet, total = Fleet(), {"answered": 1e6, "prompt_tokens": 1e9, "generated_tokens": 2e8}
-    model = replace(PLACED, max_replicas=50)
-    for second in range(60):
-        # The first looks come before the replicas have told what they did.
-        done = {key: value * (1 + second * 1e-6) for key, value in total.items() if second > 1}
-        for key, runs in ((FIRM.key, 2), (SPOT.key, 6)):
-            part = Part(NOW + second, runs, 0, 0.0, 4.0 * runs, done if key == SPOT.key else {})
-            decided = fleet.decide(model, key, part, Budget(), "a")
-            if (second, key) == (0, FIRM.key):
-                assert decided is None, "half of the model has not been seen"
-            elif decided is not None:
-                assert decided[0].replicas <= 8
+def test_a_place_that_serve_does_not_ask_about_freezes_nobody() -> None:
+    life = Life(Fleet(), "a", Budget(usd_per_hour=Decimal(5)))
+    for second in range(10):
+        life.ask(FIRM.key, 5, second)
+    assert life.target[FIRM.key] == 1, "its part of the floor"
+
+
+@pytest.mark.parametrize("limit", [None, Decimal(5)])
+def test_a_market_that_sells_again_takes_over_without_a_gap(limit: Decimal | None) -> None:
+    life = Life(Fleet(), "a", Budget(usd_per_hour=limit))
+    life.both(5, 0)
+    life.both(5, 4)
+    life.runs[FIRM.key] = 5 if limit is None else 4
+    life.target[FIRM.key] = life.runs[FIRM.key]
+    served = []
+    for second in range(5, 60):
+        life.both(5, second)
+        # What goes, goes at once; what comes takes five seconds.
+        life.runs[FIRM.key] = min(life.runs[FIRM.key], life.target[FIRM.key])
+        if second % 5 == 0:
+            life.runs = dict(life.target)
+        served.append(sum(life.runs.values()))
+    assert life.runs == {FIRM.key: 1, SPOT.key: 4}
+    assert min(served) >= 3
 
 
 def test_what_serves_is_not_given_up_at_once_to_try_again_what_did_not_come_up() -> None:

@@ -57,13 +57,12 @@ def test_a_model_is_known_by_its_application(content: dict[str, Any]) -> None:
 
 def test_totals_of_a_stopped_replica_are_kept(content: dict[str, Any]) -> None:
     policy = FusionScaling({"profile": content}, fleet=Fleet())
-    policy(context(aggregated_metrics={"answered": {"a": 10.0}}))
-    policy(context(current_time=4.0, aggregated_metrics={"answered": {"a": 60.0}}))
+    policy(context(aggregated_metrics={"answered": {"a": 50.0}}))
     policy(context(current_time=9.0, aggregated_metrics={"answered": {"b": 5.0}}))
     assert policy.last is not None
     seen = policy.last.state.seen
     assert seen is not None
-    assert seen.answered == 55, "since the first look"
+    assert seen.answered == 55
 
 
 @pytest.mark.parametrize("settings", [{}, {"profile": {}}, {"profile": 3, "wrong": 1}])
@@ -162,3 +161,27 @@ def test_policies_that_serve_ships_to_its_controller_share_one_budget(
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     # Three replicas are paid for, and when all are known the first gets two of them.
     assert done.stdout.split() == ["0", "0", "2", "1"]
+
+
+def test_a_new_controller_orders_nothing_for_what_was_done_before_it(
+    content: dict[str, Any],
+) -> None:
+    policy = FusionScaling({"profile": content, "max_replicas": 50}, fleet=Fleet())
+    running = ["r1", "r2", "r3"]
+    names = ("answered", "asked", "prompt_tokens", "generated_tokens")
+    for tenth in range(300):
+        # Each tells in its turn what it has ever done; they are idle.
+        told = {one: 1e5 for number, one in enumerate(running) if tenth > 3 * number}
+        if tenth >= 100:
+            told["new"] = 7.0  # came up under our eyes: all of it is news
+        asked = context(
+            current_num_replicas=3,
+            target_num_replicas=3,
+            running_replicas=running,
+            current_time=1e9 + tenth / 10,
+            aggregated_metrics=dict.fromkeys(names, told),
+        )
+        assert policy(asked)[0] <= 3
+    assert policy.last is not None
+    assert policy.last.state.seen is not None
+    assert policy.last.state.seen.answered == 7

@@ -59,8 +59,12 @@ class Place:
     async def replicas(self) -> Count:
         return self.count_now
 
-    async def veto(self) -> Veto | None:
+    async def veto(self, place: str) -> Veto | None:
+        assert place == FIRST
         return self.refused
+
+    def wakes(self, call: Call) -> str:
+        return FIRST
 
     def wait_s(self, request: Request, call: Call, places: float) -> float:
         return self.wait
@@ -419,7 +423,7 @@ async def test_each_place_is_woken_at_its_own_price() -> None:
     known = in_two_places()
     mine = application_name("a", hosted(known)["a"])
 
-    async def refused(limit: float, place: str | None, **runs: Count) -> bool:
+    async def refused(limit: float, place: str, **runs: Count) -> bool:
         seen = {mine: {key.replace("_", "/"): count for key, count in runs.items()}}
         fleet = Fleet(Now(), lambda: seen, Limits(usd_per_hour=limit), spent_nothing)
         return await fleet.veto("a", known, place) is not None
@@ -427,7 +431,7 @@ async def test_each_place_is_woken_at_its_own_price() -> None:
     assert not await refused(1.0, "node/spot")
     assert not await refused(1.0, FIRST)
     assert await refused(0.9, FIRST)
-    assert not await refused(0.9, None), "the cheapest is paid for"
+    assert not await refused(0.9, "gone/spot"), "of a catalog that is no more in force"
     both = {"node_spot": Count(3, 3)}
     assert await refused(1.8, FIRST, **both)
     assert not await refused(1.9, FIRST, **both)

@@ -16,7 +16,7 @@ from cluster.scaling.policy import settings_from
 from cluster.scaling.values import ModelScaling
 from models.answerer import Events
 from models.call import Call
-from models.errors import FusionError, Overloaded
+from models.errors import FusionError, Overloaded, StoreUnavailable
 from models.fake import FakeClock
 from models.messages import Completion, Done, Message, Request, Text, TextDelta, Usage, user
 from models.scaling import Fleet, Scaling
@@ -292,6 +292,23 @@ async def test_no_place_is_woken_that_the_budget_does_not_pay_for(stream: bool) 
     assert (scene.firm.asked, scene.spot.asked) == (6, 0)
     scene.firm.open.set()
     assert await asyncio.gather(*asked) == ["firm"] * 6
+
+
+async def test_a_store_that_is_silent_ends_nothing_that_is_under_way() -> None:
+    scene = Scene(firm=Count(1, 1))
+    scene.firm.open.clear()
+    asked = [asyncio.create_task(scene.said(BATCH)) for _ in range(4)]
+    await asyncio.sleep(0.02)
+
+    async def silent(place: str) -> Veto | None:
+        raise StoreUnavailable("it does not answer")
+
+    scene.placed._veto = silent
+    await asyncio.sleep(0.05)
+    scene.counts[FIRM] = Count()
+    await asyncio.sleep(0.05)
+    scene.firm.open.set()
+    assert await asyncio.gather(*asked) == ["firm"] * 4
 
 
 async def test_who_only_counts_makes_no_place_look_as_if_it_did_not_come_up() -> None:

@@ -293,7 +293,7 @@ async def none_runs(_: Any) -> Count:
     return Count()
 
 
-async def not_for_long(_: Any) -> Veto:
+async def not_for_long(_: Any, place: str) -> Veto:
     return Veto(3600.0, "Not now.")
 
 
