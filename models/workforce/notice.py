@@ -48,10 +48,10 @@ def aws(client: httpx.Client, now_s: float) -> float | None:
     if answer.status_code == 404:
         return None
     answer.raise_for_status()
-    found = json.loads(answer.text)
-    if not isinstance(found, dict) or not isinstance(found.get("time"), str):
-        raise ValueError(f"no time in {answer.text[:200]!r}")  # noqa: TRY004  a stranger's answer
-    at = datetime.fromisoformat(found["time"])
+    try:
+        at = datetime.fromisoformat(json.loads(answer.text)["time"])
+    except (KeyError, TypeError):
+        raise ValueError(f"no time in {answer.text[:200]!r}") from None
     return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now_s)
 
 
