@@ -132,16 +132,16 @@ def test_what_cannot_be_shown_changes_no_decision(content: dict[str, Any]) -> No
 def test_policies_that_serve_ships_to_its_controller_share_one_budget(
     content: dict[str, Any], tmp_path: Path
 ) -> None:
-    # As Serve does it: each application's builder, a process of its own, pickles the policy's
-    # module by value, and the controller, another process, loads it.
+    # As Serve does it: each application's builder pickles the policy's module by value, and the
+    # controller, another process, loads what each of them sent.
     ship = (
-        "import sys; from ray.serve.config import AutoscalingPolicy as P;"
-        "p = P(policy_function='cluster.scaling.policy:FusionScaling', policy_kwargs={});"
-        "open(sys.argv[1], 'wb').write(p.get_serialized_policy_def())"
+        "import sys; from ray.serve.config import AutoscalingPolicy as P\n"
+        "for path in sys.argv[1:]:\n"
+        "    p = P(policy_function='cluster.scaling.policy:FusionScaling', policy_kwargs={})\n"
+        "    open(path, 'wb').write(p.get_serialized_policy_def())"
     )
-    shipped = [tmp_path / "one", tmp_path / "two"]
-    for path in shipped:
-        subprocess.run([sys.executable, "-W", "ignore", "-c", ship, str(path)], check=True)
+    shipped = [str(tmp_path / "one"), str(tmp_path / "two")]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", ship, *shipped], check=True)
     load = (
         "import sys, json; from types import SimpleNamespace as N; from ray import cloudpickle\n"
         "asked = dict(current_num_replicas=0, target_num_replicas=0,\n"
@@ -157,7 +157,7 @@ def test_policies_that_serve_ships_to_its_controller_share_one_budget(
         "    for name, policy in policies.items():\n"
         "        print(policy(N(app_name=name, current_time=1e9 + second, **asked))[0])"
     )
-    command = [sys.executable, "-c", load, json.dumps(content), *map(str, shipped)]
+    command = [sys.executable, "-c", load, json.dumps(content), *shipped]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     # Three replicas are paid for, and when all are known the first gets two of them.
     assert done.stdout.split() == ["0", "0", "2", "1"]

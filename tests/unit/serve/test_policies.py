@@ -428,10 +428,10 @@ def test_ordinary_text_stays(text: str) -> None:
 def test_hostile_text_takes_no_longer() -> None:
     for text in ("a." * 50_000, "@" * 50_000, "1 " * 50_000, "+1" * 50_000, "-" * 100_000):
         list(findings.find(text, tuple(SECRETS)))
-    began = time.monotonic()
+    began = time.process_time()
     for text in ("http://" * 20_000, "eyJ" * 47_000):
         list(findings.find(text, ("secrets",)))
-    assert time.monotonic() - began < 5  # by the square of their lengths it was 18 s
+    assert time.process_time() - began < 5  # by the square of their lengths it was 18 s
 
 
 @pytest.mark.parametrize("before", [0, 1999, 3990, 3999, 4000, 9_999])
