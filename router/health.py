@@ -28,11 +28,11 @@ class Health:
     chosen: tuple[float, float] = (0.0, 0.0)
 
     def answered(self, share: float | None) -> Health:
-        """One more answer, of a request with this target share of flagship tokens."""
+        """One more answer, of a request with this target share of flagship tokens, or none."""
         return Health(
             self.answers + 1,
             self.judgements,
-            share,
+            self.target_share if share is None else share,
             self.bins,
             self.models,
             self.chosen,

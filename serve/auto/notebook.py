@@ -7,6 +7,7 @@ replica of the router reads; the checkpoint is what the lessons up to a number c
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from serve.auto.events import Route
 from serve.store.database import Database
 from serve.store.schema import lessons, router_state, routes
 
+#: What a dialect puts before the id of a request to make the id of its answer.
+_PREFIX = re.compile(r"^(chatcmpl|resp|msg)[-_]")
 #: How long feedback on an answer is taken.
 ROUTE_KEPT_S = 30 * 86_400.0
 #: Lessons that are read at once.
@@ -55,23 +58,24 @@ class Notebook:
             await connection.execute(sa.insert(routes).values(**row, data=route.to_json()))
             await self._add(connection, happened)
 
-    async def feedback(self, project: str, id: str, score: float) -> Route:
-        """Take a caller's word on an answer of his.
+    async def feedback(self, project: str, answer: str, score: float) -> Route:
+        """Take a caller's word on an answer of his: its id is the answer's or the request's.
 
         Raises NotFound for an answer that is not this project's, Conflict for the second word.
         """
+        id = _PREFIX.sub("", answer)
         async with self._database.write() as connection:
             same = (routes.c.project == project) & (routes.c.id == id)
             query = sa.select(routes.c.data, routes.c.score).where(same).with_for_update()
             row = (await connection.execute(query)).one_or_none()
             if row is None:
                 raise NotFound(
-                    f"No answer of fusion/auto has the id '{id}'. Take the id of the answer, "
+                    f"No answer of fusion/auto has the id '{answer}'. Take the id of the answer, "
                     "within 30 days.",
                     param="id",
                 )
             if row.score is not None:
-                raise Conflict(f"The answer '{id}' was judged already, with {row.score:g}.")
+                raise Conflict(f"The answer '{answer}' was judged already, with {row.score:g}.")
             await connection.execute(sa.update(routes).where(same).values(score=score))
             route = Route.from_json(project, id, row.data)
             await self._add(connection, route.judged(score))

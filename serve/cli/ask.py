@@ -20,7 +20,7 @@ from serve.cli.common import (
     print_json,
 )
 from serve.cli.reach import client, data_of, events, reaching, server_url
-from serve.cli.telling import Panel, show_analysis, show_stages
+from serve.cli.telling import Panel, show_analysis, show_route, show_stages
 from serve.heard import lines
 
 _DEFAULT = "fusion/default"
@@ -99,7 +99,7 @@ def _read(response: httpx.Response, panel: Panel) -> None:
                 out.print(piece, end="", markup=False)
             ended = ended or choice.get("finish_reason") is not None
         if told := chunk.get("fusion"):
-            _show(told, panel)
+            _show(told, panel, chunk["id"])
     if not ended:
         out.print()
         fail("The answer broke off before its end.")
@@ -112,7 +112,7 @@ def _chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
             yield json.loads(data)
 
 
-def _show(told: dict[str, Any], panel: Panel) -> None:
+def _show(told: dict[str, Any], panel: Panel, answer: str) -> None:
     event = told.get("event", "")
     if event.startswith("panel."):
         panel.tell(told)
@@ -125,5 +125,7 @@ def _show(told: dict[str, Any], panel: Panel) -> None:
     elif not event:
         out.print("\n")
         show_stages(told)
+        if route := told.get("route"):
+            show_route(route, answer)
         if identity := told.get("id"):
             out.print(f"[dim]fusion show {identity}[/]")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from serve.cli.common import (
@@ -18,6 +20,7 @@ from serve.cli.reach import (
     ask,
     server_url,
 )
+from serve.cli.telling import choice
 
 
 def register(parent: typer.Typer) -> None:
@@ -25,7 +28,10 @@ def register(parent: typer.Typer) -> None:
 
 
 def route(
-    prompt: Annotated[str, typer.Argument(help="What would be asked.", show_default=False)],
+    prompt: Annotated[
+        str,
+        typer.Argument(help="What would be asked; '-' reads standard input.", show_default=False),
+    ],
     quality: Annotated[
         float | None, typer.Option(help="0 as cheap as can be to 1 as good as can be.")
     ] = None,
@@ -40,7 +46,8 @@ def route(
 ) -> None:
     """Explain what fusion/auto would do with PROMPT. Nothing is spent and nothing is learned."""
     said = {"quality": quality, "max_usd": max_usd, "flagship_share": flagship_share, "kind": kind}
-    body = {"prompt": prompt} | {name: value for name, value in said.items() if value is not None}
+    text = sys.stdin.read() if prompt == "-" else prompt
+    body = {"prompt": text} | {name: value for name, value in said.items() if value is not None}
     told = ask(server_url(url, port), "POST", "/v1/route", body)
     if as_json:
         print_json(told)
@@ -49,22 +56,16 @@ def route(
 
 
 def _show(told: dict[str, Any]) -> None:
-    out.print(f"[bold]{_name(told)}[/]: {told['why']}")
+    out.print(f"[bold]{escape(choice(told))}[/]: {escape(told['why'])}")
     candidates = Table("candidate", "quality", "90% interval", "$", "known", box=None)
     for one in told["candidates"]:
         known = "from training" if one["known"] else "guessed"
-        candidates.add_row(one["model"], *_cells(one), known)
+        candidates.add_row(escape(one["model"]), *_cells(one), known)
     out.print(candidates)
     options = Table("option", "quality", "90% interval", "$", "$ at most", box=None)
     for one in told["options"]:
-        options.add_row(_name(one), *_cells(one), _dollars(one["most_usd"]))
+        options.add_row(escape(choice(one)), *_cells(one), _dollars(one["most_usd"]))
     out.print(options)
-
-
-def _name(option: dict[str, Any]) -> str:
-    if option.get("panel"):
-        return f"fusion/{option['panel']}"
-    return " → ".join(option["models"])
 
 
 def _cells(one: dict[str, Any]) -> tuple[str, str, str]:

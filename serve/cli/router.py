@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -157,6 +158,22 @@ def status(url: Url = None, port: Port = None, as_json: Json = False) -> None:
     out.print(f"known from training: {', '.join(told['known_models'])}", markup=False)
 
 
+@app.command()
+def feedback(
+    answer: Annotated[str, typer.Argument(help="The id of an answer.", show_default=False)],
+    judgement: Annotated[
+        str, typer.Argument(help="up, down, or a score from 0 to 1.", show_default=False)
+    ],
+    url: Url = None,
+    port: Port = None,
+) -> None:
+    """Say how good an answer of fusion/auto was, for the router to learn from."""
+    with plainly():
+        body = {"id": answer, **_judgement(judgement)}
+    told = ask(server_url(url, port), "POST", "/v1/feedback", body)
+    out.print(f"{told['model'] or 'a panel'}: {told['score']:g}", markup=False)
+
+
 @app.command("export")
 def export_state(
     file: Annotated[Path, typer.Argument(help="Where it goes (JSON).", show_default=False)],
@@ -205,6 +222,16 @@ def _exported(file: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or "learner" not in state:
         raise ValueError(f"{file} is not what `fusion router export` wrote")
     return state
+
+
+def _judgement(word: str) -> dict[str, Any]:
+    """The same as a field of the request. Raises ValueError."""
+    if word in ("up", "down"):
+        return {"thumb": word}
+    with suppress(ValueError):
+        if 0.0 <= (score := float(word)) <= 1.0:
+            return {"score": score}
+    raise ValueError(f"'{word}' is no judgement: say up, down, or a score from 0 to 1")
 
 
 def _mapping(pairs: list[str]) -> dict[str, str]:

@@ -102,6 +102,25 @@ def show_stages(told: dict[str, Any]) -> None:
             str(stage["input_tokens"]),
             str(stage["output_tokens"]),
             f"{stage['seconds']:.2f}",
-            stage["cost_usd"] or "?",
+            "failed" if stage.get("error") else stage["cost_usd"] or "?",
         )
+    if "cost_usd" in told:
+        # What was cut off has cost something, and only the ledger says what.
+        least = "at least " if any(stage.get("error") for stage in told["stages"]) else ""
+        table.add_row("all", *[""] * 4, least + (told["cost_usd"] or "?"), style="bold")
     out.print(table)
+
+
+def choice(option: dict[str, Any]) -> str:
+    """What the router chose, as a caller would ask for it."""
+    if option.get("panel"):
+        return f"fusion/{option['panel']}"
+    return " → ".join(option["models"])
+
+
+def show_route(route: dict[str, Any], answer: str) -> None:
+    """Who was chosen, who answered in its place, why, and how to judge the answer."""
+    chosen, answered = choice(route), route["model"]
+    by = "" if answered == chosen else f", answered by {answered}"
+    out.print(f"{chosen}{by}: {route['why']}", style="dim", markup=False)
+    out.print(f"fusion router feedback {answer} up", style="dim", markup=False)

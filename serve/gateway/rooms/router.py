@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, replace
 from typing import Any, Literal, Protocol
 
@@ -24,8 +23,6 @@ from serve.dialects.chat import request as chat
 from serve.editions.edition import Current
 from serve.gateway import body, knob
 
-#: What a dialect puts before the id of a request to make the id of its answer.
-_PREFIX = re.compile(r"^(chatcmpl|resp|msg)[-_]")
 #: Largest state that may be imported, in bytes.
 _STATE = 64_000_000
 
@@ -94,7 +91,7 @@ class RouterRoom:
         if (asked.score is None) == (asked.thumb is None):
             raise BadRequest("Say either 'score' or 'thumb'.", param="score")
         score = asked.score if asked.score is not None else float(asked.thumb == "up")
-        found = await self._notebook.feedback(who.project, _PREFIX.sub("", asked.id), score)
+        found = await self._notebook.feedback(who.project, asked.id, score)
         return JSONResponse(
             {"object": "feedback", "id": asked.id, "model": found.last, "score": score}
         )

@@ -44,6 +44,7 @@ ASKING = (
     "audit export",
     "show x",
     "router status",
+    "router feedback x up",
     "profile x --usd-per-hour 1 --startup-s 1",
 )
 

@@ -124,6 +124,7 @@ async def test_feedback_is_taken_once_and_learned_from(house: House) -> None:
     assert (status, told["model"], told["score"]) == (200, answer.model, 0.0)
     status, told = await house.post("/v1/feedback", **given)
     assert (status, told["error"]["code"]) == (409, "conflict")
+    assert "'chatcmpl-req_12345678' was judged already" in told["error"]["message"]
     await house.local.mind.refresh()
     assert house.local.mind.status()["judgements"] >= 1
 
@@ -143,6 +144,11 @@ async def test_feedback_is_taken_once_and_learned_from(house: House) -> None:
 async def test_feedback_that_is_not_taken(house: House, body: dict[str, Any], status: int) -> None:
     found, told = await house.post("/v1/feedback", **body)
     assert (found, bool(told["error"]["message"])) == (status, True)
+
+
+async def test_an_unknown_answer_is_named_as_the_caller_named_it(house: House) -> None:
+    _, told = await house.post("/v1/feedback", id="chatcmpl-req_unknown1", score=1.0)
+    assert "'chatcmpl-req_unknown1'" in told["error"]["message"]
 
 
 async def test_foreign_answers_are_not_there(house: House) -> None:
