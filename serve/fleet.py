@@ -20,7 +20,7 @@ from models.answerer import Clock
 from models.catalog import Catalog
 from models.scaling import FIRST, Scaling
 from models.scaling import Fleet as Limits
-from models.workforce.names import application_name, hosted
+from models.workforce.names import application_name, hosted, is_same_model
 
 log = logging.getLogger(__name__)
 
@@ -198,17 +198,27 @@ class Fleet:
         return soonest
 
     async def _cost_with(self, mine: str, place: str, catalog: Catalog) -> float:
-        """US dollars an hour of all scaled models, with at least one replica of `mine` there."""
+        """US dollars an hour of all scaled models, with at least one replica of `mine` there.
+
+        While a model is replaced it has an application more, which this catalog does not know: its
+        replicas cost what the model's do in the same place, or in the dearest.
+        """
+        known = {application_name(name, spec): spec for name, spec in hosted(catalog).items()}
+        await self.counts(mine)
+        unknown = (self._counts or {}).keys() - known.keys()
         total = 0.0
-        for other, spec in hosted(catalog).items():
+        for known_as, spec in known.items():
             if spec.scaling is None:
                 continue
-            known_as = application_name(other, spec)
+            hours = {one.key: one.usd_per_hour for one in spec.places}
             paid = await self._paid(known_as)
             if known_as == mine:
                 paid |= Counter({place: 1})
-            hours = {one.key: one.usd_per_hour for one in spec.places}
-            total += sum(hours.get(key, 0.0) * count for key, count in paid.items())
+            for other in unknown:
+                if is_same_model(other, known_as):
+                    paid += await self._paid(other)
+            dearest = max(hours.values())
+            total += sum(hours.get(key, dearest) * count for key, count in paid.items())
         return total
 
     async def _paid(self, application: str) -> Counter[str]:

@@ -56,6 +56,7 @@ class House:
             partial(cache_salt, self.secret),
             settings.fleet,
             partial(spent_today, self.database, clock),
+            settings.catalog.server.gateways,
         )
         self.count = self._parts.count
 

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from cluster.scaling.overflow import OverflowLimits, overflow, retry_after_s
-from models.answerer import Answerer, Events
+from models.answerer import Answerer, Clock, Events
 from models.call import Call
 from models.errors import (
     AnswerDenied,
@@ -34,7 +34,8 @@ from models.errors import (
 from models.messages import Completion, Done, Request, Usage
 from models.prices import Price
 from models.scaling import Scaling
-from models.wrappers.limit import TYPICAL_ANSWER, expected_tokens
+from models.values import changed
+from models.wrappers.limit import answer_tokens, prompt_tokens
 from serve.fleet import Count, Veto, places
 
 #: Whoever says so does not answer in this model's place, which says nothing about this model: the
@@ -90,14 +91,8 @@ class Other:
         """About what this request costs there."""
         if self.price is None:
             return Decimal(0)
-        answer = min(request.sampling.max_tokens or TYPICAL_ANSWER, TYPICAL_ANSWER)
-        return self.price.cost(Usage(prompt_tokens(request), answer)) / _NANO
-
-
-def prompt_tokens(request: Request) -> int:
-    """About how many tokens it brings."""
-    answer = min(request.sampling.max_tokens or TYPICAL_ANSWER, TYPICAL_ANSWER)
-    return max(0, expected_tokens(request) - answer)
+        used = Usage(prompt_tokens(request), answer_tokens(request))
+        return self.price.cost(used) / _NANO
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +136,7 @@ class Overflowing:
         scaling: Scaling,
         site: Site,
         record: Record,
+        clock: Clock,
         *,
         max_ongoing: int,
         gateways: int,
@@ -156,12 +152,14 @@ class Overflowing:
         )
         self._site = site
         self._record = record
+        self._clock = clock
         self._max_ongoing = max_ongoing
         self._gateways = gateways
         self._others = others
         self._waking: asyncio.Task[None] | None = None
 
     async def complete(self, request: Request, call: Call) -> Completion:
+        call = self._come(call)
         way = await self._way(request, call)
         if (answer := await self._there(way, request, call)) is not None:
             return answer
@@ -177,6 +175,7 @@ class Overflowing:
 
     async def stream(self, request: Request, call: Call) -> Events:
         """Goes elsewhere only while no event has been sent on."""
+        call = self._come(call)
         way, sent = await self._way(request, call), False
         async with aclosing(self._streamed(way, request, call)) as events:
             async for event in events:
@@ -201,6 +200,10 @@ class Overflowing:
                 yield event
         if not sent:
             raise gone
+
+    def _come(self, call: Call) -> Call:
+        """From now on it waits, wherever it is moved and however often it is repeated."""
+        return call if call.came is not None else changed(call, came=self._clock.now())
 
     async def _there(self, way: _Way, request: Request, call: Call) -> Completion | None:
         """The answer of the first of the others that takes it; None: nobody does."""

@@ -25,6 +25,7 @@ from models.workforce import hosting
 from models.workforce.answerer import Salt, Workforce
 from models.workforce.names import application_name, deployment_name, hosted, place_of
 from models.workforce.pace import Pace
+from models.workforce.turns import target
 from models.wrappers.breaker import Breaker
 from models.wrappers.fallback import Fallback
 from models.wrappers.fit import Fit
@@ -48,6 +49,7 @@ class Parts:
     """`accounts` is Serve's handle of the owner of all provider accounts. All calls are paid from
     `till`. `salt` keeps projects apart in the engines' caches. `limits` are what all replicas
     together may cost, `spent_today` what those of models with a `scaling` have cost today.
+    `gateways` share the replicas: as many as were started, whatever a newer catalog says.
 
     What is known of providers lives here and not with the models, because a change of an alias
     must not forget that one is down.
@@ -61,8 +63,10 @@ class Parts:
         salt: Salt,
         limits: Limits,
         spent_today: SpentToday,
+        gateways: int,
     ) -> None:
         self._clock = clock
+        self._gateways = gateways
         self._till = till
         self._salt = salt
         self._registry = Registry(lambda name: AccountHandle(accounts, name), clock)
@@ -115,8 +119,9 @@ class Parts:
             spec.scaling,
             Site(self._fleet, name, catalog),
             self._overflows,
+            self._clock,
             max_ongoing=spec.max_ongoing,
-            gateways=catalog.server.gateways,
+            gateways=self._gateways,
             others=tuple(Other(o, instead[o], catalog.models[o].price) for o in others),
         )
 
@@ -167,14 +172,13 @@ class Parts:
         return self._hosted[known_as]
 
     def _deployed(self, name: str, spec: VllmModel | FakeModelSpec) -> Workforce | Placed:
-        pace = Pace()
+        pace = Pace(None if spec.scaling is None else target(spec.scaling))
         places = {
             place: Workforce(name, handle, self._clock, salt=self._salt, pace=pace)
             for place, handle in hosting.handles(name, spec).items()
         }
         if spec.scaling is None or len(places) == 1:
             return places[FIRST]
-        assert self._catalog is not None
         settings = spec.scaling.settings(name, spec.replicas.min, spec.replicas.max, Limits())
         return Placed(
             places,
@@ -182,7 +186,7 @@ class Parts:
             partial(self._fleet.counts, application_name(name, spec)),
             partial(self._veto, name),
             self._clock,
-            room_of_one=spec.max_ongoing / self._catalog.server.gateways,
+            room_of_one=spec.max_ongoing / self._gateways,
         )
 
     async def _veto(self, name: str, place: str) -> Veto | None:

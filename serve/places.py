@@ -17,7 +17,7 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cluster.scaling.placement import Health, after_orders, after_success, place
@@ -26,6 +26,7 @@ from models.answerer import Answerer, Clock, Events
 from models.call import Call
 from models.errors import Overloaded, StoreUnavailable
 from models.messages import Completion, Request
+from models.values import changed
 from models.workforce.pace import COUNT_S
 from serve.fleet import Count, Veto
 
@@ -49,9 +50,11 @@ class Part(Answerer, Protocol):
 
 
 @dataclass(slots=True)
-class _Move:
-    """Where a request goes that leaves its place."""
+class _Trip:
+    """One request on its way: the places that had no room for it, and the one that it moves to."""
 
+    call: Call
+    full: set[str] = field(default_factory=set)
     to: str | None = None
 
 
@@ -83,39 +86,35 @@ class Placed:
         self.missed = 0
 
     async def complete(self, request: Request, call: Call) -> Completion:
-        full: set[str] = set()
-        with self._moving() as move:
+        with self._trip(call) as trip:
             while True:
-                async with self._at(call, full, move) as (key, here):
+                async with self._at(trip) as (key, here):
                     asked = asyncio.ensure_future(here.complete(request, call))
                     try:
-                        if await self._stays(key, asked, call, full, move):
+                        if await self._stays(trip, key, asked):
                             return await asked
                     except Overloaded:
-                        if not await self._others(full | {key}):
+                        if not await self._goes_on(trip, key):
                             raise
-                        full.add(key)
                     finally:
                         await _ended(asked)
 
     async def stream(self, request: Request, call: Call) -> Events:
         """Moves only while nothing has come."""
-        full: set[str] = set()
-        with self._moving() as move:
+        with self._trip(call) as trip:
             while True:
                 async with (
-                    self._at(call, full, move) as (key, here),
+                    self._at(trip) as (key, here),
                     aclosing(here.stream(request, call)) as events,
                 ):
                     first = asyncio.ensure_future(anext(events))
                     try:
-                        if not await self._stays(key, first, call, full, move):
+                        if not await self._stays(trip, key, first):
                             continue
                         event = await first
                     except Overloaded:
-                        if not await self._others(full | {key}):
+                        if not await self._goes_on(trip, key):
                             raise
-                        full.add(key)
                         continue
                     finally:
                         await _ended(first)
@@ -136,35 +135,33 @@ class Placed:
         self, request: Request, call: Call | None = None, *, within_s: float = COUNT_S
     ) -> int:
         """The tokens of what the model would read, by its own tokenizer. Wakes who sleeps."""
-        with self._moving() as move:
-            async with self._at(call or Call(), (), move) as (_, here):
+        with self._trip(call or Call()) as trip:
+            async with self._at(trip) as (_, here):
                 return await here.count(request, within_s=within_s)
 
     @contextmanager
-    def _moving(self) -> Iterator[_Move]:
-        """On its way a request counts as being where it goes: else too many would go there."""
-        move = _Move()
+    def _trip(self, call: Call) -> Iterator[_Trip]:
+        """While it moves a request counts as being where it goes: else too many would go there."""
+        trip = _Trip(call)
         try:
-            yield move
+            yield trip
         finally:
-            if move.to is not None:
-                self._under_way[move.to] -= 1
+            if trip.to is not None:
+                self._under_way[trip.to] -= 1
 
     @asynccontextmanager
-    async def _at(
-        self, call: Call, full: Collection[str], move: _Move
-    ) -> AsyncIterator[tuple[str, Part]]:
+    async def _at(self, trip: _Trip) -> AsyncIterator[tuple[str, Part]]:
         """One request is at the place that it moves to, or that is best for it. Raises Overloaded
         where the budget pays for none."""
-        key = move.to or await self._choose(call, full)
+        key = trip.to or await self._choose(trip)
         counts = await self._look()
         if not counts.get(key, Count()).running:
             self._waiting_s.setdefault(key, self._clock.now())
         here = self._places[key]
         here.missed, self.missed = here.missed + self.missed, 0
-        if move.to is None:
+        if trip.to is None:
             self._under_way[key] += 1
-        move.to = None
+        trip.to = None
         try:
             yield key, here
         finally:
@@ -172,16 +169,16 @@ class Placed:
             if not self._under_way[key]:
                 self._waiting_s.pop(key, None)
 
-    async def _choose(self, call: Call, full: Collection[str] = ()) -> str:
+    async def _choose(self, trip: _Trip) -> str:
         """The place for one that comes now. Raises Overloaded."""
         counts = await self._look()
         self._notice(counts)
-        key = self._pick(counts, call, full)
+        key = self._pick(counts, trip.call, trip.full)
         if counts.get(key, Count()).paid or (veto := await self._veto(key)) is None:
             return key
         if any(count.running for count in counts.values()):
             # What runs is paid for.
-            return self._pick(counts, call.child(call.role, priority="normal"), ())
+            return self._pick(counts, changed(trip.call, priority="normal"), ())
         raise Overloaded(
             f"The budget of all models does not pay for a replica on {key} now. {veto.why}",
             retry_after_s=math.ceil(veto.wait_s),
@@ -212,14 +209,7 @@ class Placed:
         now_s = self._clock.now()
         self._health = after_orders(self._health, self._model.offers, self._waiting_s, now_s)
 
-    async def _stays(
-        self,
-        key: str,
-        asked: asyncio.Future[Any],
-        call: Call,
-        full: Collection[str],
-        move: _Move,
-    ) -> bool:
+    async def _stays(self, trip: _Trip, key: str, asked: asyncio.Future[Any]) -> bool:
         """Wait for what was asked here. False: it has not begun, and moves to where it finds room
         or, where nothing runs here, to what is better."""
         while not (await asyncio.wait({asked}, timeout=LOOK_S))[0]:
@@ -227,7 +217,7 @@ class Placed:
                 continue
             counts = await self._look()
             self._notice(counts)
-            better = self._pick(counts, call, full)
+            better = self._pick(counts, trip.call, trip.full)
             here, there = counts.get(key, Count()), counts.get(better, Count())
             room = there.running * self._room_of_one - self._under_way[better]
             if better == key or (room <= 0 and here.running):
@@ -235,7 +225,7 @@ class Placed:
             if there.paid or await self._pays_for(better):
                 if not self._places[key].is_waiting(asked):
                     continue
-                move.to = better
+                trip.to = better
                 self._under_way[better] += 1
                 return False
         return True
@@ -246,10 +236,11 @@ class Placed:
             return await self._veto(place) is None
         return False
 
-    async def _others(self, full: Collection[str]) -> bool:
-        """Whether something runs beside those that are full."""
+    async def _goes_on(self, trip: _Trip, key: str) -> bool:
+        """This place has no room for it. Whether another one runs."""
+        trip.full.add(key)
         counts = await self._look()
-        return any(count.running for key, count in counts.items() if key not in full)
+        return any(count.running for other, count in counts.items() if other not in trip.full)
 
 
 async def _ended(asked: asyncio.Future[Any]) -> None:

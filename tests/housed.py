@@ -65,7 +65,7 @@ class FakeParts(parts.Parts):
     """The stacks of a real process; a model is a fake that is charged for."""
 
     def __init__(self, house: House, fakes: Mapping[str, FakeModel], queue: Queue) -> None:
-        super().__init__(None, house.clock, house.till, lambda _: None, Fleet(), _nothing)
+        super().__init__(None, house.clock, house.till, lambda _: None, Fleet(), _nothing, 1)
         self._fakes = fakes
         self._queue = queue
 

@@ -247,23 +247,11 @@ class Fleet:
         cannot be paid, one replica makes room for the next."""
         member = self.members[name]
         room = self._room(name, allowed, seen.now_s) + 1e-9
-        price = {offer.key: float(offer.usd_per_hour) for offer in member.model.offers}
         serving = seen.serving or member.runs
         placed = keep_until_replaced(wanted, serving)
         held, runs = member.held(seen.now_s), member.runs[asked]
         elsewhere = held - Counter({asked: held[asked]})
-        count = placed.get(asked, 0)
-        # What a place lacks that may be counted on.
-        lacking = [
-            price[key]
-            for key, number in wanted.items()
-            if number > held[key] and key != asked and key not in member.state.health
-        ]
-        surplus = serving.get(asked, 0) - wanted.get(asked, 0)
-        coming = any(held[key] > serving.get(key, 0) for key in wanted if key != asked)
-        if lacking and surplus > 0 and not coming and math.isfinite(room):
-            missing = min(lacking) - (room - member.usd(held))
-            count -= min(surplus, max(0, math.ceil(missing / price[asked] - 1e-9)))
+        count = placed.get(asked, 0) - _makes_room(member, wanted, serving, held, asked, room)
         if math.isfinite(allowed) and 0 <= seen.now_s - self._began_s < _MEETING_S:
             count = min(count, runs)
         while count > runs and member.usd(elsewhere | Counter({asked: count})) > room:
@@ -281,6 +269,31 @@ class Fleet:
     def usd_per_hour(self) -> Mapping[str, float]:
         """What replicas cost an hour now, by application."""
         return {n: m.usd(m.runs) for n, m in self.members.items()}
+
+
+def _makes_room(
+    member: _Member,
+    wanted: Mapping[str, int],
+    serving: Mapping[str, int],
+    held: Counter[str],
+    asked: str,
+    room: float,
+) -> int:
+    """How many replicas too many at the place `asked` are given up, so that `room` dollars an hour
+    pay for the next one of another place. None while one is coming up there."""
+    price = {offer.key: float(offer.usd_per_hour) for offer in member.model.offers}
+    # What a place lacks that may be counted on.
+    lacking = [
+        price[key]
+        for key, number in wanted.items()
+        if number > held[key] and key != asked and key not in member.state.health
+    ]
+    surplus = serving.get(asked, 0) - wanted.get(asked, 0)
+    coming = any(held[key] > serving.get(key, 0) for key in wanted if key != asked)
+    if not lacking or surplus <= 0 or coming or math.isinf(room):
+        return 0
+    missing = min(lacking) - (room - member.usd(held))
+    return min(surplus, max(0, math.ceil(missing / price[asked] - 1e-9)))
 
 
 def _runs(model: ModelScaling, seen: Seen) -> Counter[str]:

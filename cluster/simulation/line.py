@@ -1,13 +1,14 @@
-"""The line in front of all replicas, in the order that is kept live as well
-(`models.workforce.turns`): all requests of a trace are one caller's."""
+"""A line of requests, in front of all replicas or of one's prompts, in the order that is kept live
+as well (`models.workforce.turns`): all requests of a trace are one caller's."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from cluster.simulation.trace import Trace
-from models.workforce.turns import Rank, Target
+from models.workforce.turns import Rank, Target, Ticket
 
 
 class Line:
@@ -40,14 +41,24 @@ class Line:
         """The one whose turn it is; somebody waits."""
         if self._back:
             return self._back.popleft()
+        self._sort(now_s)
         waiting, late = self._waiting, self._late
-        # Who is late stays so: each is looked at until it is in time once, or moved once.
-        while waiting and self._rank(waiting[0], now_s) != Rank.IN_TIME:
-            late.append(waiting.popleft())
         if late and (not waiting or self._rank(late[0], now_s) == Rank.OVERDUE):
             return late.popleft()
         return waiting.popleft()
 
+    def early(self, now_s: float) -> int:
+        """How many come before one who comes now and can be in time, once it is in the line."""
+        self._sort(now_s)
+        overdue = takewhile(lambda one: self._rank(one, now_s) == Rank.OVERDUE, self._late)
+        return len(self._back) + len(self._waiting) + sum(1 for _ in overdue)
+
+    def _sort(self, now_s: float) -> None:
+        # Who is late stays so: each is looked at until it is in time once, or moved once.
+        waiting = self._waiting
+        while waiting and self._rank(waiting[0], now_s) != Rank.IN_TIME:
+            self._late.append(waiting.popleft())
+
     def _rank(self, request: int, now_s: float) -> Rank:
-        waited_s = now_s - self._arrival_s[request]
-        return self._target.rank(self._prompt_tokens[request], waited_s)
+        prompt, came_s = self._prompt_tokens[request], self._arrival_s[request]
+        return self._target.rank(Ticket(prompt=prompt, came_s=came_s), now_s)

@@ -157,7 +157,8 @@ class _Run:
     # -- the door ----------------------------------------------------------------------------
 
     def _admit(self, request: int, now_s: float) -> str:
-        wait_s, prompt_s = self.engine.expected_wait_s(), self.engine.prompt_s(request)
+        wait_s = self.engine.expected_wait_s(request, now_s)
+        prompt_s = self.engine.prompt_s(request)
         if self.remote is None:
             return overflow(wait_s, self.limits)
         trace = self.setting.trace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -32,7 +33,7 @@ from models.scaling import FIRST
 from models.workforce.pace import COUNT_S, Pace
 from models.workforce.totals import ELSEWHERE
 from models.workforce.turns import TICKET, Ticket
-from models.wrappers.limit import expected_tokens
+from models.wrappers.limit import answer_tokens, prompt_tokens
 
 #: What a client is told to wait when every place is taken and nothing was answered yet.
 RETRY_AFTER_S = 2.0
@@ -76,7 +77,7 @@ class Workforce:
         return chosen is not None and (not chosen.done() or chosen.cancelled())
 
     async def complete(self, request: Request, call: Call) -> Completion:
-        mine, task = ticket(request, call), asyncio.current_task()
+        mine, task = self._ticket(request, call), asyncio.current_task()
         body = self._body(request, call, mine, stream=False)
         with self._told(body, task), self._paced(mine, task), ray_errors(self._name):
             async with asyncio.timeout(call.remaining_s(self._clock.now())):
@@ -91,6 +92,9 @@ class Workforce:
             raise wire.error(None, answer, model=self._name)
         return wire.completion(answer, model=self._name)
 
+    def _ticket(self, request: Request, call: Call) -> Ticket:
+        return ticket(request, call, self._clock.now())
+
     def _body(self, request: Request, call: Call, mine: Ticket, *, stream: bool) -> dict[str, Any]:
         body = wire.payload(request, model=self._name, stream=stream)
         body[TICKET] = tuple(mine)
@@ -100,7 +104,7 @@ class Workforce:
 
     async def stream(self, request: Request, call: Call) -> Events:
         deltas = wire.Deltas(self._name)
-        mine, task = ticket(request, call), asyncio.current_task()
+        mine, task = self._ticket(request, call), asyncio.current_task()
         body = self._body(request, call, mine, stream=True)
         with self._told(body, task), self._paced(mine, task), ray_errors(self._name):
             call.remaining_s(self._clock.now())
@@ -154,7 +158,7 @@ class Workforce:
 
     def wait_s(self, request: Request, call: Call, places: float) -> float:
         """Seconds that one who comes now waits for one of so many places."""
-        return self._pace.wait_s(ticket(request, call), places)
+        return self._pace.wait_s(self._ticket(request, call), places)
 
     def wakes(self, _: Call) -> str:
         """The place of the replica that a request would wake: there is one."""
@@ -179,9 +183,19 @@ class Workforce:
                     raise
 
 
-def ticket(request: Request, call: Call) -> Ticket:
-    """With what it waits for its turn. Who has no key stands for the project."""
-    return Ticket(call.key or call.project, call.priority == "low", float(expected_tokens(request)))
+def ticket(request: Request, call: Call, now_s: float) -> Ticket:
+    """With what it waits for its turn. Who has no key stands for the project. Whoever has a
+    deadline keeps half of its time for the answer."""
+    prompt = float(prompt_tokens(request))
+    came_s = now_s if call.came is None else call.came
+    return Ticket(
+        call.key or call.project,
+        call.priority == "low",
+        prompt + answer_tokens(request),
+        prompt,
+        came_s,
+        math.inf if call.deadline is None else (call.deadline - came_s) / 2,
+    )
 
 
 @contextmanager

@@ -47,6 +47,11 @@ def application_name(name: str, spec: VllmModel | FakeModelSpec) -> str:
     return f"model-{plain}-{digest}"
 
 
+def is_same_model(application: str, other: str) -> bool:
+    """Whether both host a model of the same name, however it is specified."""
+    return application.rpartition("-")[0] == other.rpartition("-")[0]
+
+
 def off_spot(catalog: Catalog) -> dict[str, str]:
     """Ray's label selector for what must not run on a node that may be taken back: of each label
     that tells a spot market's nodes from those on demand, none of its values."""

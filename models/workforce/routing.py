@@ -17,7 +17,7 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.request_router import PendingRequest, RunningReplica
 
 from models.scaling import Scaling
-from models.workforce.turns import TICKET, Target, Ticket, Turns, crowd, is_full, longest_wait_s
+from models.workforce.turns import TICKET, Target, Ticket, Turns, crowd, is_full, target
 
 
 class FairRouter(PowerOfTwoChoicesRequestRouter):  # type: ignore[misc]  # Ray is untyped
@@ -45,10 +45,11 @@ class FairRouter(PowerOfTwoChoicesRequestRouter):  # type: ignore[misc]  # Ray i
     def _fulfill_next_pending_request(
         self, replica: RunningReplica, request_metadata: Any = None
     ) -> None:
-        if waiting := self._alive():
-            now_s = time.time()
-            waited_s = [now_s - one.created_at for one in waiting]
-            chosen = waiting.pop(self._turns.next([ticket(one) for one in waiting], waited_s))
+        if alive := self._alive():
+            # One that has moved here is older than its place in Serve's own line.
+            line = sorted(((ticket(one), one) for one in alive), key=lambda pair: pair[0].came_s)
+            tickets, waiting = [mine for mine, _ in line], [one for _, one in line]
+            chosen = waiting.pop(self._turns.next(tickets, time.time()))
             self._pending_requests_to_fulfill.clear()
             self._pending_requests_to_fulfill.extend([chosen, *waiting])
         super()._fulfill_next_pending_request(replica, request_metadata)
@@ -67,19 +68,7 @@ def ticket(pending: PendingRequest) -> Ticket:
     """That of this request; a plain one where it brings none."""
     body = pending.args[0] if pending.args else None
     found = body.get(TICKET) if isinstance(body, dict) else None
-    return Ticket(*found) if found else Ticket()
-
-
-def target(scaling: Scaling) -> Target:
-    """What a model that is scaled so promises to those who wait for it."""
-    replica = scaling.replica
-    decode = replica.decode
-    return Target(
-        scaling.targets.ttft_s,
-        longest_wait_s(scaling.shed_after_s, scaling.node.startup_s),
-        1 / replica.prefill_tokens_per_s,
-        decode.step_base_s + decode.step_per_sequence_s * decode.max_batch,
-    )
+    return Ticket(*found) if found else Ticket(came_s=pending.created_at)
 
 
 def config(most: int, scaling: Scaling | None = None) -> RequestRouterConfig:

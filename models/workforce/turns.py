@@ -9,7 +9,8 @@ Of one caller, the oldest comes first who can still get its first token in time,
 who are late. In plain order of arrival everybody behind one jump of the load would be late as
 well, since all wait until those who cannot be helped any more are through. So that these do not
 wait for ever, who has waited as long as anybody may comes first of all. Nobody is late of batch
-work, nor where no time is promised: there the oldest comes first.
+work, nor where no time is promised: there the oldest comes first. The order is kept in front of
+the replicas (`routing`) and among the prompts that one holds (`reading`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from models.wrappers.limit import TYPICAL_ANSWER
+from models.scaling import Scaling
 
 #: In a request's body: its `Ticket`.
 TICKET = "fusion_ticket"
@@ -29,16 +30,24 @@ _KNOWN = 1_000
 
 
 class Ticket(NamedTuple):
-    """What is known of one that waits. `work` is about its tokens."""
+    """What is known of one that waits.
+
+    work: about its tokens; prompt: those of them that are read before the first one is written.
+    came_s: when it was first asked for, by `time.time()`. patience_s: for how long it stands back
+    for others at most, whatever is promised to all.
+    """
 
     caller: str = ""
     low: bool = False
     work: float = 1.0
+    prompt: float = 0.0
+    came_s: float = 0.0
+    patience_s: float = math.inf
 
-    @property
-    def prompt(self) -> float:
-        """About the tokens that are read before the first one is written."""
-        return max(0.0, self.work - TYPICAL_ANSWER)
+
+def ticket_of(body: Mapping[str, Any]) -> Ticket:
+    """That of a request with this body; a plain one where it brings none."""
+    return Ticket(*body.get(TICKET, ()))
 
 
 class Rank(IntEnum):
@@ -61,12 +70,16 @@ class Target(NamedTuple):
     token_s: float = 0.0
     step_s: float = 0.0
 
-    def rank(self, prompt: float, waited_s: float) -> Rank:
-        """That of one with a prompt of so many tokens."""
-        if waited_s >= self.longest_s:
+    def rank(self, one: Ticket, now_s: float) -> Rank:
+        """That of `one` who waits."""
+        waited_s = now_s - one.came_s
+        if waited_s >= min(self.longest_s, one.patience_s):
             return Rank.OVERDUE
-        left_s = self.ttft_s - waited_s - prompt * self.token_s - self.step_s
-        return Rank.IN_TIME if left_s >= 0 else Rank.LATE
+        return Rank.IN_TIME if waited_s <= self.slack_s(one) else Rank.LATE
+
+    def slack_s(self, one: Ticket) -> float:
+        """For how long `one` may wait and is still in time."""
+        return self.ttft_s - one.prompt * self.token_s - self.step_s
 
 
 #: Who waits, or is under way: how many of each.
@@ -83,6 +96,18 @@ def longest_wait_s(shed_after_s: float, startup_s: float) -> float:
     return max(shed_after_s, startup_s)
 
 
+def target(scaling: Scaling) -> Target:
+    """What a model that is scaled so promises to those who wait for it."""
+    replica = scaling.replica
+    decode = replica.decode
+    return Target(
+        scaling.targets.ttft_s,
+        longest_wait_s(scaling.shed_after_s, scaling.node.startup_s),
+        1 / replica.prefill_tokens_per_s,
+        decode.step_base_s + decode.step_per_sequence_s * decode.max_batch,
+    )
+
+
 class Turns:
     """What each caller was given. All are promised the same."""
 
@@ -91,13 +116,12 @@ class Turns:
         self._given: dict[tuple[bool, str], float] = {}
         self._level = {False: 0.0, True: 0.0}
 
-    def next(self, waiting: Sequence[Ticket], waited_s: Sequence[float]) -> int:
-        """The index of the one whose turn it is; `waiting` is not empty, the oldest first, and
-        `waited_s` says for how long each of them has."""
+    def next(self, waiting: Sequence[Ticket], now_s: float) -> int:
+        """The index of the one whose turn it is; `waiting` is not empty, the oldest first."""
         low = all(ticket.low for ticket in waiting)
         caller = min((one for one in waiting if one.low == low), key=self._start).caller
         line = [i for i, one in enumerate(waiting) if (one.low, one.caller) == (low, caller)]
-        chosen = line[0] if low else self._first(line, waiting, waited_s)
+        chosen = line[0] if low else self._first(line, waiting, now_s)
         ticket = waiting[chosen]
         start = self._level[low] = self._start(ticket)
         self._given[low, ticket.caller] = start + ticket.work
@@ -108,14 +132,11 @@ class Turns:
             self._given = {k: v for k, v in self._given.items() if v > self._level[k[0]]}
         return chosen
 
-    def _first(
-        self, line: Sequence[int], waiting: Sequence[Ticket], waited_s: Sequence[float]
-    ) -> int:
-        """Of one caller's line the oldest of the smallest rank: who is overdue is older than all
-        who are not."""
+    def _first(self, line: Sequence[int], waiting: Sequence[Ticket], now_s: float) -> int:
+        """Of one caller's line the oldest who is not just late: whoever is overdue, unless by its
+        own patience, is older than all who are in time."""
         rank = self._target.rank
-        early = (i for i in line if rank(waiting[i].prompt, waited_s[i]) != Rank.LATE)
-        return next(early, line[0])
+        return next((i for i in line if rank(waiting[i], now_s) != Rank.LATE), line[0])
 
     def back(self, ticket: Ticket) -> None:
         """Its turn came to nothing: the replica had no room after all."""
@@ -145,12 +166,13 @@ def is_full(waiting: Crowd, mine: Ticket, most: int) -> bool:
     return before.get(own, 0) >= most / len(before.keys() | {own})
 
 
-def ahead(under_way: Crowd, mine: Ticket, places: float) -> float:
+def ahead(under_way: Crowd, mine: Ticket, places: float, early: float = math.inf) -> float:
     """How many have their turn before one who comes now and is none of `under_way`, itself
     counted; at most 0 where there is a place for it at once.
 
     Of those under way `places` are being answered: of whatever a person waits for first, an
-    equal part of each caller. The others wait, and all are taken for equally long.
+    equal part of each caller. The others wait, and all are taken for equally long. At most `early`
+    of its own caller's have their turn before it: the others are late already.
     """
     free, waiting = places, dict[tuple[bool, str], float]()
     for low in (False, True):
@@ -162,7 +184,7 @@ def ahead(under_way: Crowd, mine: Ticket, places: float) -> float:
     if free >= 1:
         return 1 - free
     own = mine.low, mine.caller
-    turn = waiting.get(own, 0.0) + 1
+    turn = min(waiting.get(own, 0.0), early) + 1
     others = sum(
         (min(n, turn) if low == mine.low else n)
         for (low, caller), n in waiting.items()

@@ -92,6 +92,16 @@ def _used(completion: Completion) -> int | None:
 
 def expected_tokens(request: Request) -> int:
     """About how many tokens a call will use. Rough on purpose: it is settled afterwards."""
+    return prompt_tokens(request) + answer_tokens(request)
+
+
+def answer_tokens(request: Request) -> int:
+    """About how many tokens come back."""
+    return min(request.sampling.max_tokens or TYPICAL_ANSWER, TYPICAL_ANSWER)
+
+
+def prompt_tokens(request: Request) -> int:
+    """About how many tokens it brings."""
     chars = images = 0
     for message in request.messages:
         for part in message.content:
@@ -100,5 +110,4 @@ def expected_tokens(request: Request) -> int:
             elif isinstance(part, Image):
                 images += 1
         chars += sum(len(call.arguments) for call in message.tool_calls)
-    bound = request.sampling.max_tokens or TYPICAL_ANSWER
-    return chars // CHARS_PER_TOKEN + images * IMAGE_TOKENS + min(bound, TYPICAL_ANSWER)
+    return chars // CHARS_PER_TOKEN + images * IMAGE_TOKENS

@@ -62,8 +62,8 @@ class Tariff:
         return self.price is not None and self.price.reasoning is not None
 
 
-#: The tokens of what a model would read, by its own tokenizer.
-Count = Callable[[Request], Awaitable[int]]
+#: The tokens of what a model would read, by its own tokenizer. The call is who asks.
+Count = Callable[[Request, Call], Awaitable[int]]
 
 
 class Charge:
@@ -121,7 +121,7 @@ class Charge:
         try:
             hold = await self._till.reserve(entry, self._worst(entered, output), cap)
         except BudgetExceeded as refused:
-            exact = await self._counted(request)
+            exact = await self._counted(request, call)
             if exact is None or exact >= entered:
                 raise
             entered = exact
@@ -135,12 +135,12 @@ class Charge:
         price = self._tariff.price
         return None if price is None else price.worst(entered, output)
 
-    async def _counted(self, request: Request) -> int | None:
+    async def _counted(self, request: Request, call: Call) -> int | None:
         """The most tokens of the prompt, as its tokenizer counts; None where nobody can say."""
         if self._count is None or self._tariff.price is None or bound.has_images(request):
             return None
         try:
-            return bound.REQUEST_TOKENS + await self._count(request)
+            return bound.REQUEST_TOKENS + await self._count(request, call)
         except FusionError:
             return None
 
@@ -204,20 +204,16 @@ class _Bill:
         return entry
 
 
-def _is_sane(used: Usage) -> bool:
-    return (
+def _sane(used: Usage) -> Usage:
+    """What a provider says that it counted, as far as it can be: no bill is negative, and none
+    passes what a store can hold."""
+    if (
         used.input <= _MOST_TOKENS
         and used.output <= _MOST_TOKENS
         and used.cached >= 0
         and 0 <= used.cache_written <= used.input - used.cached
         and 0 <= used.reasoning <= used.output
-    )
-
-
-def _sane(used: Usage) -> Usage:
-    """What a provider says that it counted, as far as it can be: no bill is negative, and none
-    passes what a store can hold."""
-    if _is_sane(used):
+    ):
         return used
     entered, written = (max(0, min(n, _MOST_TOKENS)) for n in (used.input, used.output))
     cached = max(0, min(used.cached, entered))

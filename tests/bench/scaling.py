@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--spot", action="store_true")
     parser.add_argument("--spill", action="store_true")
     parser.add_argument("--suite", action="store_true")
+    parser.add_argument("--only", action="append", help="of the suite, by name")
     given = parser.parse_args()
     profile = read_profile(given.profile)
     took = sorted(decision_times(profile))
@@ -94,10 +95,12 @@ def main() -> None:
     )
     policies = tuple(given.policy or COMPARED)
     trace = read_trace(given.trace)
-    if not given.suite:
+    if not given.suite and not given.only:
         compare(make_setting(trace, profile, spot=given.spot, spill=given.spill), policies)
         return
     for name, (bent, rate_scale) in suite(trace).items():
+        if given.only and name not in given.only:
+            continue
         print(f"\n{name}")
         busy = rescale(bent, rate_scale)
         compare(Setting(busy, profile, spot=given.spot, spill=given.spill), policies)

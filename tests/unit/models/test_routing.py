@@ -47,12 +47,12 @@ def router(most: int = 100, target: Target | None = None) -> FairRouter:
 
 
 def pending(ticket: Ticket | None, waited_s: float = 0.0) -> PendingRequest:
+    """One that has waited for so long, but is here only now."""
     body: dict[str, Any] = {"messages": []}
     if ticket is not None:
-        body[TICKET] = tuple(ticket)
+        body[TICKET] = tuple(ticket._replace(came_s=time.time() - waited_s))
     name = secrets.token_hex(4)
-    created_at = time.time() - waited_s
-    return PendingRequest([body], {}, RequestMetadata(name, name), created_at)
+    return PendingRequest([body], {}, RequestMetadata(name, name), time.time())
 
 
 class Line:
@@ -99,6 +99,15 @@ async def test_who_can_be_in_time_comes_before_who_is_late_already() -> None:
         await line.join(me, me, waited_s=10.0)
         await line.join(me, me)
         assert [await line.called() for _ in range(5)] == [0, 3, 4, 1, 2]
+
+
+async def test_one_that_moved_here_keeps_its_age() -> None:
+    me = Ticket("me")
+    async with Line(router(target=Target(ttft_s=2.0, longest_s=60.0))) as line:
+        await line.join(me)
+        await line.join(me, waited_s=1.0)
+        await line.join(me, waited_s=70.0)
+        assert [await line.called() for _ in range(3)] == [2, 1, 0]
 
 
 async def test_without_a_target_the_oldest_comes_first() -> None:

@@ -16,7 +16,6 @@ from models.workforce.turns import (
     is_full,
     longest_wait_s,
 )
-from models.wrappers.limit import TYPICAL_ANSWER
 
 ME, YOU = Ticket("me"), Ticket("you")
 BATCH = Ticket("you", low=True)
@@ -27,16 +26,15 @@ TARGET = Target(ttft_s=2.0, longest_s=60.0, token_s=0.001, step_s=0.1)
 def order(waiting: list[Ticket], turns: Turns | None = None) -> list[Ticket]:
     """As they are called, one after the other, all at once."""
     turns, left = turns or Turns(TARGET), list(waiting)
-    return [left.pop(turns.next(left, [0.0] * len(left))) for _ in waiting]
+    return [left.pop(turns.next(left, 0.0)) for _ in waiting]
 
 
 def numbers(waiting: list[tuple[Ticket, float]], target: Target = TARGET) -> list[int]:
     """In which order those are called who have waited for so long, the oldest first."""
-    turns, left = Turns(target), list(enumerate(waiting))
-    called = []
+    turns, called = Turns(target), list[int]()
+    left = [(n, one._replace(came_s=-waited_s)) for n, (one, waited_s) in enumerate(waiting)]
     while left:
-        tickets, waited_s = zip(*(one for _, one in left), strict=True)
-        called.append(left.pop(turns.next(tickets, waited_s))[0])
+        called.append(left.pop(turns.next([one for _, one in left], 0.0))[0])
     return called
 
 
@@ -50,13 +48,19 @@ def test_of_one_caller_those_who_can_be_in_time_come_before_those_who_are_late()
 
 
 def test_a_long_prompt_is_late_sooner() -> None:
-    long = Ticket("me", work=TYPICAL_ANSWER + 1000.0)
+    long = Ticket("me", prompt=1000.0)
     assert numbers([(long, 1.0), (ME, 1.0)]) == [1, 0]
     assert numbers([(long, 0.8), (ME, 0.8)]) == [0, 1]
 
 
 def test_who_has_waited_as_long_as_anybody_may_comes_first() -> None:
     assert numbers([(ME, 70.0), (ME, 61.0), (ME, 59.0), (ME, 0.1)]) == [0, 1, 3, 2]
+
+
+def test_who_has_less_time_than_that_stands_back_for_less() -> None:
+    hurried = ME._replace(patience_s=30.0)
+    assert numbers([(ME, 40.0), (hurried, 31.0), (ME, 0.1)]) == [1, 2, 0]
+    assert numbers([(ME, 40.0), (hurried, 29.0), (ME, 0.1)]) == [2, 0, 1]
 
 
 def test_where_nothing_is_promised_the_oldest_comes_first() -> None:
@@ -100,10 +104,10 @@ def test_a_rest_saves_nothing_up() -> None:
 
 def test_a_turn_that_came_to_nothing_does_not_count() -> None:
     turns = Turns()
-    assert turns.next([ME, YOU], [0, 0]) == 0
+    assert turns.next([ME, YOU], 0.0) == 0
     turns.back(ME)
-    assert turns.next([ME, YOU], [0, 0]) == 0
-    assert turns.next([ME, YOU], [0, 0]) == 1
+    assert turns.next([ME, YOU], 0.0) == 0
+    assert turns.next([ME, YOU], 0.0) == 1
 
 
 def test_callers_who_are_owed_nothing_are_forgotten() -> None:
@@ -164,8 +168,15 @@ def test_the_order_foretold_is_the_order_kept() -> None:
     assert expected == pytest.approx(mine, abs=1)
 
 
+def test_who_is_late_already_does_not_stand_before_one_who_comes_now() -> None:
+    waiting = crowd([ME] * 10 + [YOU] * 2)
+    assert ahead(waiting, ME, 0, early=3) == 3 + 1 + 2
+    assert ahead(waiting, ME, 0) == 10 + 1 + 2
+    assert ahead(waiting, YOU, 0, early=0) == 1 + 1
+
+
 @given(st.floats(0, 1e4), st.floats(0, 200), st.floats(0, 200))
 def test_who_is_late_is_never_in_time_again(prompt: float, waited_s: float, more_s: float) -> None:
-    ranks = [Rank.IN_TIME, Rank.LATE, Rank.OVERDUE]
-    before = ranks.index(TARGET.rank(prompt, waited_s))
-    assert ranks.index(TARGET.rank(prompt, waited_s + more_s)) >= before
+    ranks, mine = [Rank.IN_TIME, Rank.LATE, Rank.OVERDUE], Ticket(prompt=prompt)
+    before = ranks.index(TARGET.rank(mine, waited_s))
+    assert ranks.index(TARGET.rank(mine, waited_s + more_s)) >= before

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
 
 from models.call import Call
 from models.errors import DeadlineExceeded, Overloaded
-from models.messages import Request, user
+from models.messages import Request, Sampling, user
 from models.workforce.totals import ELSEWHERE
 
 # Ray's modules use what their libraries call old.
@@ -92,3 +93,17 @@ async def test_a_count_that_takes_too_long_is_taken_off_the_replica() -> None:
     with pytest.raises(DeadlineExceeded):
         await Workforce("m", handle).count(Request("m", (user("hi"),)), within_s=0.02)
     assert handle.response.cancelled
+
+
+def test_a_ticket_says_what_is_read_since_when_it_waits_and_for_how_long_it_can() -> None:
+    from models.workforce.answerer import ticket
+
+    request = Request("m", (user("x" * 4_000),), Sampling(max_tokens=10))
+    fresh = ticket(request, Call(key="k"), now_s=50.0)
+    assert (fresh.caller, fresh.low) == ("k", False)
+    assert (fresh.work, fresh.prompt) == (1010.0, 1000.0)
+    assert (fresh.came_s, fresh.patience_s) == (50.0, math.inf)
+    # One that is repeated, or has moved, keeps its age; half of its time is the answer's.
+    again = ticket(request, Call(priority="low", came=20.0, deadline=80.0), now_s=50.0)
+    assert again.low
+    assert (again.came_s, again.patience_s) == (20.0, 30.0)

@@ -211,9 +211,11 @@ class Tokenizer:
     tokens: int
     fails: FusionError | None = None
     asked: int = 0
+    calls: list[Call] = field(default_factory=list)
 
-    async def __call__(self, request: Request) -> int:
+    async def __call__(self, request: Request, call: Call) -> int:
         self.asked += 1
+        self.calls.append(call)
         if self.fails:
             raise self.fails
         return self.tokens
@@ -236,6 +238,8 @@ async def test_the_tokenizer_is_asked_only_where_the_bytes_are_too_many() -> Non
     assert exact < by_bytes / 4
     assert await paid(exact, tokenizer) == exact
     assert tokenizer.asked == 1
+    # It may wake the model, as what asks: for a batch's row no node on demand.
+    assert tokenizer.calls == [CALL]
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def wrapped(
         Scaling.model_validate({**SCALING, **more}),
         place,
         place,
+        Now(),
         max_ongoing=4,
         gateways=1,
         others=others if other is None else (Other("remote", other, price),),
@@ -445,3 +446,31 @@ async def test_a_long_prompt_has_less_time_to_wait() -> None:
     long = replace(REQUEST, messages=(Message("user", (Text("word " * 1_500),)),))
     answer = await wrapped(place, other).complete(long, Call())
     assert answer.message.text == "there"
+
+
+async def test_while_a_model_is_replaced_both_of_its_applications_cost() -> None:
+    known = catalog()
+    mine = application_name("a", hosted(known)["a"])
+    was = hosted(known)["a"].model_copy(update={"max_ongoing": 7})
+    before = application_name("a", was)
+
+    async def refused(limit: float, seen: Mapping[str, Mapping[str, Count]]) -> bool:
+        fleet = Fleet(Now(), lambda: seen, Limits(usd_per_hour=limit), spent_nothing)
+        return await fleet.veto("b", known) is not None
+
+    both = {mine: {FIRST: Count(1, 1)}, before: {FIRST: Count(1, 1)}}
+    assert await refused(2.0, both)
+    assert not await refused(3.0, both)
+    # In a place that the model has no more it costs what the dearest does.
+    assert await refused(1.0, {before: {"gone/spot": Count(1, 1)}})
+    assert not await refused(1.0, {"model-c-0f0f0f0f": {FIRST: Count(1, 1)}, "fusion": {}})
+
+
+async def test_from_the_first_time_that_it_is_asked_for_it_waits() -> None:
+    inner, place = FakeModel("own", "here"), Place()
+    answerer = wrapped(place, inner=inner)
+    await said(answerer)
+    await said(answerer, Call(came=5.0))
+    [_ async for _ in answerer.stream(REQUEST, Call())]
+    assert [call.came for _, call in inner.calls] == [Now().at, 5.0, Now().at]
+    assert Call(came=5.0).child("judge").came is None
