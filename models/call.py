@@ -50,7 +50,7 @@ class Call:
     session: str | None = None
     job: str | None = None
     deadline: float | None = None
-    #: When the model that it asks was first asked for it, on the same clock; None: now.
+    #: Since when it waits at a model that has moved it to another place; None: it has not.
     came: float | None = None
     cost_cap_nano_usd: int | None = None
     idempotency_key: str | None = None

@@ -77,7 +77,7 @@ class ReplicaRates(Record):
 
     prefill_tokens_per_s: float = Field(gt=0, allow_inf_nan=False)
     decode: DecodeRate
-    #: Of prompts, that one step takes in. See `models.workforce.reading`.
+    #: For the simulator.
     prefill_chunk_tokens: int = Field(2048, ge=1)
     #: Accelerators that share its weights and its cache.
     tensor_parallel: int = Field(1, ge=1)

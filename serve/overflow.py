@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from cluster.scaling.overflow import OverflowLimits, overflow, retry_after_s
-from models.answerer import Answerer, Clock, Events
+from models.answerer import Answerer, Events
 from models.call import Call
 from models.errors import (
     AnswerDenied,
@@ -34,7 +34,6 @@ from models.errors import (
 from models.messages import Completion, Done, Request, Usage
 from models.prices import Price
 from models.scaling import Scaling
-from models.values import changed
 from models.wrappers.limit import answer_tokens, prompt_tokens
 from serve.fleet import Count, Veto, places
 
@@ -136,7 +135,6 @@ class Overflowing:
         scaling: Scaling,
         site: Site,
         record: Record,
-        clock: Clock,
         *,
         max_ongoing: int,
         gateways: int,
@@ -152,14 +150,12 @@ class Overflowing:
         )
         self._site = site
         self._record = record
-        self._clock = clock
         self._max_ongoing = max_ongoing
         self._gateways = gateways
         self._others = others
         self._waking: asyncio.Task[None] | None = None
 
     async def complete(self, request: Request, call: Call) -> Completion:
-        call = self._come(call)
         way = await self._way(request, call)
         if (answer := await self._there(way, request, call)) is not None:
             return answer
@@ -175,7 +171,6 @@ class Overflowing:
 
     async def stream(self, request: Request, call: Call) -> Events:
         """Goes elsewhere only while no event has been sent on."""
-        call = self._come(call)
         way, sent = await self._way(request, call), False
         async with aclosing(self._streamed(way, request, call)) as events:
             async for event in events:
@@ -200,10 +195,6 @@ class Overflowing:
                 yield event
         if not sent:
             raise gone
-
-    def _come(self, call: Call) -> Call:
-        """From now on it waits, wherever it is moved and however often it is repeated."""
-        return call if call.came is not None else changed(call, came=self._clock.now())
 
     async def _there(self, way: _Way, request: Request, call: Call) -> Completion | None:
         """The answer of the first of the others that takes it; None: nobody does."""

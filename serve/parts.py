@@ -119,7 +119,6 @@ class Parts:
             spec.scaling,
             Site(self._fleet, name, catalog),
             self._overflows,
-            self._clock,
             max_ongoing=spec.max_ongoing,
             gateways=self._gateways,
             others=tuple(Other(o, instead[o], catalog.models[o].price) for o in others),

@@ -89,7 +89,7 @@ class Placed:
         with self._trip(call) as trip:
             while True:
                 async with self._at(trip) as (key, here):
-                    asked = asyncio.ensure_future(here.complete(request, call))
+                    asked = asyncio.ensure_future(here.complete(request, trip.call))
                     try:
                         if await self._stays(trip, key, asked):
                             return await asked
@@ -105,7 +105,7 @@ class Placed:
             while True:
                 async with (
                     self._at(trip) as (key, here),
-                    aclosing(here.stream(request, call)) as events,
+                    aclosing(here.stream(request, trip.call)) as events,
                 ):
                     first = asyncio.ensure_future(anext(events))
                     try:
@@ -141,8 +141,9 @@ class Placed:
 
     @contextmanager
     def _trip(self, call: Call) -> Iterator[_Trip]:
-        """While it moves a request counts as being where it goes: else too many would go there."""
-        trip = _Trip(call)
+        """While it moves a request keeps its age, and counts as being where it goes: else too many
+        would go there."""
+        trip = _Trip(changed(call, came=self._clock.now()))
         try:
             yield trip
         finally:

@@ -29,8 +29,8 @@ _AS_GOOD_AS = 1.15
 # About the target the first are late before a fleet's backlog is as long as it allows, and the last
 # of those who come only when it is longer: by this part of it.
 _EDGE = 0.125
-# Of those who then get their turn in time so many are late after all (2 to 4% in the simulator, and
-# where prompts are long up to a quarter): in a replica prompts wait for each other.
+# Of those who then get their turn in time so many are late after all (2 to 6% in the simulator): in
+# a replica prompts wait for each other.
 _LATE_AT_THE_EDGE = 0.05
 
 

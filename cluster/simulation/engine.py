@@ -4,12 +4,11 @@ Model of one replica (the way vLLM's scheduler works with chunked prefill):
 
 * Time goes in steps. A step gives one token to each of the n running sequences and takes
   step_base_s + step_per_sequence_s * n seconds.
-* Waiting prompts go first, one at a time, in the order in which replicas give them to their
-  engine live (`line`; `models.workforce.reading`). A prompt of P tokens is taken in over
-  c = ceil(P / prefill_chunk_tokens) steps, which together take P / prefill_tokens_per_s on top of
-  the c decode steps (nothing on top where none runs). So prefill and decode share the replica's
-  time: what one takes the other lacks, and prefill is preferred, as in vLLM. The first token comes
-  with the end of the last chunk.
+* Waiting prompts go first, in order of arrival, one prompt at a time. A prompt of P tokens is
+  taken in over c = ceil(P / prefill_chunk_tokens) steps, which together take
+  P / prefill_tokens_per_s on top of the c decode steps (nothing on top where none runs). So
+  prefill and decode share the replica's time: what one takes the other lacks, and prefill is
+  preferred, as in vLLM. The first token comes with the end of the last chunk.
 * A replica holds max_batch requests, running and waiting together: Serve's
   `max_ongoing_requests`. Others wait in one queue in front of all replicas, as they do live: first
   who can still be in time, the oldest first, and then who is late (`line`).
@@ -29,6 +28,7 @@ Times are float seconds, since nothing here is an account.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -55,7 +55,6 @@ class Replica:
         "next_s",
         "number",
         "ongoing",
-        "reading",
         "run_start_s",
         "running",
         "step",
@@ -64,7 +63,7 @@ class Replica:
         "waiting_tokens",
     )
 
-    def __init__(self, number: int, market: Market, waiting: Line) -> None:
+    def __init__(self, number: int, market: Market) -> None:
         self.number = number
         self.market = market
         self.accepting = True
@@ -76,8 +75,7 @@ class Replica:
         self.run_start_s = 0.0
         self.steps = 0  # decode steps in the present run
         self.ends: list[tuple[int, int]] = []  # heap of (step at which it ends, request)
-        self.waiting = waiting  # whose prompt is not begun
-        self.reading = -1  # whose prompt is being taken in, in such a run of steps
+        self.waiting: deque[int] = deque()
         self.waiting_tokens = 0  # prompt tokens not yet taken in
         self.level = -1  # the engine's level that lists it, -1 for none
 
@@ -127,8 +125,8 @@ class Engine:
         self._levels: list[dict[int, Replica]] = [{} for _ in range(rates.max_batch)]
         self._occupied = 0  # bit n is set where _levels[n] holds a replica
         self._step_s = [rates.step_s(n) for n in range(rates.max_batch + 1)]
-        self.target = Target(ttft_s, longest_s, 1 / rates.prefill_tokens_per_s, self._step_s[-1])
-        self.queue = Line(trace, self.target)
+        self._target = Target(ttft_s, longest_s, 1 / rates.prefill_tokens_per_s, self._step_s[-1])
+        self.queue = Line(trace, self._target)
         # What is left of a request that lost its replica: (prompt, generated) tokens.
         self._left: dict[int, tuple[int, int]] = {}
 
@@ -136,7 +134,7 @@ class Engine:
 
     def add(self, number: int, market: Market, now_s: float) -> None:
         """A new replica serves from now on, and takes what waits."""
-        replica = Replica(number, market, Line(self.trace, self.target))
+        replica = Replica(number, market)
         self.replicas[number] = replica
         self._enter(replica)
         while self.queue and replica.ongoing < self.rates.max_batch:
@@ -166,8 +164,6 @@ class Engine:
             prompt, generated = self._size(request)
             left = max(1, end_step - replica.step)
             self._left[request] = (prompt + generated - left, left)
-        if replica.mode == _PREFILL:
-            lost.append(replica.reading)
         lost.extend(replica.waiting)
         self.ongoing -= replica.ongoing
         replica.next_s = NEVER
@@ -232,7 +228,7 @@ class Engine:
             counters.generated_tokens / max(1, counters.answered),
         )
         in_time_s = (self.queue.early(now_s) + 1) * work / accepting
-        if in_time_s <= self.target.slack_s(Ticket(prompt=self.trace.prompt_tokens[request])):
+        if in_time_s <= self._target.slack_s(Ticket(prompt=self.trace.prompt_tokens[request])):
             return in_time_s
         return (len(self.queue) + 1) * work / accepting
 
@@ -296,7 +292,7 @@ class Engine:
         return self.trace.prompt_tokens[request], self.trace.generated_tokens[request]
 
     def _hold(self, replica: Replica, request: int) -> None:
-        replica.waiting.join(request)
+        replica.waiting.append(request)
         replica.waiting_tokens += self._size(request)[0]
         replica.ongoing += 1
         self.ongoing += 1
@@ -321,8 +317,7 @@ class Engine:
     def _start_run(self, replica: Replica, now_s: float) -> None:
         """Plan the steps up to the next event, from a step's start."""
         if replica.waiting:
-            replica.reading = replica.waiting.take(now_s)
-            prompt = self._size(replica.reading)[0]
+            prompt = self._size(replica.waiting[0])[0]
             chunks = -(-prompt // self.rates.prefill_chunk_tokens)
             took_s = prompt / self.rates.prefill_tokens_per_s
             if replica.batch:
@@ -346,7 +341,7 @@ class Engine:
         step, ends = replica.step, replica.ends
         finished = 0
         if replica.mode == _PREFILL:
-            request = replica.reading
+            request = replica.waiting.popleft()
             prompt, generated = self._size(request)
             replica.waiting_tokens -= prompt
             if self.first_s[request] == NEVER:

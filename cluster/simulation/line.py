@@ -1,5 +1,5 @@
-"""A line of requests, in front of all replicas or of one's prompts, in the order that is kept live
-as well (`models.workforce.turns`): all requests of a trace are one caller's."""
+"""The line in front of all replicas, in the order that is kept live as well
+(`models.workforce.turns`): all requests of a trace are one caller's."""
 
 from __future__ import annotations
 

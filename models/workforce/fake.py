@@ -18,9 +18,7 @@ from typing import Any
 from models.scaling import FIRST
 from models.spec import FakeModelSpec
 from models.workforce import notice
-from models.workforce.reading import reading
 from models.workforce.totals import Totals
-from models.workforce.turns import ticket_of
 
 
 def smallest(schema: dict[str, Any]) -> Any:
@@ -54,7 +52,6 @@ class FakeReplica:
         notice.watch(self._spec.place(place))
         scaling = self._spec.scaling
         self._totals = Totals(scaling.targets.ttft_s if scaling else math.inf)
-        self._reading = reading(scaling)
 
     def _text(self, body: dict[str, Any]) -> str:
         wanted = (body.get("response_format") or {}).get("json_schema")
@@ -77,13 +74,11 @@ class FakeReplica:
         words: list[str] = []
         usage: dict[str, Any] = {}
         reason = "stop"
-        chunks = self._chunks(self._totals.noticed(body))
-        async with aclosing(self._totals.streamed(chunks)) as counted:
-            async for chunk in counted:
-                usage = chunk.get("usage") or usage
-                for choice in chunk["choices"]:
-                    words.append(choice["delta"].get("content") or "")
-                    reason = choice["finish_reason"] or reason
+        async for chunk in self.ask_stream(body):
+            usage = chunk.get("usage") or usage
+            for choice in chunk["choices"]:
+                words.append(choice["delta"].get("content") or "")
+                reason = choice["finish_reason"] or reason
         message = {"role": "assistant", "content": "".join(words)}
         choice = {"index": 0, "message": message, "finish_reason": reason}
         if body.get("logprobs") and self._spec.logprob is not None:
@@ -93,10 +88,9 @@ class FakeReplica:
 
     async def ask_stream(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """The same as chunks of JSON."""
-        chunks = self._chunks(self._totals.noticed(body))
-        read = self._reading.streamed(ticket_of(body), chunks)
-        async with aclosing(self._totals.streamed(read)) as counted:
-            async for chunk in counted:
+        body = self._totals.noticed(body)
+        async with aclosing(self._totals.streamed(self._chunks(body))) as chunks:
+            async for chunk in chunks:
                 yield chunk
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

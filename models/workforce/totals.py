@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from models.workforce.turns import TICKET, ticket_of
+from models.workforce.turns import TICKET, Ticket
 
 Chunk = dict[str, Any]
 #: In a request's body: how many requests a gateway sent to another model since it last asked here.
@@ -40,7 +40,7 @@ class Totals:
         and whose turn it was."""
         self._sums["elsewhere"] += body.get(ELSEWHERE, 0)
         self._sums["asked"] += 1
-        self._sums["patient"] += ticket_of(body).low
+        self._sums["patient"] += Ticket(*body.get(TICKET, ())).low
         return {key: value for key, value in body.items() if key not in (ELSEWHERE, TICKET)}
 
     def answered(self, answer: Chunk) -> None:

@@ -9,8 +9,7 @@ Of one caller, the oldest comes first who can still get its first token in time,
 who are late. In plain order of arrival everybody behind one jump of the load would be late as
 well, since all wait until those who cannot be helped any more are through. So that these do not
 wait for ever, who has waited as long as anybody may comes first of all. Nobody is late of batch
-work, nor where no time is promised: there the oldest comes first. The order is kept in front of
-the replicas (`routing`) and among the prompts that one holds (`reading`).
+work, nor where no time is promised: there the oldest comes first.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from models.scaling import Scaling
 
@@ -33,8 +32,8 @@ class Ticket(NamedTuple):
     """What is known of one that waits.
 
     work: about its tokens; prompt: those of them that are read before the first one is written.
-    came_s: when it was first asked for, by `time.time()`. patience_s: for how long it stands back
-    for others at most, whatever is promised to all.
+    came_s: when it came, by `time.time()`. patience_s: for how long it stands back for others at
+    most, whatever is promised to all.
     """
 
     caller: str = ""
@@ -43,11 +42,6 @@ class Ticket(NamedTuple):
     prompt: float = 0.0
     came_s: float = 0.0
     patience_s: float = math.inf
-
-
-def ticket_of(body: Mapping[str, Any]) -> Ticket:
-    """That of a request with this body; a plain one where it brings none."""
-    return Ticket(*body.get(TICKET, ()))
 
 
 class Rank(IntEnum):

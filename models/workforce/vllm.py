@@ -23,9 +23,7 @@ from models.scaling import FIRST
 from models.spec import VllmModel
 from models.workforce import notice
 from models.workforce.coalesce import coalesce
-from models.workforce.reading import reading
 from models.workforce.totals import Totals
-from models.workforce.turns import ticket_of
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +83,6 @@ class VllmReplica:
         self._request = ChatCompletionRequest
         self._counted = TokenizeChatRequest
         self._totals = Totals(checked.scaling.targets.ttft_s if checked.scaling else math.inf)
-        self._reading = reading(checked.scaling)
         self._server = Server.sync_init(llm_config(name, checked), engine_cls=Engine)
         try:
             await self._server.start()
@@ -116,8 +113,7 @@ class VllmReplica:
 
     def _chunks(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         answers = self._answers(self._totals.noticed(body | {"stream_options": TELLS_USAGE}))
-        read = self._reading.streamed(ticket_of(body), answers)
-        return coalesce(self._totals.streamed(read), self._interval_s)
+        return coalesce(self._totals.streamed(answers), self._interval_s)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """For the scaling rule; Serve asks."""

@@ -110,25 +110,6 @@ def test_one_that_comes_now_does_not_wait_for_who_is_late_already() -> None:
     assert late.expected_wait_s(4, 2.9) == pytest.approx(3 * late.rates.work_s(100, 0))
 
 
-def test_in_a_replica_too_a_prompt_that_can_be_in_time_is_read_before_one_that_is_late() -> None:
-    rates = ServiceRates(1000, 0.04, 0.01, 9, prefill_chunk_tokens=500)
-    run = Engine(make_trace([(0, 2600, 1), (0.1, 500, 1), (2.4, 500, 1)]), rates, ttft_s=2.0)
-    run.add(0, "on-demand", 0.0)
-    run.advance(100)
-    assert run.first_s[2] == pytest.approx(2.6 + 0.5)
-    assert run.first_s[1] == pytest.approx(2.6 + 0.5 + 0.5)
-
-
-def test_what_a_lost_replica_was_reading_is_read_again() -> None:
-    run = engine((0, 1000, 1), (0.1, 1000, 1))
-    run.advance(0.5)
-    run.remove(0, 0.5)
-    assert len(run.queue) == 2
-    run.add(1, "on-demand", 1.0)
-    run.advance(100)
-    assert run.first_s == [pytest.approx(2.0), pytest.approx(3.0)]
-
-
 def test_what_lost_its_replica_has_its_turn_again_before_all_others() -> None:
     run = engine((0, 100, 40), (0, 100, 40), (0.5, 10, 1))
     run.advance(1.0)

@@ -66,7 +66,7 @@ def test_a_person_does_not_wait_for_batch_work_nor_for_one_who_asks_much() -> No
 
 
 def test_who_comes_now_does_not_wait_for_those_who_are_late_already() -> None:
-    pace = Pace(Target(ttft_s=3.0, longest_s=100.0))
+    pace = Pace(Target(ttft_s=3.0, longest_s=100.0, token_s=1.0))
     for second in range(20):  # an answer a second
         pace.began(ME, float(second))
         pace.ended(ME, second + 1.0)
@@ -74,10 +74,8 @@ def test_who_comes_now_does_not_wait_for_those_who_are_late_already() -> None:
         pace.began(ME._replace(came_s=came_s), 20.0)
     now = ME._replace(came_s=20.0)
     assert pace.wait_s(now, 0) == pytest.approx(2, rel=0.1)
+    assert pace.wait_s(now._replace(prompt=0.5), 0) == pytest.approx(2, rel=0.1)
     # With so long a prompt it would be late itself, and stand behind them.
-    assert pace.wait_s(now._replace(prompt=1.0), 0) == pytest.approx(2, rel=0.1)
-    slow = Target(ttft_s=3.0, longest_s=100.0, token_s=1.0)
-    pace._target = slow
     assert pace.wait_s(now._replace(prompt=2.0), 0) == pytest.approx(5, rel=0.1)
     # Batch work is never late, and waits for all.
     batch = now._replace(low=True)

@@ -10,7 +10,6 @@ import pytest
 
 from models.errors import BadRequest, Unavailable, UpstreamError
 from models.spec import VllmModel
-from models.workforce.reading import reading
 from models.workforce.totals import Totals
 from models.workforce.vllm import (
     TELLS_USAGE,
@@ -71,7 +70,6 @@ def replica(engine: Paper) -> VllmReplica:
     made._server = engine
     made._request = lambda **body: body
     made._totals = Totals(2.0)
-    made._reading = reading(None)
     made._counted = lambda **body: body
     return made
 

@@ -103,7 +103,7 @@ def test_a_ticket_says_what_is_read_since_when_it_waits_and_for_how_long_it_can(
     assert (fresh.caller, fresh.low) == ("k", False)
     assert (fresh.work, fresh.prompt) == (1010.0, 1000.0)
     assert (fresh.came_s, fresh.patience_s) == (50.0, math.inf)
-    # One that is repeated, or has moved, keeps its age; half of its time is the answer's.
+    # One that has moved keeps its age; half of its time is the answer's.
     again = ticket(request, Call(priority="low", came=20.0, deadline=80.0), now_s=50.0)
     assert again.low
     assert (again.came_s, again.patience_s) == (20.0, 30.0)

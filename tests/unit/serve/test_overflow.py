@@ -97,7 +97,6 @@ def wrapped(
         Scaling.model_validate({**SCALING, **more}),
         place,
         place,
-        Now(),
         max_ongoing=4,
         gateways=1,
         others=others if other is None else (Other("remote", other, price),),
@@ -464,13 +463,3 @@ async def test_while_a_model_is_replaced_both_of_its_applications_cost() -> None
     # In a place that the model has no more it costs what the dearest does.
     assert await refused(1.0, {before: {"gone/spot": Count(1, 1)}})
     assert not await refused(1.0, {"model-c-0f0f0f0f": {FIRST: Count(1, 1)}, "fusion": {}})
-
-
-async def test_from_the_first_time_that_it_is_asked_for_it_waits() -> None:
-    inner, place = FakeModel("own", "here"), Place()
-    answerer = wrapped(place, inner=inner)
-    await said(answerer)
-    await said(answerer, Call(came=5.0))
-    [_ async for _ in answerer.stream(REQUEST, Call())]
-    assert [call.came for _, call in inner.calls] == [Now().at, 5.0, Now().at]
-    assert Call(came=5.0).child("judge").came is None

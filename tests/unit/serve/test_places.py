@@ -109,6 +109,7 @@ class Place:
         self.error: FusionError | None = None
         self.begun = False
         self.asked = 0
+        self.came: list[float | None] = []
         self.left = 0
         self.missed = 0
         self.broken: FusionError | None = None
@@ -124,6 +125,7 @@ class Place:
 
     async def stream(self, request: Request, call: Call) -> Events:
         self.asked += 1
+        self.came.append(call.came)
         try:
             await self.open.wait()
             if self.error is not None:
@@ -183,9 +185,11 @@ async def test_who_waits_where_nothing_runs_moves_to_what_comes_up_first(stream:
     asked = asyncio.create_task(scene.said(stream=stream))
     await asyncio.sleep(0.02)
     assert (scene.firm.asked, scene.spot.asked) == (1, 0)
+    await scene.clock.advance(5)
     scene.counts[SPOT] = Count(1, 1)
     assert await asyncio.wait_for(asked, 2) == "spot"
     assert scene.firm.left == 1, "its place there is given up"
+    assert scene.firm.came == scene.spot.came == [1000.0], "it keeps its age"
 
 
 @both
