@@ -9,9 +9,11 @@ from typing import Protocol
 
 from models.call import Call
 from models.messages import (
+    FUSED,
     Completion,
     Done,
     Event,
+    Progress,
     ReasoningDelta,
     Request,
     TextDelta,
@@ -41,14 +43,23 @@ class Answerer(Protocol):
 
 def as_events(completion: Completion) -> Iterator[Event]:
     """A whole answer as the events of a stream."""
-    message = completion.message
-    for thought in message.reasoning:
-        yield ReasoningDelta(thought.text, thought.signature, thought.redacted)
-    if message.text:
-        yield TextDelta(message.text)
-    for index, call in enumerate(message.tool_calls):
+    for turn in completion.course:
+        if turn == FUSED:
+            yield from _fused(completion)
+        for thought in turn.reasoning:
+            yield ReasoningDelta(thought.text, thought.signature, thought.redacted)
+        if turn.text:
+            yield TextDelta(turn.text)
+    for index, call in enumerate(completion.message.tool_calls):
         yield ToolCallDelta(index, call.arguments, call.id, call.name)
     yield Done(completion)
+
+
+def _fused(completion: Completion) -> Iterator[Event]:
+    """What a stream tells of a fusion that is over: that it was, and what it found."""
+    result = completion.extension
+    yield Progress("in_progress", {"id": result.get("id"), "panel": result.get("panel")})
+    yield Progress("completed", {"result": result})
 
 
 class Timer(Protocol):
@@ -70,8 +81,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    def now(self) -> float:
-        return time.time()
+    now = staticmethod(time.time)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

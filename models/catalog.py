@@ -155,7 +155,7 @@ class Budget(Record):
 AccountName = Annotated[
     str,
     Field(
-        pattern=r"^(all|tier:(workforce|flagship|\*)|part:(brain|work|\*)"
+        pattern=r"^(all|tier:(workforce|flagship|tool|\*)|part:(brain|work|\*)"
         r"|(project|key|session|job|model):\S{1,200})$"
     ),
 ]

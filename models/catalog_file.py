@@ -149,7 +149,7 @@ def _explain(detail: Any, place: Place) -> tuple[str, str]:
         return (
             f"'{where}' is no account",
             "write all, or project:NAME, key:NAME, session:NAME, job:NAME, model:NAME (NAME may "
-            "be *), tier:flagship, tier:workforce, part:brain, part:work",
+            "be *), tier:flagship, tier:workforce, tier:tool, part:brain, part:work",
         )
     message = detail["msg"].removeprefix("Value error, ")
     if place[-1:] in (("api_key_env",), ("webhook_key_env",)):

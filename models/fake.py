@@ -53,7 +53,7 @@ class FakeModel:
         reply = self.reply
         if isinstance(reply, list):
             reply = reply.pop(0) if len(reply) > 1 else reply[0]
-        said = reply if isinstance(reply, str | Message | FusionError) else reply(request)
+        said = reply(request) if callable(reply) else reply
         if isinstance(said, FusionError):
             raise said
         if isinstance(said, str):

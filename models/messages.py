@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any, Literal
+
+from models.values import value
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error"]
@@ -23,13 +25,13 @@ StageRole = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Text:
     text: str
     cache: Cache | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Image:
     """An image by address: `https:` or `data:` URL."""
 
@@ -38,7 +40,7 @@ class Image:
     cache: Cache | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Reasoning:
     """What a model thought before it answered, kept apart from the answer.
 
@@ -50,8 +52,13 @@ class Reasoning:
     signature: str | None = None
     redacted: str | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """It has no seal."""
+        return self.signature is None and self.redacted is None
 
-@dataclass(frozen=True, slots=True)
+
+@value(slots=True)
 class Source:
     """Where something in an answer comes from."""
 
@@ -59,7 +66,7 @@ class Source:
     title: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class ToolCall:
     """A call that the model asks for. `arguments` is JSON text as the model wrote it."""
 
@@ -68,7 +75,7 @@ class ToolCall:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Message:
     """One turn. `tool_call_id` says which call a `tool` message answers."""
 
@@ -93,6 +100,8 @@ class Message:
     @property
     def thought(self) -> str:
         """All that the model thought before, joined."""
+        if not self.reasoning:
+            return ""
         return "".join(part.text for part in self.reasoning)
 
 
@@ -108,7 +117,15 @@ def assistant(text: str) -> Message:
     return Message("assistant", (Text(text),))
 
 
-@dataclass(frozen=True, slots=True)
+#: The fusion as a tool among others: how a request chooses it, and what the outer model calls.
+FUSION_TOOL = "openrouter:fusion"
+#: The same as a function that a model may call: their names have no colon.
+FUSION_FUNCTION = "openrouter_fusion"
+#: Where a fusion ran within an answer. What it found is the answer's `extension`.
+FUSED = Message("tool", name=FUSION_FUNCTION)
+
+
+@value(slots=True)
 class Tool:
     """A function that the model may call. `parameters` is a JSON schema."""
 
@@ -119,7 +136,7 @@ class Tool:
     cache: Cache | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Named:
     """The choice of one tool by its name. A tool may be called `auto`; a mode is a plain text."""
 
@@ -129,7 +146,7 @@ class Named:
 ToolChoice = ToolMode | Named
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class ServerTool:
     """A tool that this server runs itself (`web_search`, `web_fetch`, ...), with its settings."""
 
@@ -137,7 +154,7 @@ class ServerTool:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@value()
 class ResponseFormat:
     """What shape the answer must have: free JSON, or JSON after `schema`."""
 
@@ -153,7 +170,7 @@ class ResponseFormat:
         return 0 if self.schema is None else len(json.dumps(dict(self.schema)))
 
 
-@dataclass(frozen=True)
+@value()
 class Sampling:
     """How to sample. `None` leaves the choice to the model's own default."""
 
@@ -168,13 +185,7 @@ class Sampling:
     logprobs: bool = False
 
 
-#: The fusion as a tool among others: how a request chooses it, and what the outer model calls.
-FUSION_TOOL = "openrouter:fusion"
-#: The same as a function that a model may call: their names have no colon.
-FUSION_FUNCTION = "openrouter_fusion"
-
-
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class FusionOptions:
     """What a request says about a fusion, by the Fusion contract. None: the panel's default.
 
@@ -205,7 +216,7 @@ class FusionOptions:
     cache_ttl: Cache | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class PlanOptions:
     """What a request for a plan brings along: a graph of its own (JSON, see `serve.plans.graph`),
     or the id of a plan to go on with."""
@@ -214,7 +225,7 @@ class PlanOptions:
     resume: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class RouteOptions:
     """What a request to `fusion/auto` says about who should answer. None: the catalog's default.
 
@@ -229,7 +240,7 @@ class RouteOptions:
     kind: str | None = None
 
 
-@dataclass(frozen=True)
+@value()
 class Request:
     """What is asked, of whom, in no vendor's form."""
 
@@ -250,7 +261,7 @@ class Request:
     route: RouteOptions | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Usage:
     """Tokens of one call or of many.
 
@@ -280,7 +291,7 @@ def total(usages: Iterable[Usage]) -> Usage:
     return Usage(entered, written, cached, reasoning, cache_written)
 
 
-@dataclass(frozen=True)
+@value()
 class Stage:
     """What one inner call did and cost. `nano_usd` is None where the model has no price."""
 
@@ -294,7 +305,7 @@ class Stage:
     error: str | None = None
 
 
-@dataclass(frozen=True)
+@value()
 class Completion:
     """A whole answer. `model` is the concrete model that wrote it, never an alias."""
 
@@ -314,18 +325,30 @@ class Completion:
     #: Mean logarithm of the probability of its tokens, 0 or less, of a whole answer that was
     #: asked for it by a model that can tell.
     logprob: float | None = None
+    #: Where a fusion stands behind it, how it came about: what was thought and said, in order, and
+    #: `FUSED` in the place of the fusion. `message` has all of it joined.
+    turns: tuple[Message, ...] = ()
 
     @property
     def text(self) -> str:
         return self.message.text
 
+    @property
+    def course(self) -> tuple[Message, ...]:
+        """Its turns, or its only one. An answer that was kept by a version without turns has its
+        fusion before it."""
+        if self.turns:
+            return self.turns
+        fused = any(key in self.extension for key in ("analysis", "responses", "failed_models"))
+        return (FUSED, self.message) if fused else (self.message,)
 
-@dataclass(frozen=True, slots=True)
+
+@value(slots=True)
 class TextDelta:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class ReasoningDelta:
     """A piece of a thought. A `signature` seals the thought that the pieces before it made;
     `redacted` is a thought by itself (see `Reasoning`)."""
@@ -335,7 +358,7 @@ class ReasoningDelta:
     redacted: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class ToolCallDelta:
     """A piece of the `index`-th tool call. `id` and `name` come with its first piece."""
 
@@ -345,7 +368,7 @@ class ToolCallDelta:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Progress:
     """Something happened on the way that is not part of the answer (JSON in `data`)."""
 
@@ -353,7 +376,7 @@ class Progress:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Done:
     """Last event of every stream that ends well. Its completion carries the whole answer."""
 

@@ -63,7 +63,7 @@ class Panel(Record):
     grace_s: float = Field(60.0, ge=0)
     #: The most that one answer of this panel may cost. A request may set a lower cap.
     cost_cap_usd: Decimal | None = Field(None, gt=0, le=1_000_000, decimal_places=9)
-    #: Names of server tools for panelists and judge. Default: all that are configured.
+    #: Names of server tools for panelists and judge. Default: those of the web, as configured.
     tools: tuple[str, ...] | None = Field(None, max_length=8)
     #: Tool calls of each panelist and of the judge.
     max_tool_calls: int = Field(4, ge=1, le=16)

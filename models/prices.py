@@ -51,6 +51,9 @@ class Rates(NamedTuple):
     cache_write: int
     output: int
     reasoning: int
+    #: Of what is read and of what is written, whatever kind it turns out to be.
+    dearest_input: int
+    dearest_output: int
 
 
 class Price(BaseModel):
@@ -78,7 +81,9 @@ class Price(BaseModel):
             self.output,
             _or(self.reasoning, self.output),
         )
-        return Rates(*(int(rate * _FEMTO_PER_MICRO) for rate in rates))
+        entered, cached, kept, written, thought = (int(rate * _FEMTO_PER_MICRO) for rate in rates)
+        dearest = max(entered, cached, kept), max(written, thought)
+        return Rates(entered, cached, kept, written, thought, *dearest)
 
     def cost(self, usage: Usage) -> int:
         """Nano-dollars for these tokens, rounded up."""
@@ -95,9 +100,7 @@ class Price(BaseModel):
     def worst(self, input_tokens: int, output_tokens: int) -> int:
         """The most that this many tokens can cost, whatever kind they turn out to be."""
         rates = self.rates
-        dearest_input = max(rates.input, rates.cached_input, rates.cache_write)
-        dearest_output = max(rates.output, rates.reasoning)
-        return _nano(input_tokens * dearest_input + output_tokens * dearest_output)
+        return _nano(input_tokens * rates.dearest_input + output_tokens * rates.dearest_output)
 
 
 def _or(rate: Decimal | None, otherwise: Decimal) -> Decimal:

@@ -70,7 +70,7 @@ class _Model(Record):
     context: int = Field(8192, ge=128)
     #: Longest answer, in tokens. Also what is asked for when a request does not say.
     max_output: int = Field(1024, ge=1)
-    #: Whether it can call tools by itself.
+    #: Whether it calls tools. Where `tool_calls` is given it does, unless this says otherwise.
     tools: bool = False
     #: How it calls them: by its API or engine, or in words (`models.wrappers.text_tools`).
     tool_calls: Literal["native", "text"] = "native"
@@ -85,6 +85,14 @@ class _Model(Record):
     image_tokens: int = Field(16384, ge=0, le=1_000_000)
     #: Models to try in order when this one cannot be reached.
     fallbacks: tuple[Name, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _calls_tools(cls, given: Any) -> Any:
+        """Who says how a model calls tools says that it does."""
+        if isinstance(given, dict) and "tool_calls" in given:
+            return {"tools": True, **given}
+        return given
 
     @model_validator(mode="after")
     def _output_fits(self) -> _Model:

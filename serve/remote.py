@@ -24,6 +24,7 @@ from serve.auto.mind import Mind, too_dear
 from serve.auto.notebook import Notebook
 from serve.fusion.judge import Case, Finding, ModelJudge
 from serve.house import House
+from serve.money.fees import TillFees
 from serve.money.till import Till
 from serve.settings import Settings
 from serve.store import migrate
@@ -53,7 +54,8 @@ class JudgeReplica:
         """The judge of the edition in force."""
         edition = self._house.editions.current
         if edition.version not in self._judges:
-            boxes = Toolset(edition.catalog.tools, self._client).open
+            fees = TillFees(self._house.till, self._house.clock)
+            boxes = Toolset(edition.catalog.tools, self._client, fees=fees).open
             self._judges = {edition.version: ModelJudge(edition.models, boxes)}
         return self._judges[edition.version]
 

@@ -72,7 +72,15 @@ class Search:
         )
 
     def limited(self, parameters: Mapping[str, Any]) -> Search:
-        return replace(self, options=DocumentsOptions.model_validate(parameters))
+        return replace(self, options=DocumentsOptions.of(parameters))
+
+    @property
+    def max_uses(self) -> int | None:
+        return self.options.max_uses
+
+    @property
+    def nano_usd(self) -> int:
+        return 0
 
     async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
         query, path = arguments.get("query"), arguments.get("path")

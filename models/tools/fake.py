@@ -27,6 +27,7 @@ class FakeTools:
 
     #: What each opening wanted.
     opened: list[tuple[ServerTool, ...] | None] = field(default_factory=list)
+    wanted: tuple[ServerTool, ...] | None = None
 
     def open(self, wanted: Sequence[ServerTool] | None = None) -> FakeTools:
         """Itself, with the wanted tools alone."""
@@ -36,7 +37,12 @@ class FakeTools:
         names = [one.name for one in wanted]
         if unknown := [name for name in names if name not in self.results]:
             raise BadRequest(f"No server tool is called '{unknown[0]}' here.", param="tools")
-        return replace(self, results={name: self.results[name] for name in names})
+        return replace(
+            self, results={name: self.results[name] for name in names}, wanted=tuple(wanted)
+        )
+
+    def left(self) -> tuple[ServerTool, ...] | None:
+        return self.wanted
 
     def specs(self) -> tuple[Tool, ...]:
         return tuple(Tool(name, f"A fake {name}.", _QUERY) for name in self.results)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from models import messages
 from models.call import Call
 from models.errors import FusionError
 from models.messages import Source, Tool
+from models.values import changed
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,11 @@ class ToolBox(Protocol):
         """The tools as a model is told of them."""
         ...
 
+    def left(self) -> tuple[messages.ServerTool, ...] | None:
+        """What the box was opened with, less what was used up of it: for who goes on in another
+        process."""
+        ...
+
     async def call(self, name: str, arguments: str, call: Call) -> ToolResult:
         """Run one tool on JSON arguments as the model wrote them.
 
@@ -51,8 +57,8 @@ class ToolBox(Protocol):
         ...
 
 
-#: Opens the box of one request, with these tools in it; None: all that there are. Raises BadRequest
-#: for a tool that is not configured.
+#: Opens the box of one request, with these tools in it; None: those of the web that there are.
+#: Raises BadRequest for a tool that is not configured.
 Boxes = Callable[[Sequence[messages.ServerTool] | None], ToolBox]
 
 
@@ -62,13 +68,35 @@ class ServerTool(Protocol):
     @property
     def spec(self) -> Tool: ...
 
+    @property
+    def max_uses(self) -> int | None:
+        """How often one request may have it run."""
+        ...
+
+    @property
+    def nano_usd(self) -> int:
+        """The most that its provider takes for one run."""
+        ...
+
     def limited(self, parameters: Mapping[str, Any]) -> ServerTool:
         """The same tool under one request's own parameters, which its options (see
-        `models.tools.settings`) describe."""
+        `models.tools.options`) describe."""
         ...
 
     async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
         """Raises a FusionError, or ValueError for arguments that it cannot use."""
+        ...
+
+
+#: Told what a run has cost, in nano-dollars; None: nobody knows.
+Settle = Callable[[int | None], None]
+
+
+class Fees(Protocol):
+    """Pays what a tool's provider takes, within every limit of the caller's: `serve.money.fees`."""
+
+    async def reserve(self, tool: str, most: int, call: Call) -> Settle:
+        """Set aside the most that one run can cost. Raises BudgetExceeded or StoreUnavailable."""
         ...
 
 
@@ -78,19 +106,42 @@ class _Run:
 
     task: asyncio.Task[ToolResult]
     waiting: int = 0
+    #: Somebody was told what it cost.
+    told: bool = False
 
 
 @dataclass(slots=True)
 class Box:
-    """`tools` by name, with every good result kept for as long as the box lives."""
+    """`tools` by name, with every good result kept for as long as the box lives. `wanted` is what
+    it was opened with."""
 
     tools: Mapping[str, ServerTool]
+    wanted: Sequence[messages.ServerTool] | None = None
+    #: Where runs that cost something are paid. None: nobody counts.
+    fees: Fees | None = None
     #: Seconds that one call may take: above what any tool's own settings allow.
     timeout_s: float = 65.0
     _runs: dict[tuple[str, str], _Run] = field(default_factory=dict)
+    #: How often each may still run, where that is limited.
+    _left: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        limits = ((name, tool.max_uses) for name, tool in self.tools.items())
+        self._left = {name: most for name, most in limits if most is not None}
 
     def specs(self) -> tuple[Tool, ...]:
         return tuple(tool.spec for tool in self.tools.values())
+
+    def left(self) -> tuple[messages.ServerTool, ...] | None:
+        if self.wanted is None:
+            return None
+        return tuple(
+            changed(one, parameters={**one.parameters, "max_uses": self._left[one.name]})
+            if one.name in self._left
+            else one
+            for one in self.wanted
+            if self._left.get(one.name) != 0
+        )
 
     async def call(self, name: str, arguments: str, call: Call) -> ToolResult:
         tool = self.tools.get(name)
@@ -105,12 +156,56 @@ class Box:
             return failed("The arguments must be one JSON object.")
         key = (name, json.dumps(parsed, sort_keys=True))
         run = self._runs.get(key)
-        kept = run is not None
         if run is None:
-            work = _told(tool.run(parsed), self.timeout_s)
+            if self._left.get(name) == 0:
+                return failed(f"No uses of '{name}' are left in this request. Go on without it.")
+            if name in self._left:
+                self._left[name] -= 1
+            work = self._run(name, parsed, call)
             run = self._runs[key] = _Run(asyncio.create_task(work))
         result = await self._wait(key, run)
-        return ToolResult(result.text, result.sources, result.is_error) if kept else result
+        if run.told:
+            return replace(result, nano_usd=0)
+        run.told = True
+        return result
+
+    async def _run(self, name: str, arguments: Mapping[str, Any], call: Call) -> ToolResult:
+        tool = self.tools[name]
+        if self.fees is None or not tool.nano_usd:
+            return await self._told(name, arguments)
+        try:
+            settle = await self.fees.reserve(name, tool.nano_usd, call)
+        except FusionError as error:
+            self._unused(name)
+            return failed(f"{error.message} Go on without '{name}'.")
+        cost = None
+        try:
+            result = await self._told(name, arguments)
+            cost = result.nano_usd
+        finally:
+            settle(cost)
+        return result
+
+    async def _told(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
+        """What the tool says, or its failure as a result."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await self.tools[name].run(arguments)
+        except TimeoutError:
+            return failed(f"The tool gave no answer within {self.timeout_s:g} seconds.")
+        except FusionError as error:
+            return failed(error.message)
+        except ValueError as error:
+            self._unused(name)
+            return failed(f"The arguments cannot be used: {error}")
+        except Exception as error:  # a bug of ours, or in a library that reads a stranger's bytes
+            log.exception("a tool failed")
+            return failed(f"The tool failed ({type(error).__name__}).")
+
+    def _unused(self, name: str) -> None:
+        """It did not run after all."""
+        if name in self._left:
+            self._left[name] += 1
 
     async def _wait(self, key: tuple[str, str], run: _Run) -> ToolResult:
         """The result of `run`, which goes on while at least one waits for it."""
@@ -131,19 +226,3 @@ class Box:
     def _forget(self, key: tuple[str, str], run: _Run) -> None:
         if self._runs.get(key) is run:
             del self._runs[key]
-
-
-async def _told(work: Coroutine[Any, Any, ToolResult], timeout_s: float) -> ToolResult:
-    """The result of `work`, or its failure as one."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await work
-    except TimeoutError:
-        return failed(f"The tool gave no answer within {timeout_s:g} seconds.")
-    except FusionError as error:
-        return failed(error.message)
-    except ValueError as error:
-        return failed(f"The arguments cannot be used: {error}")
-    except Exception as error:  # a bug of ours, or in a library that reads a stranger's bytes
-        log.exception("a tool failed")
-        return failed(f"The tool failed ({type(error).__name__}).")

@@ -12,14 +12,23 @@ from models import messages
 from models.errors import BadRequest
 from models.tools import documents, web_fetch, web_search
 from models.tools.settings import Tools
-from models.tools.toolbox import Box, ServerTool
+from models.tools.toolbox import Box, Fees, ServerTool
+
+#: What a panel has that names no tools. The user's own documents are not shown to whoever asks
+#: something else.
+DEFAULT = (web_search.NAME, web_fetch.NAME)
 
 
 class Toolset:
-    """Opens a `Box` for each request. `client` is for search APIs; whoever made it closes it."""
+    """Opens a `Box` for each request. `client` is for search APIs; whoever made it closes it.
+    `fees` pays for what costs something."""
 
     def __init__(
-        self, settings: Tools, client: httpx.AsyncClient, environ: Mapping[str, str] = os.environ
+        self,
+        settings: Tools,
+        client: httpx.AsyncClient,
+        environ: Mapping[str, str] = os.environ,
+        fees: Fees | None = None,
     ) -> None:
         tools: dict[str, ServerTool] = {}
         if settings.web_search is not None:
@@ -32,6 +41,7 @@ class Toolset:
             index = documents.index_of(settings.documents)
             tools[documents.NAME] = documents.Search(settings.documents, index)
         self._tools = tools
+        self._fees = fees
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -39,11 +49,13 @@ class Toolset:
         return tuple(self._tools)
 
     def open(self, wanted: Sequence[messages.ServerTool] | None = None) -> Box:
-        """These tools for one request, with nothing kept yet; None: all that there are. Raises
-        BadRequest for one that there is not."""
+        """These tools for one request, with nothing kept yet; None: those of the web that there
+        are, as the Fusion contract has it. Raises BadRequest for one that there is not."""
         if wanted is None:
-            return Box(self._tools)
-        return Box({one.name: self._tool(one) for one in wanted})
+            tools = {name: self._tools[name] for name in DEFAULT if name in self._tools}
+        else:
+            tools = {one.name: self._tool(one) for one in wanted}
+        return Box(tools, wanted, self._fees)
 
     def _tool(self, wanted: messages.ServerTool) -> ServerTool:
         tool = self._tools.get(wanted.name)

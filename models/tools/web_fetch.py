@@ -66,7 +66,15 @@ class Fetch:
         )
 
     def limited(self, parameters: Mapping[str, Any]) -> Fetch:
-        return replace(self, options=FetchOptions.model_validate(parameters))
+        return replace(self, options=FetchOptions.of(parameters))
+
+    @property
+    def max_uses(self) -> int | None:
+        return self.options.max_uses
+
+    @property
+    def nano_usd(self) -> int:
+        return 0
 
     @property
     def max_chars(self) -> int:

@@ -14,14 +14,16 @@ from pydantic import SecretStr
 from models.errors import Overloaded, Unavailable, UpstreamError
 from models.messages import Source, Tool
 from models.tools.domains import permits
-from models.tools.options import SearchOptions
+from models.tools.options import Location, SearchOptions
 from models.tools.settings import WebSearch
 from models.tools.toolbox import ToolResult
 
 NAME = "web_search"
 MAX_ANSWER_BYTES = 4_000_000
-#: Of one result, so that ten of them fit a small model's window.
+#: Characters of one result: unless the request says otherwise, ten of them fit a small model's
+#: window.
 MAX_EXCERPT_CHARS = 1200
+_SIZES = {"low": 400, "medium": MAX_EXCERPT_CHARS, "high": 5000}
 MAX_QUERY_CHARS = 400
 _DEFAULTS = SearchOptions()
 
@@ -45,9 +47,11 @@ class Search:
 
     @property
     def spec(self) -> Tool:
+        where = self.options.user_location
+        near = f" The user is near: {where}." if where and str(where) else ""
         return Tool(
             NAME,
-            "Search the web. Gives titles, addresses and excerpts.",
+            f"Search the web. Gives titles, addresses and excerpts.{near}",
             {
                 "type": "object",
                 "properties": {
@@ -59,11 +63,31 @@ class Search:
         )
 
     def limited(self, parameters: Mapping[str, Any]) -> Search:
-        return replace(self, options=SearchOptions.model_validate(parameters))
+        return replace(self, options=SearchOptions.of(parameters))
 
     @property
     def results(self) -> int:
-        return self.options.max_results or self.settings.results
+        wanted = self.options.max_results or self.settings.results
+        return min(wanted, self.options.max_total_results or wanted)
+
+    @property
+    def max_uses(self) -> int | None:
+        """A total of results is held as so many searches, which may be going on at once."""
+        uses, total = self.options.max_uses, self.options.max_total_results
+        if total is None:
+            return uses
+        searches = total // self.results
+        return min(searches, uses or searches)
+
+    @property
+    def nano_usd(self) -> int:
+        return self.settings.nano_usd
+
+    @property
+    def excerpt(self) -> int:
+        """Characters of one result."""
+        asked = self.options
+        return asked.max_characters or _SIZES[asked.search_context_size or "medium"]
 
     async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
         query = arguments.get("query")
@@ -76,7 +100,7 @@ class Search:
         if not found:
             return ToolResult("Nothing was found.", nano_usd=self.settings.nano_usd)
         text = "\n\n".join(
-            f"{number}. {one.title}\n{one.url}\n{one.text[:MAX_EXCERPT_CHARS]}"
+            f"{number}. {one.title}\n{one.url}\n{one.text[: self.excerpt]}"
             for number, one in enumerate(found, 1)
         )
         sources = tuple(Source(one.url, one.title) for one in found)
@@ -110,7 +134,11 @@ class Search:
                         "count": str(self.results),
                         "text_decorations": "false",
                     },
-                    headers={"x-subscription-token": secret, "accept": "application/json"},
+                    headers={
+                        "x-subscription-token": secret,
+                        "accept": "application/json",
+                        **_location(self.options.user_location),
+                    },
                 )
             case "tavily":
                 return self.client.build_request(
@@ -141,6 +169,20 @@ class Search:
         if len(sites) > MAX_QUERY_CHARS // 2:
             sites = ""
         return query[: MAX_QUERY_CHARS - len(sites)] + sites
+
+
+def _location(where: Location | None) -> dict[str, str]:
+    """As Brave's headers tell it; the others take no location. What a header cannot say is left
+    out."""
+    if where is None:
+        return {}
+    told = {
+        "x-loc-city": where.city,
+        "x-loc-state-name": where.region,
+        "x-loc-country": where.country if len(where.country or "") == 2 else None,
+        "x-loc-timezone": where.timezone,
+    }
+    return {name: said for name, said in told.items() if said and said.isascii()}
 
 
 def _check(answer: httpx.Response) -> None:

@@ -48,8 +48,11 @@ def _show(told: dict[str, Any]) -> None:
     if "analysis" in told:
         out.print(f"\n[bold]Judge[/] ({escape(told['judge'])})")
         show_analysis(told["analysis"])
+    if "error" in told:
+        out.print(f"[red]{escape(told['error'])}[/]")
     if "failure_reason" in told:
-        out.print(f"[yellow]{escape(told['failure_reason'])}[/]")
+        what = "failed" if "error" in told else "no analysis"
+        out.print(f"[yellow]{what}: {escape(told['failure_reason'])}[/]")
     if "output" in told:
         out.print(f"\n[bold]Answer[/] ({escape(told['model'])})")
         out.print(told["output"], markup=False)

@@ -106,7 +106,8 @@ def show_stages(told: dict[str, Any]) -> None:
         )
     if "cost_usd" in told:
         # What was cut off has cost something, and only the ledger says what.
-        least = "at least " if any(stage.get("error") for stage in told["stages"]) else ""
+        cut = any(stage.get("error") and stage["cost_usd"] is None for stage in told["stages"])
+        least = "at least " if cut else ""
         table.add_row("all", *[""] * 4, least + (told["cost_usd"] or "?"), style="bold")
     out.print(table)
 

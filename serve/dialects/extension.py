@@ -68,8 +68,8 @@ def told(answer: Completion, wanted: Extension) -> dict[str, Any]:
     return {
         "cost_usd": cost(answer.stages),
         "stages": [shown(stage) for stage in answer.stages],
-        **sources(answer.sources),
         **found,
+        **sources(answer.sources),
     }
 
 

@@ -67,11 +67,31 @@ def _explain(error: ValidationError, raw: bytes) -> FusionError:
     param = ".".join(_place(document, first))[:_LONGEST] or None
     if first["type"] == "extra_forbidden":
         return BadRequest(f"Unknown parameter: '{param}'.", param=param)
-    if first["type"] == "missing":
+    if first["type"] == "missing" or _lacks_its_type(first):
         return BadRequest(f"Missing required parameter: '{param}'.", param=param)
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")[:_LONGEST]
     what = "body" if param is None else f"'{param}'"
-    return BadRequest(f"Invalid {what}: {message}.", param=param)
+    return BadRequest(f"Invalid {what}: {_words(first)[:_LONGEST]}.", param=param)
+
+
+def _words(error: Mapping[str, Any]) -> str:
+    """What is wrong, in words of JSON and not of Python."""
+    told = error.get("ctx", {})
+    match error["type"]:
+        case "too_short":
+            return f"its length must be at least {told['min_length']}"
+        case "too_long":
+            return f"its length must be at most {told['max_length']}"
+        case "union_tag_invalid":
+            return f"'{told['tag'][:64]}' is none of {told['expected_tags']}"
+    words: str = error["msg"]
+    return words.removeprefix("Value error, ").rstrip(".")
+
+
+def _lacks_its_type(error: Mapping[str, Any]) -> bool:
+    """Whether this is an object that must say in a field of what kind it is, and does not. Quotes
+    tell a field from a function of ours."""
+    by = str(error.get("ctx", {}).get("discriminator", ""))
+    return error["type"] == "union_tag_not_found" and by.startswith("'")
 
 
 def _place(document: Any, error: Mapping[str, Any]) -> list[str]:

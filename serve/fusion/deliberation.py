@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections import deque
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import inf
@@ -14,9 +14,10 @@ from typing import Any
 from models.answerer import Answerer, Clock, SystemClock, Timer
 from models.call import Call, new_id
 from models.catalog import Catalog
-from models.errors import ContextTooLong, FusionError
+from models.errors import FusionError
 from models.loose import clean
 from models.messages import (
+    Completion,
     Event,
     Progress,
     ReasoningDelta,
@@ -30,6 +31,7 @@ from models.messages import (
 from models.tools.toolbox import Boxes
 from models.values import changed
 from serve.fusion import engine, prompts, result, window
+from serve.fusion.calls import noted, spared
 from serve.fusion.judge import Case, Finding, Judge
 from serve.fusion.loop import Loop
 from serve.fusion.plan import Plan
@@ -54,7 +56,8 @@ class Resources:
 
 class Deliberation:
     """The panel and the judge of one request. `live`: somebody listens to the panelists; `spent`
-    is what the request has cost before.
+    is what the request has cost before, and `behind` what an outer model answers when it has read
+    the result.
 
     Read `events()` to the end, and `write` says what to write from. Leaving the block ends all
     that is under way.
@@ -73,23 +76,24 @@ class Deliberation:
         *,
         live: bool,
         spent: int = 0,
+        behind: Request | None = None,
     ) -> None:
         cap = call.cost_cap_nano_usd
         self.id = new_id("fus")
-        self._mark = secrets.token_hex(4)
         self.plan = plan
         self.request = request
         self.call = call
         self.stages: list[Stage] = []
-        self.run = engine.Run(
-            plan.terms(
-                request, resources.catalog, call.deadline, None if cap is None else cap - spent
-            )
-        )
+        left = None if cap is None else cap - spent
+        terms = plan.terms(request, resources.catalog, call.deadline, left, behind)
+        self.run = engine.Run(terms)
         self._resources = resources
         self._clock = resources.clock
+        self._loop = asyncio.get_running_loop()
         self._live = live
-        self._inbox: asyncio.Queue[engine.Event | Progress] = asyncio.Queue()
+        #: What happened and was not looked at yet, and who waits for it.
+        self._inbox: deque[engine.Event | Progress] = deque()
+        self._waiter: asyncio.Future[None] | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._who: dict[int, int] = {}
         self._timer: Timer | None = None
@@ -129,7 +133,7 @@ class Deliberation:
                     yield Progress("panel.failed", {"index": one.who, **result.failure(one)})
                 told = len(self.run.failed)
             for action in actions:
-                if isinstance(action, engine.Write) and self._comparing and self._live:
+                if self._live and self._comparing and isinstance(action, engine.Write):
                     # Its judge ran out of time, and said nothing to the end.
                     yield Progress("analysis.completed", {"failure_reason": action.judge_failure})
                 if progress := self._do(action):
@@ -138,14 +142,14 @@ class Deliberation:
                     raise action.error
                 if isinstance(action, engine.Write):
                     return
-            happened = await self._next()
+            if not self._inbox:
+                await self._arrival()
+            happened = self._inbox.popleft()
             if isinstance(happened, Progress):
                 actions = []
                 yield happened
                 continue
-            progress = self._progress(happened)
-            if isinstance(happened, engine.Judged | engine.JudgeFailed):
-                self._comparing = False
+            progress = self._progress(happened) if self._live else None
             actions = self.run.on(happened, self._clock.now())
             if progress:
                 yield progress
@@ -155,12 +159,12 @@ class Deliberation:
         match action:
             case engine.AskMember():
                 self._who[action.ask] = action.who
-                self._start(action.ask, self._ask(action), self._member_broke)
+                self._tasks[action.ask] = self._loop.create_task(self._ask(action))
                 data = {"index": action.who, "model": self.plan.names[action.who]}
                 return Progress("panel.added", data) if self._live else None
             case engine.AskJudge():
                 self._comparing = True
-                self._start(action.ask, self._compare(action), self._judge_broke)
+                self._tasks[action.ask] = self._loop.create_task(self._compare(action))
                 data = {"model": self.plan.judge}
                 return Progress("analysis.in_progress", data) if self._live else None
             case engine.Stop(ask):
@@ -171,13 +175,14 @@ class Deliberation:
                 return Progress("completed", failed) if self._live else None
             case engine.Write():
                 self.write = action
-                return self._completed() if self._live else None
+                return Progress("completed", {"result": self._found()}) if self._live else None
 
-    def _completed(self) -> Progress:
+    def _found(self) -> dict[str, Any]:
+        """The contract's result, and what the panel has it from."""
         found = self.result()
-        if cited := self.sources(""):
-            found["sources"] = [{"url": one.url, "title": one.title} for one in cited]
-        return Progress("completed", {"result": found})
+        if sources := self.sources():
+            found["sources"] = [{"url": one.url, "title": one.title} for one in sources]
+        return found
 
     def result(self, answers: tuple[engine.Answer, ...] | None = None) -> dict[str, Any]:
         """The contract's result, with these answers in the place of the whole ones."""
@@ -191,7 +196,7 @@ class Deliberation:
         told: dict[str, Any] = {"id": self.id, "panel": self.plan.panel}
         if error is not None:
             return told | result.error(error, self.run)
-        told |= self.result()
+        told |= self._found()
         if self.plan.answer != "synthesis":
             told["answer"] = self.plan.answer
         if self.write.best is not None:
@@ -200,23 +205,38 @@ class Deliberation:
             told["left_out"] = left
         return told
 
-    def sources(self, text: str) -> tuple[Source, ...]:
+    def sources(self, text: str = "") -> tuple[Source, ...]:
         """Every source of the panel once, those that `text` cites first."""
-        return result.sources(self.write.answers, text) if self.run.answers else ()
+        return result.sources(self.write.answers, text) if self.run.answered else ()
 
     def ordered_stages(self) -> tuple[Stage, ...]:
         """All inner calls so far: in the panel's order and not in that of arrival, so that two
         runs compare."""
-        places = {name: place for place, name in enumerate(self.plan.names)}
-        panel = sorted((s for s in self.stages if s.member), key=lambda s: places[s.member or ""])
-        return (*panel, *(stage for stage in self.stages if not stage.member))
+        names = self.plan.names
+        behind = len(names)
+        return tuple(
+            sorted(self.stages, key=lambda s: names.index(s.member) if s.member else behind)
+        )
 
     async def material(self, room: int) -> tuple[engine.Answer, ...]:
         """The answers for a writer who can read about `room` tokens of them."""
         answers = self.write.answers
         if self._short is not None and _size(answers) > room:
             answers = self._short
-        return await self._reduction.fit(answers, room, self._question, self.call)
+        return await self._reduction.fit(answers, room, self._question, self._inner)
+
+    @property
+    def _inner(self) -> Call:
+        """The call of what is done now: what comes later has its part of the money left."""
+        return spared(self.call, self.run.kept)
+
+    def _owed(self) -> int:
+        """What the panelists that are asked now may need to answer with."""
+        return sum(self.run.reserved.values())
+
+    @cached_property
+    def _mark(self) -> str:
+        return prompts.new_mark()
 
     @cached_property
     def _question(self) -> str:
@@ -225,45 +245,51 @@ class Deliberation:
     # The calls
 
     async def _ask(self, action: engine.AskMember) -> None:
-        member, name = self.plan.members[action.who], self.plan.names[action.who]
-        sampling, seed = member.sampling, self.request.sampling.seed
+        model, name = self.plan.members[action.who].model, self.plan.names[action.who]
+        stages: list[Stage] = []
+        try:
+            with noted(stages, "panelist", model, self._clock):
+                completion = await self._answered(action, model, stages)
+                text, cut = clean(completion.text), completion.finish_reason == "length"
+            cost = _cost(stages)
+            self._put(engine.Answered(action.ask, text, completion.sources, cost, cut))
+        except FusionError as error:
+            self._put(engine.MemberFailed(action.ask, error, _cost(stages)))
+        except Exception as error:
+            self._put(engine.MemberFailed(action.ask, _internal(error), _cost(stages)))
+        finally:
+            self.stages += [changed(stage, member=name) for stage in stages]
+
+    async def _answered(
+        self, action: engine.AskMember, model: str, stages: list[Stage]
+    ) -> Completion:
+        loop = Loop(
+            self._resources.models,
+            self._clock,
+            self._box,
+            self._tools_of(model),
+            self.plan.max_tool_calls,
+            self._owed,
+            stages,
+        )
+        call = self._inner.child("panelist", action.deadline)
+        hear = partial(self._heard, action.who) if self._live else None
+        return await loop.complete(self._asked(action), call, hear)
+
+    def _asked(self, action: engine.AskMember) -> Request:
+        """What a panelist is asked."""
+        plan, seed = self.plan, self.request.sampling.seed
+        member, sampling = plan.members[action.who], plan.samplings[action.who]
         if seed is not None:
             # The same model at the same seed would say the same thing again.
             sampling = changed(sampling, seed=seed + action.who)
-        asked = prompts.panelist(
-            self.request, member, sampling, self.plan.effort, action.before, self._mark
-        )
-        if self.plan.answer == "best_of":
-            asked = self._as_final(asked)
-        call = self.call.child("panelist", deadline=action.deadline or self.call.deadline)
-        tools = self._tools_of(member.model)
-        loop = Loop(self._resources.models, self._clock, self._box, tools, self.plan.max_tool_calls)
-        began = self._clock.now()
-
-        def failed(why: str) -> None:
-            seconds = self._clock.now() - began
-            loop.stages.append(Stage("panelist", member.model, seconds=seconds, error=why))
-
-        hear = partial(self._heard, action.who) if self._live else None
-        try:
-            completion = await loop.complete(asked, call, hear)
-        except FusionError as error:
-            failed(error.message)
-            self._inbox.put_nowait(engine.MemberFailed(action.ask, error, _cost(loop.stages)))
-        except asyncio.CancelledError:
-            failed("Cancelled.")
-            raise
-        else:
-            cost = _cost(loop.stages)
-            text = clean(completion.text)
-            cut = completion.finish_reason == "length"
-            self._inbox.put_nowait(engine.Answered(action.ask, text, completion.sources, cost, cut))
-        finally:
-            self.stages += (changed(stage, member=name) for stage in loop.stages)
+        mark = self._mark if action.before else ""
+        asked = prompts.panelist(self.request, member, sampling, plan.effort, action.before, mark)
+        return self._as_final(asked) if plan.answer == "best_of" else asked
 
     def _tools_of(self, model: str) -> tuple[Tool, ...]:
         """A model that cannot call tools works without them."""
-        return self._tools if self._resources.catalog.models[model].tools else ()
+        return self._tools if self._tools and self._resources.catalog.models[model].tools else ()
 
     def _as_final(self, asked: Request) -> Request:
         """A panelist whose answer may be the final one writes in the caller's form."""
@@ -276,32 +302,46 @@ class Deliberation:
         kinds = {TextDelta: "panel.delta", ReasoningDelta: "panel.reasoning.delta"}
         if isinstance(event, TextDelta | ReasoningDelta):
             data = {"index": who, "model": self.plan.names[who], "delta": clean(event.text)}
-            self._inbox.put_nowait(Progress(kinds[type(event)], data))
+            self._put(Progress(kinds[type(event)], data))
 
     async def _compare(self, action: engine.AskJudge) -> None:
+        stages: list[Stage] = []
+        try:
+            with noted(stages, "judge", self.plan.judge, self._clock):
+                finding = await self._finding(action, stages)
+            cost = _cost(stages)
+            if finding.analysis is not None:
+                found = engine.Judged(action.ask, finding.analysis, finding.best, cost)
+                self._put(found)
+            else:
+                reason = finding.failure or "unexpected_error"
+                self._put(engine.JudgeFailed(action.ask, reason, cost))
+        except FusionError:
+            # The judge's place went away, not its model: the panel's answers still stand.
+            self._put(engine.JudgeFailed(action.ask, "judge_upstream_error", _cost(stages)))
+        except Exception as error:
+            _internal(error)
+            self._put(engine.JudgeFailed(action.ask, "unexpected_error", _cost(stages)))
+        finally:
+            self.stages += stages
+
+    async def _finding(self, action: engine.AskJudge, stages: list[Stage]) -> Finding:
         spec = self._resources.catalog.models[self.plan.judge]
         room = spec.context - self.plan.analysis_tokens - window.OVERHEAD
-        call = changed(self.call, deadline=action.deadline or self.call.deadline)
-        try:
-            try:
-                finding = await self._judged(action.answers, room, call)
-            except ContextTooLong:
-                # The estimate was too good: this text has more tokens than most.
-                finding = await self._judged(action.answers, room // 2, call)
-        except FusionError as error:
-            # The judge's place went away, not its model: the panel's answers still stand.
-            failed = Stage("judge", self.plan.judge, error=error.message)
-            finding = Finding(None, "judge_upstream_error", (failed,))
-        self.stages += finding.stages
-        cost = _cost(finding.stages)
-        if finding.analysis is not None:
-            found = engine.Judged(action.ask, finding.analysis, finding.best, cost)
-            self._inbox.put_nowait(found)
-        else:
-            reason = finding.failure or "unexpected_error"
-            self._inbox.put_nowait(engine.JudgeFailed(action.ask, reason, cost))
+        call = changed(self._inner, deadline=action.deadline or self.call.deadline)
+        checks = self.plan.max_tool_calls if self._tools_of(self.plan.judge) else 0
+        finding = await self._judged(action.answers, room, checks, call)
+        stages += finding.stages
+        if finding.too_long:
+            # The estimate was too good: this text has more tokens than most. What it found by its
+            # tools made it longer, and they may be used up.
+            finding = await self._judged(action.answers, room // 2, 0, call)
+            stages += finding.stages
+        return finding
 
-    async def _judged(self, answers: tuple[engine.Answer, ...], room: int, call: Call) -> Finding:
+    async def _judged(
+        self, answers: tuple[engine.Answer, ...], room: int, checks: int, call: Call
+    ) -> Finding:
         conversation = self.request.messages
         question = self._question
         asked = window.tokens(question)
@@ -311,65 +351,46 @@ class Deliberation:
         short = await self._reduction.fit(answers, room - asked, question, call)
         if short is not answers:
             self._short = short
+        prices = self.run.terms.prices
         case = Case(
             model=self.plan.judge,
             conversation=conversation,
             answers=short,
             max_tokens=self.plan.analysis_tokens,
             pick=self.plan.answer == "best_of",
-            tools=self.plan.tools,
-            max_tool_calls=self.plan.max_tool_calls if self._tools_of(self.plan.judge) else 0,
+            tools=self._box.left() if self._box else (),
+            max_tool_calls=checks,
+            spare=(prices.judge or 0) if prices else 0,
             effort=self.plan.effort,
         )
         return await self._resources.judge.judge(case, call)
 
     # The inbox
 
-    def _start(
-        self,
-        ask: int,
-        work: Coroutine[Any, Any, None],
-        broke: Callable[[int, FusionError], engine.Event],
-    ) -> None:
-        async def guarded() -> None:
-            try:
-                await work
-            except Exception as error:
-                # Whoever waits for this call's event must hear that none will come.
-                log.exception("an inner call of a fusion failed")
-                told = FusionError(f"Internal error: {type(error).__name__}.")
-                self._inbox.put_nowait(broke(ask, told))
-
-        self._tasks[ask] = asyncio.create_task(guarded())
-
-    @staticmethod
-    def _member_broke(ask: int, error: FusionError) -> engine.Event:
-        return engine.MemberFailed(ask, error)
-
-    @staticmethod
-    def _judge_broke(ask: int, _: FusionError) -> engine.Event:
-        return engine.JudgeFailed(ask, "unexpected_error")
-
-    async def _next(self) -> engine.Event | Progress:
-        """The next thing that happens, at the latest a `Tick` when the engine wants one."""
-        if not self._inbox.empty():
-            return self._inbox.get_nowait()
+    async def _arrival(self) -> None:
+        """Until something has happened, at the latest a `Tick` when the engine wants one."""
         wake_at = self.run.wake_at
         # A timer that rings too early wakes the engine for nothing, and is set anew then.
         if wake_at is not None and wake_at < self._rings_at:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer, self._rings_at = self._clock.call_at(wake_at, self._ring), wake_at
-        return await self._inbox.get()
+        self._waiter = self._loop.create_future()
+        await self._waiter
+
+    def _put(self, happened: engine.Event | Progress) -> None:
+        self._inbox.append(happened)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _ring(self) -> None:
         self._rings_at = inf
-        self._inbox.put_nowait(engine.Tick())
+        self._put(engine.Tick())
 
     def _progress(self, happened: engine.Event) -> Progress | None:
         """What a listener is told of this event, if it is still waited for."""
-        if not self._live:
-            return None
+        if isinstance(happened, engine.Judged | engine.JudgeFailed):
+            self._comparing = False
         match happened:
             case engine.Answered(ask, text) if text.strip() and ask in self.run.open:
                 who = self._who[ask]
@@ -382,9 +403,18 @@ class Deliberation:
         return None
 
 
+def _internal(error: Exception) -> FusionError:
+    """Our own fault in an inner call, told as its failure: whoever waits for it must hear of it."""
+    log.error("an inner call of a fusion failed", exc_info=error)
+    return FusionError(f"Internal error: {type(error).__name__}.")
+
+
 def _size(answers: tuple[engine.Answer, ...]) -> int:
     return sum(window.tokens(answer.text) for answer in answers)
 
 
 def _cost(stages: tuple[Stage, ...] | list[Stage]) -> int:
-    return sum(stage.nano_usd or 0 for stage in stages)
+    cost = 0
+    for stage in stages:
+        cost += stage.nano_usd or 0
+    return cost

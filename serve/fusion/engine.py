@@ -32,6 +32,8 @@ from models.errors import (
     UpstreamError,
 )
 from models.messages import Source
+from models.prices import usd
+from models.values import value
 from serve.fusion.contract import Analysis, FailureReason
 
 PANEL_SHARE = 0.6
@@ -41,7 +43,7 @@ JUDGE_SHARE = 0.8
 LeftOut = Literal["cost_cap", "late", "deadline"]
 
 
-@dataclass(frozen=True)
+@value(slots=True)
 class Answer:
     """What one panelist said. `member` is its name in the panel."""
 
@@ -52,7 +54,7 @@ class Answer:
     cut: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class FailedMember:
     """A panelist without an answer. `who` is its number in `Terms.names`."""
 
@@ -62,27 +64,29 @@ class FailedMember:
     left_out: LeftOut | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Prices:
-    """The most that each call can cost, in nano-dollars. `members` goes with `Terms.names`."""
+    """The most that each call can cost, in nano-dollars; None where its model has no price.
+    `members` goes with `Terms.names`."""
 
     cap: int
-    members: tuple[int, ...]
-    judge: int
-    writer: int
+    members: tuple[int | None, ...]
+    judge: int | None
+    writer: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Terms:
     """What one run consists of, and within what it must end.
 
     `names` are the panelists: those of the `places` first, then the candidates that may take a
-    failed one's place. Without places the writer answers by itself. `deadline` is a point on
-    the clock of `now`.
+    failed one's place. Without places the `writer` (a model) answers by itself. `deadline` is a
+    point on the clock of `now`.
     """
 
     names: tuple[str, ...]
     places: int
+    writer: str
     quorum: int
     grace_s: float
     member_s: float
@@ -94,7 +98,7 @@ class Terms:
 # Events: what happened. `ask` is the call's number, `cost` what it took, in nano-dollars.
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Answered:
     ask: int
     text: str
@@ -103,14 +107,14 @@ class Answered:
     cut: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class MemberFailed:
     ask: int
     error: FusionError
     cost: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Judged:
     """The judge's analysis, and the member whose answer it finds best, where it was asked."""
 
@@ -120,25 +124,25 @@ class Judged:
     cost: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class JudgeFailed:
     ask: int
     reason: FailureReason
     cost: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Written:
     ask: int
     cost: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Tick:
     """Time has passed."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Abandoned:
     """The caller went away."""
 
@@ -148,7 +152,7 @@ Event = Answered | MemberFailed | Judged | JudgeFailed | Written | Tick | Abando
 # Actions: what to do now.
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class AskMember:
     """Ask the panelist `names[who]`. `before` are the answers of the layer before this one."""
 
@@ -158,14 +162,14 @@ class AskMember:
     before: tuple[Answer, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class AskJudge:
     ask: int
     answers: tuple[Answer, ...]
     deadline: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Write:
     """Write the final answer. Without an analysis, from the raw answers."""
 
@@ -176,14 +180,14 @@ class Write:
     best: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Stop:
     """Nobody waits for this call any more: cancel it."""
 
     ask: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class GiveUp:
     error: FusionError
 
@@ -191,7 +195,7 @@ class GiveUp:
 Action = AskMember | AskJudge | Write | Stop | GiveUp
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class _Ask:
     """A call that is waited for. A judge and a writer have no place."""
 
@@ -228,7 +232,12 @@ class Run:
     @property
     def answers(self) -> tuple[Answer, ...]:
         """The panel's answers so far, in the panel's order."""
-        return tuple(self._answers[place] for place in sorted(self._answers))
+        return tuple(map(self._answers.__getitem__, sorted(self._answers)))
+
+    @property
+    def answered(self) -> bool:
+        """Somebody's answer is in."""
+        return bool(self._answers)
 
     @property
     def open(self) -> frozenset[int]:
@@ -257,10 +266,8 @@ class Run:
             whole = terms.deadline - now
             self._panel_end = now + PANEL_SHARE * whole
             self._judge_end = now + JUDGE_SHARE * whole
-        if prices is not None and prices.writer > prices.cap:
-            return self._give_up(
-                BudgetExceeded.of_cap("The cost cap does not cover the final answer.")
-            )
+        if prices is not None and (prices.writer is None or prices.writer > prices.cap):
+            return self._give_up(_too_dear(terms.writer, prices.writer))
         if not terms.places:
             return [self._write(None, None, None)]
         self.phase = "asking"
@@ -312,8 +319,9 @@ class Run:
     def _ask(self, place: int, who: int, now: float) -> list[Action]:
         prices = self.terms.prices
         worst = prices.members[who] if prices else 0
-        if not self._fits(worst):
-            self._fail(who, BudgetExceeded.of_cap(_WHY["cost_cap"]), "cost_cap")
+        if worst is None or not self._fits(worst):
+            why = _UNPRICED if worst is None else _WHY["cost_cap"]
+            self._fail(who, BudgetExceeded.of_cap(why), "cost_cap")
             return []
         deadline = min(now + self.terms.member_s, self._judge_end)
         number = self._number(worst)
@@ -375,7 +383,7 @@ class Run:
         prices = self.terms.prices
         worst = prices.judge if prices else 0
         self.phase = "judging"
-        if not self._fits(worst):
+        if worst is None or not self._fits(worst):
             return [self._write(None, "insufficient_credits", None)]
         if now >= self._judge_end:  # no time is left for it
             return [self._write(None, "judge_upstream_error", None)]
@@ -409,7 +417,7 @@ class Run:
         self, analysis: Analysis | None, failure: FailureReason | None, best: str | None
     ) -> Action:
         self.phase = "writing"
-        number = self._number(self.terms.prices.writer if self.terms.prices else 0)
+        number = self._number(self.kept)
         self._open[number] = _Ask(-1, -1, inf)
         return Write(number, self.answers, analysis, failure, best)
 
@@ -422,18 +430,27 @@ class Run:
         self._open.clear()
         return stops
 
-    # Money: the writer comes first, then the judge, then the panelists in their order. Only a
-    # judge that would leave nothing for any panelist waits for what the panel does not spend.
+    # Money
+
+    @property
+    def kept(self) -> int:
+        """Nano-dollars of the cap that are for later: the writer comes first, then the judge, then
+        the panelists in their order. Only a judge that would leave nothing for any panelist waits
+        for what the panel does not spend."""
+        prices = self.terms.prices
+        if prices is None:
+            return 0
+        writer = prices.writer or 0
+        if self.phase != "asking":
+            return writer
+        judge, first = prices.judge or 0, prices.members[0] or 0
+        return writer + judge if writer + judge + first <= prices.cap else writer
 
     def _fits(self, worst: int) -> bool:
         prices = self.terms.prices
         if prices is None:
             return True
-        kept = prices.writer
-        first = prices.writer + prices.judge + prices.members[0]
-        if self.phase == "asking" and first <= prices.cap:
-            kept += prices.judge
-        return self.spent + sum(self.reserved.values()) + kept + worst <= prices.cap
+        return self.spent + sum(self.reserved.values()) + self.kept + worst <= prices.cap
 
     def _number(self, worst: int) -> int:
         self._asked += 1
@@ -441,6 +458,21 @@ class Run:
         return self._asked
 
 
+def _too_dear(writer: str, most: int | None) -> BudgetExceeded:
+    """The refusal of a final answer that may cost so much; None: nobody knows."""
+    if most is None:
+        return BudgetExceeded.of_cap(
+            f"Model '{writer}', which writes the final answer, has no price, and a cost cap bounds "
+            f"this request: what it would cost cannot be known. Set models.{writer}.price in the "
+            "catalog."
+        )
+    return BudgetExceeded.of_cap(
+        f"The cost cap does not cover the final answer, which may cost {usd(most)} USD. A shorter "
+        "one (max_tokens) costs less."
+    )
+
+
+_UNPRICED = "Not asked: it has no price, and this request has a cost cap."
 _WHY: dict[LeftOut, str] = {
     "cost_cap": "Not asked: it would pass the cost cap of this request.",
     "late": "Cancelled: enough answers were in, and its grace was over.",

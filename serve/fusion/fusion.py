@@ -11,7 +11,7 @@ from typing import Any
 from models.answerer import Events
 from models.call import Call
 from models.errors import Cancelled, FusionError
-from models.messages import Completion, Done, Request, Stage, total
+from models.messages import FUSED, Completion, Done, Request, Stage, total
 from models.values import changed
 from serve.fusion import engine, synthesis
 from serve.fusion.contract import TooDeep
@@ -33,34 +33,36 @@ class Fusion:
     async def complete(self, request: Request, call: Call) -> Completion:
         at = self._resources
         inner = capped(deeper(call), self._plan.cost_cap)
-        async with Deliberation(self._plan, request, inner, at, live=False) as work:
-            try:
-                async with aclosing(work.events()) as told:
-                    async for _ in told:
-                        pass
-                written = await synthesis.complete(work, request, inner, at.models, at.catalog)
-                return finished(work, written, at, request, call)
-            except BaseException as error:
-                broke(error, work, at, request, call)
-                raise
+        work = Deliberation(self._plan, request, inner, at, live=False)
+        try:
+            async with work:
+                async for _ in work.events():
+                    pass  # nobody listens
+                written = await synthesis.complete(work, request, inner, at)
+            return finished(work, written, at, request, call)
+        except BaseException as error:
+            broke(error, work, at, request, call)
+            raise
 
     async def stream(self, request: Request, call: Call) -> Events:
         at = self._resources
         inner = capped(deeper(call), self._plan.cost_cap)
-        async with Deliberation(self._plan, request, inner, at, live=True) as work:
-            try:
+        work = Deliberation(self._plan, request, inner, at, live=True)
+        try:
+            async with work:
                 async with aclosing(work.events()) as told:
                     async for progress in told:
                         yield progress
-                writing = synthesis.stream(work, request, inner, at.models, at.catalog)
-                async with aclosing(writing) as written:
-                    async for event in written:
+                async with aclosing(synthesis.stream(work, request, inner, at)) as events:
+                    async for event in events:
                         if isinstance(event, Done):
-                            event = Done(finished(work, event.completion, at, request, call))
-                        yield event
-            except BaseException as error:
-                broke(error, work, at, request, call)
-                raise
+                            written = event.completion
+                        else:
+                            yield event
+            yield Done(finished(work, written, at, request, call))
+        except BaseException as error:
+            broke(error, work, at, request, call)
+            raise
 
 
 def deeper(call: Call) -> Call:
@@ -84,8 +86,9 @@ def finished(
     call: Call,
     error: FusionError | None = None,
 ) -> Completion:
-    """The final answer, with what it took: usage and stages are those of all inner calls.
-    `error` is why the fusion itself failed, where an outer model answered all the same."""
+    """The final answer, with what it took: usage and stages are those of all inner calls. `work` is
+    closed, so that what was cut off is among them. `error` is why the fusion itself failed, where
+    an outer model answered all the same."""
     stages = (*work.ordered_stages(), *written.stages)
     told = work.told(error)
     answer = changed(
@@ -94,6 +97,7 @@ def finished(
         stages=stages,
         sources=tuple(dict.fromkeys((*written.sources, *work.sources(written.text)))),
         extension={**written.extension, **told},
+        turns=written.turns or (FUSED, written.message),
     )
     if error is None:
         cost = sum(stage.nano_usd or 0 for stage in written.stages)
@@ -105,7 +109,8 @@ def finished(
 def broke(
     error: BaseException, work: Deliberation, resources: Resources, request: Request, call: Call
 ) -> None:
-    """The fusion ended before it was finished, or its reader went away after."""
+    """The fusion ended before it was finished, or its reader went away after. `work` is closed, so
+    that what was cut off is among its stages."""
     if work.kept:
         return
     if isinstance(error, asyncio.CancelledError | GeneratorExit):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
-from dataclasses import dataclass
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -15,18 +13,20 @@ from models.call import Call
 from models.errors import BudgetExceeded, ContextTooLong, FusionError, Overloaded
 from models.messages import Effort, Message, ServerTool, Stage
 from models.tools.toolbox import Boxes
-from models.values import changed
+from models.values import value
 from serve.fusion import prompts
+from serve.fusion.calls import noted, spared
 from serve.fusion.contract import Analysis, FailureReason
 from serve.fusion.engine import Answer
 from serve.fusion.loop import Loop
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Case:
     """What is put before the judge. With `pick` it also names the best answer.
 
-    `tools` are server tools (None: all); with `max_tool_calls` 0 it uses none.
+    `tools` are server tools (None: those of the web); with `max_tool_calls` 0 it uses none, and
+    they leave `spare` nano-dollars of the cost cap to compare with.
     """
 
     model: str
@@ -36,10 +36,11 @@ class Case:
     pick: bool = False
     tools: tuple[ServerTool, ...] | None = ()
     max_tool_calls: int = 0
+    spare: int = 0
     effort: Effort | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(slots=True)
 class Finding:
     """What the judge says: an analysis, or why there is none. `stages` are its calls."""
 
@@ -48,12 +49,14 @@ class Finding:
     stages: tuple[Stage, ...] = ()
     #: The member with the best answer, where the case asked for it.
     best: str | None = None
+    #: The case did not fit the judge's window.
+    too_long: bool = False
 
 
 class Judge(Protocol):
     async def judge(self, case: Case, call: Call) -> Finding:
-        """Compare the answers. A judge that fails is a finding, not an error; only a case that
-        is too long for it is one (ContextTooLong), as its caller can shorten it."""
+        """Compare the answers. A judge that fails is a finding, not an error, and so is a case that
+        is too long for it, which its caller can shorten."""
         ...
 
 
@@ -78,11 +81,9 @@ class ModelJudge:
     async def judge(self, case: Case, call: Call) -> Finding:
         order = _shuffled(case.answers, call.id)
         labels = prompts.LABELS[: len(order)]
-        names = {label: answer.member for label, answer in zip(labels, order, strict=True)}
-        shown = tuple(
-            changed(answer, member=label) for label, answer in zip(labels, order, strict=True)
-        )
-        messages = prompts.judge(case.conversation, shown, secrets.token_hex(4), pick=case.pick)
+        labelled = dict(zip(labels, order, strict=True))
+        names = {label: answer.member for label, answer in labelled.items()}
+        messages = prompts.judge(case.conversation, labelled, prompts.new_mark(), pick=case.pick)
         inner = call.child("judge")
         stages: list[Stage] = []
         messages = await self._checked(case, messages, inner, stages)
@@ -92,12 +93,11 @@ class ModelJudge:
                 case.model, messages, tuple(names), case.max_tokens, case.effort, pick=case.pick
             )
             try:
-                completion = await self._models.complete(request, inner)
-            except ContextTooLong:
-                raise
+                with noted(stages, "judge", case.model, self._clock):
+                    completion = await self._models.complete(request, inner)
             except FusionError as error:
-                stages.append(Stage("judge", case.model, error=error.message))
-                return Finding(None, _why(error), tuple(stages))
+                is_long = isinstance(error, ContextTooLong)
+                return Finding(None, _why(error), tuple(stages), too_long=is_long)
             stages += completion.stages
             analysis, failure, problem = read_analysis(completion.text)
             best = None
@@ -124,7 +124,8 @@ class ModelJudge:
         loop = Loop(self._models, self._clock, box, tools, case.max_tool_calls)
         try:
             notes = await loop.complete(
-                prompts.judge_checks(case.model, messages, case.max_tokens), call
+                prompts.judge_checks(case.model, messages, case.max_tokens),
+                spared(call, case.spare),
             )
         except FusionError:
             return messages  # it can still compare without having checked

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from models.answerer import Answerer, Clock
 from models.call import Call
-from models.errors import UpstreamError
+from models.errors import BudgetExceeded, UpstreamError
 from models.messages import (
     Completion,
     Done,
@@ -26,12 +26,17 @@ from models.messages import (
 )
 from models.tools.toolbox import ToolBox
 from models.values import changed
+from serve.fusion.calls import noted, spared
 
 #: An answer above this is a model that does not stop (characters).
 MAX_ANSWER = 4_000_000
 
 #: Told what a model writes while it writes it.
 Hear = Callable[[Event], None]
+
+
+def _nothing() -> int:
+    return 0
 
 
 @dataclass(slots=True)
@@ -46,6 +51,9 @@ class Loop:
     box: ToolBox | None = None
     tools: tuple[Tool, ...] = ()
     max_calls: int = 4
+    #: Nano-dollars of the request's cost cap that tools, and turns to read what they found, leave
+    #: for answers without.
+    spare: Callable[[], int] = _nothing
     stages: list[Stage] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
 
@@ -54,19 +62,11 @@ class Loop:
         if self.box is None or not self.tools:
             return await self._turn(request, call, hear)
         left = self.max_calls
-        request = changed(request, tools=self.tools)
-        while True:
-            completion = await self._turn(request, call, hear)
-            calls = completion.message.tool_calls
-            if not calls or not left:
-                return changed(
-                    completion,
-                    stages=tuple(self.stages),
-                    usage=total(stage.usage for stage in self.stages),
-                    sources=tuple(dict.fromkeys((*completion.sources, *self.sources))),
-                )
+        plain, request = request, changed(request, tools=self.tools)
+        completion = await self._turn(request, call, hear)
+        while left and (calls := completion.message.tool_calls):
             results = await asyncio.gather(
-                *(self._use(one, call) for one in calls[:left]),
+                *(self._use(one, self._spared(call)) for one in calls[:left]),
                 *(_refused(one) for one in calls[left:]),
             )
             left = max(0, left - len(calls))
@@ -75,6 +75,22 @@ class Loop:
                 messages=(*request.messages, completion.message, *results),
                 tool_choice=None if left else "none",
             )
+            try:
+                completion = await self._turn(request, self._spared(call), hear)
+            except BudgetExceeded:
+                # What it found costs too much to be read; what is spared pays for an answer.
+                self.sources.clear()
+                completion = await self._turn(plain, call, hear)
+                break
+        return changed(
+            completion,
+            stages=tuple(self.stages),
+            usage=total(stage.usage for stage in self.stages),
+            sources=tuple(dict.fromkeys((*completion.sources, *self.sources))),
+        )
+
+    def _spared(self, call: Call) -> Call:
+        return spared(call, self.spare())
 
     async def _turn(self, request: Request, call: Call, hear: Hear | None) -> Completion:
         if hear is None:
@@ -100,7 +116,8 @@ class Loop:
     async def _use(self, asked: ToolCall, call: Call) -> Message:
         assert self.box is not None
         began = self.clock.now()
-        result = await self.box.call(asked.name, asked.arguments, call)
+        with noted(self.stages, "tool", asked.name, self.clock):
+            result = await self.box.call(asked.name, asked.arguments, call)
         self.sources += result.sources
         self.stages.append(
             Stage(

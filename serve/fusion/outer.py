@@ -20,6 +20,7 @@ from models.answerer import Events
 from models.call import Call
 from models.errors import FusionError, UpstreamError
 from models.messages import (
+    FUSED,
     FUSION_FUNCTION,
     FUSION_TOOL,
     Completion,
@@ -27,6 +28,7 @@ from models.messages import (
     Message,
     Named,
     Progress,
+    Reasoning,
     ReasoningDelta,
     Request,
     Stage,
@@ -40,6 +42,7 @@ from models.messages import (
 )
 from models.values import changed
 from serve.fusion import result
+from serve.fusion.calls import noted
 from serve.fusion.deliberation import Deliberation, Resources
 from serve.fusion.fusion import broke, capped, deeper, finished
 from serve.fusion.plan import Plan
@@ -68,11 +71,34 @@ class _Invocation:
 
 @dataclass(slots=True)
 class _SoFar:
-    """What an answer has come to. `before` is what the steps before the last one said."""
+    """What an answer has come to. `turns` are as a stream tells them."""
 
     stages: list[Stage] = field(default_factory=list)
-    before: list[Message] = field(default_factory=list)
+    turns: list[Message] = field(default_factory=list)
     invoked: _Invocation | None = None
+
+    @property
+    def spoken(self) -> bool:
+        return any(turn.text for turn in self.turns)
+
+    def say(self, step: Message) -> None:
+        """One more step: its words begin a part of their own."""
+        text = _PART + step.text if step.text and self.spoken else step.text
+        before = self.turns[-1] if self.turns else FUSED
+        if before == FUSED or (before.text and step.reasoning):
+            self.turns.append(changed(step, content=_content(text), tool_calls=()))
+        else:
+            thoughts = _thoughts(before.reasoning, step.reasoning)
+            said = _content(before.text + text)
+            self.turns[-1] = changed(before, content=said, reasoning=thoughts)
+
+    def joined(self, last: Message) -> Message:
+        """The last step's message, with all that was thought and said."""
+        return changed(
+            last,
+            content=_content("".join(turn.text for turn in self.turns)),
+            reasoning=tuple(thought for turn in self.turns for thought in turn.reasoning),
+        )
 
 
 class Outer:
@@ -102,6 +128,7 @@ class Outer:
         except BaseException as error:
             if so_far.invoked is not None and so_far.invoked.work is not None:
                 # The panel was paid for, whatever became of the answer.
+                so_far.invoked.work.stages += so_far.stages
                 broke(error, so_far.invoked.work, self._resources, request, call)
             raise
 
@@ -114,8 +141,8 @@ class Outer:
             if step == _STEPS - 1:
                 asked = changed(asked, tool_choice="none")
             held: list[TextDelta | ToolCallDelta] = []
-            parted = not any(one.text for one in so_far.before)
-            async with aclosing(self._turn(asked, call, live)) as events:
+            parted = not so_far.spoken
+            async with aclosing(self._turn(asked, call, live, so_far.stages)) as events:
                 async for event in events:
                     match event:
                         case TextDelta(text) if text and not parted and not shaped:
@@ -133,19 +160,23 @@ class Outer:
             if not any(one.name == name for one in written.message.tool_calls):
                 for piece in held:
                     yield piece
-                written = changed(written, message=_joined(so_far.before, written.message))
+                if so_far.turns:
+                    so_far.say(written.message)
+                    message = so_far.joined(written.message)
+                    written = changed(written, message=message, turns=tuple(so_far.turns))
                 yield Done(self._whole(written, so_far, request, call))
                 return
-            kept = changed(written.message, content=()) if shaped else written.message
-            so_far.before.append(kept)
+            so_far.say(changed(written.message, content=()) if shaped else written.message)
             answers = []
             for one in written.message.tool_calls:
                 if one.name != name:
                     answers.append(_answer(one, _DEFERRED, failed=True))
                 elif so_far.invoked is None and not used:
                     invoked = so_far.invoked = _Invocation(_answer(one, "", failed=True))
+                    so_far.turns.append(FUSED)
                     spent = sum(stage.nano_usd or 0 for stage in so_far.stages)
-                    running = self._invoke(one, request, call, live, invoked, spent)
+                    behind = changed(asked, messages=(*asked.messages, written.message))
+                    running = self._invoke(one, request, behind, call, live, invoked, spent)
                     async with aclosing(running) as progress:
                         async for event in progress:
                             yield event
@@ -170,31 +201,36 @@ class Outer:
             fusion=None,
         )
 
-    async def _turn(self, request: Request, call: Call, live: bool) -> Events:
-        inner = call.child("synthesis")
-        if not live:
-            yield Done(await self._resources.models.complete(request, inner))
-            return
-        async with aclosing(self._resources.models.stream(request, inner)) as events:
-            async for event in events:
-                yield event
+    async def _turn(self, request: Request, call: Call, live: bool, stages: list[Stage]) -> Events:
+        at, inner = self._resources, call.child("synthesis")
+        with noted(stages, "synthesis", self._model, at.clock):
+            if not live:
+                yield Done(await at.models.complete(request, inner))
+                return
+            async with aclosing(at.models.stream(request, inner)) as events:
+                async for event in events:
+                    yield event
 
     async def _invoke(
         self,
         asked: ToolCall,
         request: Request,
+        behind: Request,
         call: Call,
         live: bool,
         invoked: _Invocation,
         spent: int,
     ) -> Events:
-        """Run the fusion. A failure of it is for the outer model, which answers all the same."""
+        """Run the fusion. A failure of it is for the outer model, which answers all the same;
+        `behind` is what it answers then."""
         try:
             plan = self._plan()
             question = _question(request, asked)
             at = self._resources
             inner = capped(deeper(call), plan.cost_cap)
-            async with Deliberation(plan, question, inner, at, live=live, spent=spent) as work:
+            async with Deliberation(
+                plan, question, inner, at, live=live, spent=spent, behind=behind
+            ) as work:
                 invoked.work = work
                 async with aclosing(work.events()) as progress:
                     async for event in progress:
@@ -226,17 +262,18 @@ class Outer:
         return finished(invoked.work, written, self._resources, request, call, invoked.error)
 
 
-def _joined(before: Sequence[Message], last: Message) -> Message:
-    """The last step's message, with what the steps before it wrote and thought in front."""
-    if not before:
-        return last
-    every = (*before, last)
-    text = _PART.join(one.text for one in every if one.text)
-    return changed(
-        last,
-        content=(Text(text),) if text else (),
-        reasoning=tuple(thought for one in every for thought in one.reasoning),
-    )
+def _content(text: str) -> tuple[Text, ...]:
+    return (Text(text),) if text else ()
+
+
+def _thoughts(
+    before: tuple[Reasoning, ...], behind: tuple[Reasoning, ...]
+) -> tuple[Reasoning, ...]:
+    """Both, as a stream tells them: a thought without a seal goes on in the next one."""
+    if before and behind and before[-1].is_open and behind[0].is_open:
+        joined = Reasoning(before[-1].text + behind[0].text)
+        return (*before[:-1], joined, *behind[1:])
+    return (*before, *behind)
 
 
 def _was_called(messages: Sequence[Message], name: str) -> bool:
@@ -275,7 +312,9 @@ def _question(request: Request, asked: ToolCall) -> Request:
     except (ValueError, RecursionError):
         arguments = None
     question = arguments.get("question") if isinstance(arguments, dict) else None
-    plain = changed(request, tools=(), tool_choice=None, fusion=None)
+    kept = request.fusion.cache_ttl if request.fusion else None
+    cache = kept or request.cache
+    plain = changed(request, tools=(), tool_choice=None, fusion=None, cache=cache)
     if not isinstance(question, str) or not question.strip():
         return plain
     rules = tuple(one for one in request.messages if one.role in ("system", "developer"))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from models.catalog import AUTO, DEFAULT_PANEL, FUSION, Catalog
 from models.errors import BadRequest, ModelNotFound
-from models.messages import Effort, FusionOptions, Request, ServerTool
+from models.messages import Effort, FusionOptions, Request, Sampling, ServerTool
 from models.panel import MAX_PANEL, Member, Panel, numbered
 from models.prices import NANO_PER_USD
 from models.spec import ModelSpec
@@ -28,11 +28,12 @@ TOOL_COMPLETION_TOKENS = 16_000
 class Plan:
     """Everything that a run needs to know, with every name made concrete.
 
-    `members` go with `names`: those of the `places` first, then the candidates.
+    `members` go with `samplings` and `names`: those of the `places` first, then the candidates.
     """
 
     panel: str
     members: tuple[Member, ...]
+    samplings: tuple[Sampling, ...]
     names: tuple[str, ...]
     places: int
     judge: str
@@ -45,46 +46,57 @@ class Plan:
     member_s: float
     analysis_tokens: int
     cost_cap: int | None
-    #: None: all that are configured.
+    #: None: those of the web that are configured.
     tools: tuple[ServerTool, ...] | None
     max_tool_calls: int
     effort: Effort | None = None
 
     def terms(
-        self, request: Request, catalog: Catalog, deadline: float | None, cap: int | None
+        self,
+        request: Request,
+        catalog: Catalog,
+        deadline: float | None,
+        cap: int | None,
+        behind: Request | None = None,
     ) -> Terms:
-        """The engine's terms. `cap` is what all may cost, in nano-dollars."""
+        """The engine's terms. `cap` is what all may cost, in nano-dollars; `behind` is what an
+        outer model answers when it has read the result."""
         return Terms(
             names=self.names,
             places=self.places,
+            writer=self.writer,
             quorum=self.quorum,
             grace_s=self.grace_s,
             member_s=self.member_s,
             deadline=deadline,
             layers=self.layers,
-            prices=None if cap is None else self._prices(request, catalog, cap),
+            prices=None if cap is None else self._prices(request, catalog, cap, behind),
         )
 
-    def _prices(self, request: Request, catalog: Catalog, cap: int) -> Prices:
+    def _prices(
+        self, request: Request, catalog: Catalog, cap: int, behind: Request | None
+    ) -> Prices:
         """The worst that each call can cost, counted as the till counts it: a token for each
-        byte that is read. What has no price cannot be kept under a cap, and so does not fit."""
+        byte that is read."""
         specs = catalog.models
         wrote = [_longest(specs[member.model], member.max_tokens) for member in self.members]
         answers = sum(wrote[: self.places]) * _BYTES_A_TOKEN
         analysis = self.analysis_tokens * _BYTES_A_TOKEN
         plain = changed(request, tools=())
 
-        def worst(model: str, asked: Request, material: int, written: int) -> int:
+        def worst(model: str, asked: Request, material: int, written: int) -> int | None:
             spec = specs[model]
             if spec.price is None:
-                return cap + 1
+                return None
             # What is longer than the window is shortened before it is sent.
             material = min(material, spec.context * _BYTES_A_TOKEN) + _INSTRUCTIONS
             read = bound.input_tokens(asked, spec.image_tokens) + material
             return spec.price.worst(read, written)
 
         longest = _longest(specs[self.writer], request.sampling.max_tokens)
-        writer = worst(self.writer, request, answers + analysis, longest)
+        writer = worst(self.writer, behind or request, answers + analysis, longest)
+        # It may be asked a second time, to repair what it wrote.
+        judge = worst(self.judge, plain, answers + analysis, self.analysis_tokens)
         before = 0 if self.layers == 1 else answers
         return Prices(
             cap=cap,
@@ -92,9 +104,8 @@ class Plan:
                 worst(member.model, plain, before + len(member.persona or ""), most)
                 for member, most in zip(self.members, wrote, strict=True)
             ),
-            # It may be asked a second time, to repair what it wrote.
-            judge=2 * worst(self.judge, plain, answers + analysis, self.analysis_tokens),
-            writer=0 if self.answer == "best_of" else writer,
+            judge=None if judge is None else 2 * judge,
+            writer=0 if self.answer == "best_of" and behind is None else writer,
         )
 
 
@@ -122,12 +133,15 @@ def make(
     alone = spec.answer == "judge_only"
     if alone:
         writer = judge
-    members = (*spec.places, *spec.candidates)
+    members = tuple(
+        _member(catalog, member, options) for member in (*spec.places, *spec.candidates)
+    )
     places = len(spec.places)
     return Plan(
         panel=name,
-        members=tuple(_member(catalog, member, options) for member in members),
-        names=numbered(member.model for member in members),
+        members=members,
+        samplings=tuple(member.sampling for member in members),
+        names=numbered(member.model for member in (*spec.places, *spec.candidates)),
         places=0 if alone else places,
         judge=judge,
         writer=writer or _writer(catalog, spec, judge),

@@ -9,8 +9,10 @@ words by which a chat template begins a turn are broken up in it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from models.call import random_digits
 from models.messages import (
     Effort,
     Message,
@@ -30,6 +32,11 @@ LABELS = "ABCDEFGH"
 
 #: Words that are turns and not text to some chat template: ChatML, Llama, Mistral, Gemma.
 _TURNS = re.compile(r"<\|[^<>|\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
+
+
+def new_mark() -> str:
+    """A random word, of which no answer can know."""
+    return random_digits()[:8]
 
 
 def panelist(
@@ -57,9 +64,7 @@ def panelist(
     if member.persona:
         parts.append(f"(For this answer: {member.persona.strip()})")
     messages = _behind(request.messages, "\n\n".join(parts)) if parts else request.messages
-    asked = request.fusion.cache_ttl if request.fusion is not None else None
-    cache = asked or request.cache
-    return Request(member.model, messages, sampling, effort=effort, cache=cache)
+    return Request(member.model, messages, sampling, effort=effort, cache=request.cache)
 
 
 def _behind(messages: tuple[Message, ...], text: str) -> tuple[Message, ...]:
@@ -72,11 +77,12 @@ def _behind(messages: tuple[Message, ...], text: str) -> tuple[Message, ...]:
 
 
 def judge(
-    conversation: tuple[Message, ...], answers: tuple[Answer, ...], mark: str, *, pick: bool = False
+    conversation: tuple[Message, ...], labelled: Mapping[str, Answer], mark: str, *, pick: bool
 ) -> tuple[Message, ...]:
-    """What the judge reads. The members of `answers` are neutral labels; `mark` is this run's
-    random word. With `pick` it also says which answer is best."""
-    labels = ", ".join(answer.member for answer in answers)
+    """What the judge reads. The answers stand under neutral labels; `mark` is this run's random
+    word. With `pick` it also says which answer is best."""
+    labels = ", ".join(labelled)
+    answers = _under(labelled.items(), mark)
     best = ", best (the label of the answer that you would give)" if pick else ""
     instruction = (
         "You compare answers that several models gave to the same question. "
@@ -91,7 +97,7 @@ def judge(
     )
     return (
         system(instruction),
-        user(f"{question(conversation)}\n\n{_sources(answers, mark)}\n\nCompare the answers."),
+        user(f"{question(conversation)}\n\n{answers}\n\nCompare the answers."),
     )
 
 
@@ -205,7 +211,11 @@ def shortened(model: str, asked: str, text: str, mark: str, max_tokens: int) -> 
 
 def plain(text: str) -> str:
     """The text with every word broken up that a chat template could take for a turn's begin."""
-    return _TURNS.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    return _TURNS.sub(_broken_up, text)
+
+
+def _broken_up(turn: re.Match[str]) -> str:
+    return f"{turn[0][0]} {turn[0][1:]}"
 
 
 def question(conversation: tuple[Message, ...]) -> str:
@@ -215,11 +225,16 @@ def question(conversation: tuple[Message, ...]) -> str:
 
 
 def _sources(answers: tuple[Answer, ...], mark: str) -> str:
-    return "Answers of the panel:\n" + "\n".join(_block(answer, mark) for answer in answers)
+    return _under(((answer.member, answer) for answer in answers), mark)
 
 
-def _block(answer: Answer, mark: str) -> str:
-    lines = [f'<answer-{mark} from="{answer.member}">', plain(answer.text)]
+def _under(named: Iterable[tuple[str, Answer]], mark: str) -> str:
+    blocks = [_block(name, answer, mark) for name, answer in named]
+    return "Answers of the panel:\n" + "\n".join(blocks)
+
+
+def _block(name: str, answer: Answer, mark: str) -> str:
+    lines = [f'<answer-{mark} from="{name}">', plain(answer.text)]
     if answer.sources:
         lines.append("Its sources:")
         lines += (f"- [{plain(one.title) or one.url}]({one.url})" for one in answer.sources)

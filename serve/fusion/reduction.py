@@ -8,7 +8,6 @@ cut as long as that model answers.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from dataclasses import dataclass, field, replace
 
 from models.answerer import Answerer
@@ -96,7 +95,7 @@ class Reduction:
     async def _piece(
         self, piece: str, most: int, question: str, call: Call, gate: asyncio.Semaphore
     ) -> str:
-        asked = prompts.shortened(self.model, question, piece, secrets.token_hex(4), most)
+        asked = prompts.shortened(self.model, question, piece, prompts.new_mark(), most)
         async with gate:
             try:
                 completion = await self.models.complete(asked, call.child("reduction"))
@@ -104,7 +103,9 @@ class Reduction:
                 self.stages.append(Stage("reduction", self.model, error=error.message))
                 return _cut(piece, most)
         self.stages += completion.stages
-        return completion.text.strip() or _cut(piece, most)
+        shorter = completion.text.strip()
+        # A model that knows no end would be asked for ever more pieces.
+        return shorter if 0 < len(shorter) < len(piece) else _cut(piece, most)
 
 
 async def _same(text: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from contextlib import aclosing
 
-from models.answerer import Answerer, Events
+from models.answerer import Events
 from models.call import Call
 from models.catalog import Catalog
 from models.messages import (
@@ -19,31 +18,34 @@ from models.messages import (
     assistant,
 )
 from serve.fusion import engine, prompts, window
-from serve.fusion.deliberation import Deliberation
+from serve.fusion.calls import noted
+from serve.fusion.deliberation import Deliberation, Resources
 
 
 async def complete(
-    work: Deliberation, request: Request, call: Call, models: Answerer, catalog: Catalog
+    work: Deliberation, request: Request, call: Call, resources: Resources
 ) -> Completion:
     """The answer to `request` from what the panel and the judge found."""
     if (picked := _picked(work)) is not None:
         return picked
-    return await models.complete(await _asked(work, request, catalog), call.child("synthesis"))
+    asked = await _asked(work, request, resources.catalog)
+    with noted(work.stages, "synthesis", work.plan.writer, resources.clock):
+        return await resources.models.complete(asked, call.child("synthesis"))
 
 
-async def stream(
-    work: Deliberation, request: Request, call: Call, models: Answerer, catalog: Catalog
-) -> Events:
+async def stream(work: Deliberation, request: Request, call: Call, resources: Resources) -> Events:
     """The same as it is written."""
     if (picked := _picked(work)) is not None:
         yield TextDelta(picked.text)
         yield Done(picked)
         return
-    asked = await _asked(work, request, catalog)
-    async with aclosing(models.stream(asked, call.child("synthesis"))) as events:
-        async for event in events:
-            if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta | Done):
-                yield event
+    asked = await _asked(work, request, resources.catalog)
+    writing = resources.models.stream(asked, call.child("synthesis"))
+    with noted(work.stages, "synthesis", work.plan.writer, resources.clock):
+        async with aclosing(writing) as events:
+            async for event in events:
+                if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta | Done):
+                    yield event
 
 
 async def _asked(work: Deliberation, request: Request, catalog: Catalog) -> Request:
@@ -56,7 +58,7 @@ async def _asked(work: Deliberation, request: Request, catalog: Catalog) -> Requ
     asked = sum(window.tokens(message.text) for message in request.messages)
     room = spec.context - longest - window.OVERHEAD - asked - plan.analysis_tokens
     answers = await work.material(max(room, spec.context // 8))
-    return prompts.synthesis(request, plan.writer, answers, found.analysis, secrets.token_hex(4))
+    return prompts.synthesis(request, plan.writer, answers, found.analysis, prompts.new_mark())
 
 
 def _picked(work: Deliberation) -> Completion | None:

@@ -41,6 +41,7 @@ from serve.jobs.asking import Ask, Desk, Reply
 from serve.jobs.batches import Batches
 from serve.jobs.files import Files
 from serve.jobs.starter import RayJobs
+from serve.money.fees import TillFees
 from serve.money.replicas import ReplicaHours
 from serve.pipeline import Pipeline
 from serve.plans.record import PlanBook
@@ -65,7 +66,7 @@ class Gateway:
         client = new_client()
 
         def pipeline(catalog: Catalog, models: Answerer) -> Answerer:
-            boxes = Toolset(catalog.tools, client).open
+            boxes = Toolset(catalog.tools, client, fees=TillFees(house.till, clock)).open
             return Pipeline(
                 catalog,
                 models,

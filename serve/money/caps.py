@@ -32,13 +32,13 @@ class Caps:
 
     def reserve(self, request: Capped, cap: int, worst: int, now: float) -> None:
         """Set a call's worst case aside. Raises BudgetExceeded if the cap does not allow it."""
-        spent = self._spent.get(request, _Spent())
-        if spent.settled + spent.reserved + worst > cap:
+        # The caller's own cap, less what is kept of it for others: only what is left is told.
+        if worst > (left := self.left(request, cap)):
             raise BudgetExceeded.of_cap(
-                f"This request may cost {usd(cap)} USD, of which {usd(spent.settled)} are spent "
-                f"and {usd(spent.reserved)} set aside. Its next call could cost up to "
-                f"{usd(worst)} USD and was not made."
+                f"The cost cap of this request leaves {usd(left)} USD for this call, which could "
+                f"cost up to {usd(worst)} USD and was not made."
             )
+        spent = self._spent.get(request, _Spent())
         spent.reserved += worst
         spent.at = now
         self._spent[request] = spent

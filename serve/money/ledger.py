@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from models.call import Call
 from models.messages import StageRole, Usage
 from models.prices import usd
+from models.values import value
 
 #: Largest amount that every store can hold (a signed 64-bit integer).
 MOST = 2**63 - 1
@@ -140,7 +141,7 @@ def grant(
     return max(least, amount)
 
 
-@dataclass(frozen=True)
+@value()
 class Entry:
     """One call in the books. `nano_usd` is None where its model has no price."""
 

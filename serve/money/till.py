@@ -19,6 +19,7 @@ from models.call import Call, new_id
 from models.catalog import Catalog
 from models.errors import BudgetExceeded, FusionError, StoreUnavailable
 from models.prices import usd
+from models.values import value
 from serve.money import journal
 from serve.money.bank import BATCH, LEASE_S, Bank
 from serve.money.caps import Capped, Caps
@@ -85,7 +86,7 @@ class _Leased:
 _NOTHING = _Leased(())
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value(slots=True, eq=False)
 class Hold:
     """A call's reservation, to be settled exactly once."""
 

@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
 from models.errors import FusionError
-from models.messages import Completion, Reasoning, Source, ToolCall, Usage
+from models.messages import FUSED, Completion, Reasoning, Source, ToolCall, Usage
 from serve.dialects.dialect import Asked
-from serve.dialects.extension import cited, sources, told
+from serve.dialects.extension import cited, told
 from serve.dialects.responses.items import HIDDEN
 
 Item = dict[str, Any]
 
 #: What an item of a fusion tells, by the Fusion contract.
-_RESULT = ("analysis", "responses", "failed_models", "failure_reason", "error")
+_RESULT = ("analysis", "responses", "failed_models", "failure_reason", "error", "sources")
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
 def whole(answer: Completion, asked: Asked, identity: str) -> dict[str, Any]:
-    """A `response`: what was found on the way, what was thought, what is said, what is called."""
-    items: list[Item] = []
-    if is_fused(answer):
-        items.append(fusion_item(fusion_id(answer, identity), fusion_result(answer)))
-    for index, thought in enumerate(answer.message.reasoning):
-        items.append(reasoning_item(f"rs_{identity}_{index}", thought))
-    if answer.text or not answer.message.tool_calls:
-        items.append(message_item(f"msg_{identity}", answer.text, answer.sources))
-    for index, call in enumerate(answer.message.tool_calls):
-        items.append(call_item(f"fc_{identity}_{index}", call))
+    """A `response`, with the items and ids that its stream has."""
+    items = list(_items(answer, identity))
     return ended(envelope(asked, answer.model, identity), answer, asked, items)
+
+
+def _items(answer: Completion, identity: str) -> Iterator[Item]:
+    """What was thought, said and found, in order, and what is called."""
+    places = count()
+
+    def named(prefix: str) -> str:
+        return f"{prefix}_{identity}_{next(places)}"
+
+    for number, turn in enumerate(answer.course, 1):
+        if turn == FUSED:
+            unkept = named("fus")
+            yield fusion_item(answer.extension.get("id", unkept), fusion_result(answer))
+        for thought in turn.reasoning:
+            yield reasoning_item(named("rs"), thought)
+        if turn.text:
+            # Sources are known at the end, when a stream has closed what was said before.
+            is_last = number == len(answer.course) and not answer.message.tool_calls
+            yield message_item(named("msg"), turn.text, answer.sources if is_last else ())
+    if not answer.text and not answer.message.tool_calls:
+        yield message_item(named("msg"), "")  # an answer without a word is one all the same
+    for call in answer.message.tool_calls:
+        yield call_item(named("fc"), call)
 
 
 def envelope(asked: Asked, model: str, identity: str) -> dict[str, Any]:
@@ -159,23 +175,12 @@ def call_item(identity: str, call: ToolCall, status: str = "completed") -> Item:
 
 
 def fusion_item(identity: str, result: Mapping[str, Any], status: str = "completed") -> Item:
-    told = {key: result[key] for key in (*_RESULT, "sources") if result.get(key) is not None}
+    told = {key: result[key] for key in _RESULT if result.get(key) is not None}
     if "error" in result:
         status = "failed"
     return {"id": identity, "type": "openrouter:fusion", "status": status, **told}
 
 
-def fusion_id(answer: Completion, identity: str) -> str:
-    """The id under which the whole record can be read, where there is one."""
-    return str(answer.extension.get("id") or f"fus_{identity}")
-
-
-def is_fused(answer: Completion) -> bool:
-    """Whether a fusion stands behind this answer."""
-    return any(key in answer.extension for key in ("analysis", "responses", "failed_models"))
-
-
 def fusion_result(answer: Completion) -> dict[str, Any]:
     """What a fusion found for this answer, as its item tells it."""
-    found = {key: answer.extension[key] for key in _RESULT if key in answer.extension}
-    return found | sources(answer.sources)
+    return {key: answer.extension[key] for key in _RESULT if key in answer.extension}

@@ -7,7 +7,7 @@ neighbours are put together. An item that came out of an answer may go back in a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -54,12 +54,14 @@ _Content = Annotated[Listed[_Part], BeforeValidator(_parts)]
 
 class _Message(Loose):
     type: Literal["message"] = "message"
+    id: str | None = None
     role: Literal["user", "assistant", "system", "developer"]
     content: _Content
 
 
 class _Call(Loose):
     type: Literal["function_call"]
+    id: str | None = None
     call_id: str = Field(min_length=1)
     name: str = Field(min_length=1)
     arguments: str
@@ -78,14 +80,15 @@ class _Thought(Loose):
 
 class _Reasoning(Loose):
     type: Literal["reasoning"]
+    id: str | None = None
     summary: Listed[_Thought] = Field(default_factory=list)
     content: Listed[_Thought] | None = None
     encrypted_content: str | None = None
 
 
 class _Fusion(Loose):
-    """What a fusion found for an answer before. Where the answer stands behind it, it is not sent
-    to a model again; where the model called a function of the caller's next, it is."""
+    """What a fusion found for an answer before. Where that was the answer, it is not sent to a
+    model again; where the model called a function of the caller's in the same turn, it is."""
 
     type: Literal["openrouter:fusion"]
     id: str = "fus"
@@ -109,18 +112,26 @@ Item = Annotated[
 ]
 
 
-def conversation(items: Iterable[Item]) -> tuple[Message, ...]:
+def conversation(items: Sequence[Item]) -> tuple[Message, ...]:
     """The messages in these items."""
     messages: list[Message] = []
+    #: The fusion of the turn under way, how many messages stand before it, and whether the last of
+    #: them belongs to its answer too.
     found: _Fusion | None = None
-    for item in items:
+    before = 0
+    amid = False
+    for place, item in enumerate(items):
         if found is not None and isinstance(item, _Call):
-            messages += _called(found)
-        if not isinstance(item, _Reasoning):
-            found = item if isinstance(item, _Fusion) else None
+            _called(messages, before, found, amid)
+            found = None
+        elif found is not None and not _goes_on(item):
+            if amid:
+                _joined(messages, before)
+            found = None
+        fresh = found is not None and len(messages) == before
         match item:
             case _Message(role="assistant", content=parts):
-                turn = _turn(messages, fresh=_has_spoken)
+                turn = _turn(messages, fresh or _has_spoken(messages))
                 messages.append(replace(turn, content=(*turn.content, *_content(parts))))
             case _Message(role=role, content=parts):
                 messages.append(Message(role, _content(parts)))
@@ -129,31 +140,72 @@ def conversation(items: Iterable[Item]) -> tuple[Message, ...]:
                 call = ToolCall(identity, name, arguments)
                 messages.append(replace(turn, tool_calls=(*turn.tool_calls, call)))
             case _Reasoning():
-                turn = _turn(messages, fresh=_has_spoken)
+                turn = _turn(messages, fresh or _has_spoken(messages))
                 messages.append(replace(turn, reasoning=(*turn.reasoning, _thought(item))))
             case _Output(call_id=identity, output=parts):
                 messages.append(Message("tool", _content(parts), tool_call_id=identity))
+            case _Fusion():
+                found, before, amid = item, len(messages), _amid(items, place)
+    if amid and found is not None:
+        _joined(messages, before)
     return tuple(messages)
 
 
-def _called(found: _Fusion) -> tuple[Message, Message]:
-    """The call that a fusion answered, and what it found."""
+def _amid(items: Sequence[Item], place: int) -> bool:
+    """Whether what stands here was told in the middle of one answer of ours."""
+    if not 0 < place < len(items) - 1:
+        return False
+    return _answer(items[place - 1]) == _answer(items[place + 1]) != ""
+
+
+def _answer(item: Item) -> str:
+    """The answer of ours that a model gave this item in, or nothing: its id stands in the item's,
+    before the item's place."""
+    match item:
+        case _Message(role="assistant", id=str(own)) | _Reasoning(id=str(own)) | _Call(id=str(own)):
+            return own.partition("_")[2].rpartition("_")[0]
+    return ""
+
+
+def _goes_on(item: Item) -> bool:
+    """Whether a model says this in the turn in which it had a fusion run."""
+    return isinstance(item, _Reasoning) or (isinstance(item, _Message) and item.role == "assistant")
+
+
+def _called(messages: list[Message], before: int, found: _Fusion, amid: bool) -> None:
+    """Put the call that a fusion answered, and what it found, in its place."""
     identity = found.id[:64]
     told = {"analysis": found.analysis, "responses": found.responses, "error": found.error}
     known = {key: value for key, value in told.items() if value is not None}
-    return (
-        Message("assistant", tool_calls=(ToolCall(identity, FUSION_FUNCTION, "{}"),)),
+    turn = messages.pop(before - 1) if amid else Message("assistant")
+    at = before - 1 if amid else before
+    call = ToolCall(identity, FUSION_FUNCTION, "{}")
+    messages[at:at] = (
+        replace(turn, tool_calls=(*turn.tool_calls, call)),
         Message("tool", (Text(json.dumps(known)),), tool_call_id=identity, name=FUSION_FUNCTION),
     )
 
 
-def _has_spoken(turn: Message) -> bool:
-    return bool(turn.content) and not turn.tool_calls
+def _joined(messages: list[Message], before: int) -> None:
+    """Make one answer of what was said before a fusion and after it."""
+    first, last = messages[before - 1 : before + 1]
+    messages[before - 1 : before + 1] = (
+        replace(
+            first,
+            content=(*first.content, *last.content),
+            reasoning=(*first.reasoning, *last.reasoning),
+        ),
+    )
 
 
-def _turn(messages: list[Message], fresh: Any = None) -> Message:
+def _has_spoken(messages: list[Message]) -> bool:
+    """Whether the turn under way has said something, so that the next thing is another's."""
+    return bool(messages and messages[-1].content and not messages[-1].tool_calls)
+
+
+def _turn(messages: list[Message], fresh: bool = False) -> Message:
     """The assistant's turn under way, taken off the list, or a new one."""
-    if messages and messages[-1].role == "assistant" and not (fresh and fresh(messages[-1])):
+    if messages and messages[-1].role == "assistant" and not fresh:
         return messages.pop()
     return Message("assistant")
 

@@ -243,8 +243,7 @@ class ResponseEvents:
     # The end
 
     def _end(self, answer: Completion) -> Iterator[bytes]:
-        if whole.is_fused(answer):
-            yield from self._end_fusion(whole.fusion_result(answer))
+        yield from self._end_fusion(whole.fusion_result(answer))
         yield from self._end_thought()
         if not self._calls and not any(item["type"] == "message" for item in self._finished):
             yield from self._open_text()  # an answer without a word is one all the same

@@ -51,6 +51,12 @@ def test_the_engine_decides_which_record_a_model_is() -> None:
     assert isinstance(model(engine="openai"), OpenAIModel)
 
 
+def test_a_model_that_calls_tools_in_words_calls_tools() -> None:
+    assert model(engine="vllm", source="a/b", tool_calls="text").tools
+    assert not model(engine="vllm", source="a/b", tool_calls="text", tools=False).tools
+    assert not model(engine="vllm", source="a/b").tools
+
+
 def test_who_hosts_a_model_is_its_tier() -> None:
     assert model(engine="vllm", source="a/b").tier == "workforce"
     assert model(engine="fake").tier == "workforce"

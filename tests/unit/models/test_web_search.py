@@ -11,7 +11,12 @@ from pydantic import SecretStr, ValidationError
 from models.errors import FusionError, Overloaded, Unavailable, UpstreamError
 from models.messages import Source
 from models.tools.settings import WebSearch
-from models.tools.web_search import MAX_ANSWER_BYTES, MAX_QUERY_CHARS, Search
+from models.tools.web_search import (
+    MAX_ANSWER_BYTES,
+    MAX_EXCERPT_CHARS,
+    MAX_QUERY_CHARS,
+    Search,
+)
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -140,6 +145,71 @@ async def test_what_is_found_elsewhere_or_too_much_is_left_out(
 ) -> None:
     tool = search(lambda _: httpx.Response(200, json=BRAVE)).limited(parameters)
     assert [source.url for source in (await tool.run({"query": "letters"})).sources] == left
+
+
+@pytest.mark.parametrize(
+    ("parameters", "characters"),
+    [
+        ({}, MAX_EXCERPT_CHARS),
+        ({"search_context_size": "low"}, 400),
+        ({"search_context_size": "medium"}, MAX_EXCERPT_CHARS),
+        ({"search_context_size": "high"}, 5000),
+        ({"search_context_size": "low", "max_characters": 7000}, 7000),
+    ],
+)
+async def test_how_much_of_a_result_is_given(parameters: dict[str, Any], characters: int) -> None:
+    long = {"results": [{"title": "A", "url": "https://a/", "content": "x" * 9000}]}
+    tool = search(lambda _: httpx.Response(200, json=long), "tavily").limited(parameters)
+    assert (await tool.run({"query": "letters"})).text.count("x") == characters
+
+
+@pytest.mark.parametrize(
+    ("parameters", "results", "uses"),
+    [
+        ({}, 5, None),
+        ({"max_uses": 3}, 5, 3),
+        ({"max_total_results": 50}, 5, 10),
+        ({"max_total_results": 12, "max_results": 4}, 4, 3),
+        ({"max_total_results": 50, "max_uses": 2}, 5, 2),
+        ({"max_total_results": 3}, 3, 1),
+    ],
+)
+def test_searches_and_their_results_stay_within_the_requests_own_limits(
+    parameters: dict[str, Any], results: int, uses: int | None
+) -> None:
+    tool = search(lambda _: httpx.Response(200, json={})).limited(parameters)
+    assert (tool.results, tool.max_uses) == (results, uses)
+
+
+WHERE = {"type": "approximate", "city": "Köln", "region": "NRW", "country": "DE"}
+
+
+async def test_where_the_user_is_goes_to_an_engine_that_takes_it_and_to_the_models() -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={})
+
+    for provider in ("brave", "tavily", "searxng"):
+        tool = search(answer, provider).limited({"user_location": WHERE})
+        assert tool.spec.description.endswith(" The user is near: Köln, NRW, DE.")
+        await tool.run({"query": "letters"})
+    told = [
+        {name: value for name, value in one.headers.items() if name.startswith("x-loc-")}
+        for one in asked
+    ]
+    # A header says nothing beyond ASCII.
+    assert told == [{"x-loc-state-name": "NRW", "x-loc-country": "DE"}, {}, {}]
+
+
+def test_where_the_user_is_may_be_only_a_time_zone_or_nothing() -> None:
+    plain = search(lambda _: httpx.Response(200))
+    zone = plain.limited({"user_location": {"timezone": "Europe/Berlin"}})
+    assert zone.spec.description.endswith(" The user is near: time zone Europe/Berlin.")
+    assert plain.limited({"user_location": {}}).spec == plain.spec
+    city = plain.limited({"user_location": {"city": " Rome "}})
+    assert city.spec.description.endswith(" The user is near: Rome.")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import asyncio
 import json
 import random
 import re
+from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from models.catalog import Catalog, Roles
 from models.errors import (
     AllPanelsFailed,
     BadRequest,
+    BudgetExceeded,
+    ContextTooLong,
     DeadlineExceeded,
     FusionError,
     Unavailable,
@@ -28,23 +31,35 @@ from models.messages import (
     Done,
     Event,
     FusionOptions,
+    Message,
     Progress,
     Request,
     Sampling,
     ServerTool,
+    Source,
+    Text,
     TextDelta,
     Tool,
+    ToolCall,
+    assistant,
     user,
 )
 from models.prices import Price
 from models.tools.fake import FakeTools
+from models.tools.toolbox import Box, ToolResult
 from serve.fusion.contract import Analysis
-from serve.fusion.deliberation import Resources
+from serve.fusion.deliberation import Deliberation, Resources
 from serve.fusion.fusion import Fusion
-from serve.fusion.judge import ModelJudge
+from serve.fusion.judge import Case, Finding, ModelJudge
+from serve.fusion.outer import Outer
 from serve.fusion.plan import make
+from serve.money.caps import Caps
 from serve.money.charge import Charge, Tariff
 from serve.money.fake import FakeTill
+from serve.money.fees import TillFees
+from serve.money.ledger import Entry
+from serve.money.till import Hold
+from serve.pipeline import Models
 
 EMPTY = {key: [] for key in Analysis.model_fields}
 ASKED = Request("fusion/trio", (user("Is water wet?"),), Sampling(max_tokens=50))
@@ -268,6 +283,14 @@ async def test_a_bug_in_a_panelist_is_that_panelists_failure() -> None:
     assert (failed["model"], failed["error"]) == ("one", "Internal error: RuntimeError.")
 
 
+async def test_an_answer_that_is_no_text_is_that_panelists_failure() -> None:
+    nothing: Any = None
+    one = Message("assistant", (Text(nothing),))
+    answer = await asyncio.wait_for(fusion(*cast(one=one)).complete(ASKED, Call()), 5)
+    [failed] = answer.extension["failed_models"]
+    assert (failed["model"], failed["error"]) == ("one", "Internal error: AttributeError.")
+
+
 async def test_panelists_that_all_come_too_late_are_a_504() -> None:
     late = DeadlineExceeded("too late")
     with pytest.raises(DeadlineExceeded):
@@ -385,6 +408,181 @@ async def test_a_cost_cap_leaves_out_what_does_not_fit() -> None:
     assert answer.text == "It depends."
 
 
+class CappedTill(FakeTill):
+    """A till that holds one request to its cap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.caps = Caps()
+
+    async def reserve(self, entry: Entry, worst: int | None, cap: int | None = None) -> Hold:
+        assert cap is not None
+        self.caps.reserve(("p", "r"), cap, worst or 0, 0.0)
+        return await super().reserve(entry, worst, cap)
+
+    def settle(self, hold: Hold, entry: Entry) -> None:
+        super().settle(hold, entry)
+        self.caps.settle(("p", "r"), hold.worst, entry.cost)
+
+
+#: Every word of an answer is a millionth of a dollar, and no answer has more than a hundred.
+def priced(
+    till: CappedTill, fakes: list[FakeModel], rates: Mapping[str, int] | None = None
+) -> tuple[Catalog, Models]:
+    rates = rates or {"input": 0, "output": 1}
+    data = CATALOG.model_dump(mode="json")
+    spec = {"engine": "fake", "price": rates, "max_output": 100, "tools": True}
+    data["models"] = {fake.name: spec for fake in fakes}
+    known = Catalog.model_validate(data)
+    price = Price.model_validate(rates)
+    paid = {
+        fake.name: Charge(fake, Tariff(fake.name, "flagship", price, 100), till, fake.clock)
+        for fake in fakes
+    }
+    return known, Models(known, paid)
+
+
+LOOKS = replace(assistant("hm"), tool_calls=(ToolCall("c", "web_search", '{"query": "x"}'),))
+
+
+async def test_a_panelist_that_calls_tools_again_and_again_leaves_the_writer_its_part() -> None:
+    def restless(_: Request) -> Message:
+        return replace(LOOKS, content=(Text(" ".join(["hm"] * 100)),))
+
+    till = CappedTill()
+    known, models = priced(till, cast(one=restless))
+    resources = Resources(known, models, ModelJudge(models), boxes=FakeTools(seconds=0.01).open)
+    # A hundred words each of two panelists, and 50 of the writer, and no more.
+    call = Call(cost_cap_nano_usd=250_000)
+    answer = await Fusion(make(known, "trio", None), resources).complete(ASKED, call)
+    assert answer.text == "It depends."
+    [gone] = answer.extension["failed_models"]
+    assert (gone["model"], gone["status_code"]) == ("one", 402)
+
+
+@dataclass
+class PricedSearch:
+    """A search that costs as much as 60 words."""
+
+    spec: Tool = field(default_factory=lambda: Tool("web_search", "Finds."))
+    max_uses: int | None = None
+    nano_usd: int = 60_000
+
+    def limited(self, parameters: Mapping[str, Any]) -> PricedSearch:
+        return self
+
+    async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
+        return ToolResult("found", nano_usd=self.nano_usd)
+
+
+@pytest.mark.parametrize(("cap", "searches"), [(250_000, 0), (310_000, 0), (312_000, 1)])
+async def test_tools_leave_the_panelists_what_they_need_to_answer(cap: int, searches: int) -> None:
+    till = CappedTill()
+    fakes = cast(one=[LOOKS, "Yes."], two=[LOOKS, "No."])
+    known, models = priced(till, fakes)
+    box = Box({"web_search": PricedSearch()}, fees=TillFees(till))
+    resources = Resources(known, models, ModelJudge(models), boxes=lambda _: box)
+    call = Call(cost_cap_nano_usd=cap)
+    answer = await Fusion(make(known, "trio", None), resources).complete(ASKED, call)
+    assert answer.extension["failed_models"] == []
+    found = [stage for stage in answer.stages if stage.role == "tool" and stage.nano_usd]
+    assert len(found) == searches
+    assert sum(stage.nano_usd or 0 for stage in answer.stages) <= cap
+
+
+def restless(request: Request) -> Message | str:
+    """Calls tools as long as there are any."""
+    words = (Text(" ".join(["hm"] * 100)),)
+    return replace(LOOKS, content=words) if request.tools else "Yes."
+
+
+async def fused_under(cap: int, **replies: Any) -> Completion:
+    known, models = priced(CappedTill(), cast(**{"judge": json.dumps(EMPTY)} | replies))
+    tools = FakeTools(seconds=0.01).open
+    resources = Resources(known, models, ModelJudge(models, tools), boxes=tools)
+    answer = await Fusion(make(known, "trio", None), resources).complete(
+        ASKED, Call(cost_cap_nano_usd=cap)
+    )
+    assert sum(stage.nano_usd or 0 for stage in answer.stages) <= cap
+    return answer
+
+
+@pytest.mark.parametrize("cap", [450_000, 600_000])
+async def test_a_panelist_that_calls_tools_again_and_again_answers_and_leaves_the_judge_its_part(
+    cap: int,
+) -> None:
+    answer = await fused_under(cap, one=restless)
+    assert answer.extension["analysis"] == EMPTY
+
+
+async def test_panelists_that_all_call_tools_again_and_again_all_answer() -> None:
+    answer = await fused_under(900_000, one=restless, two=restless)
+    assert [one["content"] for one in answer.extension["responses"]] == ["Yes.", "Yes."]
+
+
+@pytest.mark.parametrize("cap", [450_000, 600_000])
+async def test_a_judge_that_checks_again_and_again_can_still_compare(cap: int) -> None:
+    def checks(request: Request) -> Message | str:
+        return restless(request) if request.tools else json.dumps(EMPTY)
+
+    answer = await fused_under(cap, judge=checks)
+    assert answer.extension["analysis"] == EMPTY
+
+
+async def test_an_outer_model_can_still_read_what_its_fusion_found() -> None:
+    """Its conversation is longer than what the panel is asked."""
+    asks = ToolCall("c", "openrouter_fusion", '{"question": "Is it?"}')
+    fakes = cast(one=restless, two=restless, judge=json.dumps(EMPTY))
+    fakes.append(FakeModel("outer", [replace(LOOKS, tool_calls=(asks,)), "Wet."]))
+    known, models = priced(CappedTill(), fakes, {"input": 1, "output": 10})
+    options = FusionOptions(max_tool_calls=16)
+    resources = Resources(known, models, ModelJudge(models), boxes=FakeTools(seconds=0.001).open)
+    outer = Outer("outer", lambda: make(known, "trio", options, "outer"), resources)
+    request = Request("outer", (user("word " * 12_000),), Sampling(max_tokens=50))
+    answer = await outer.complete(request, Call(cost_cap_nano_usd=120_000_000))
+    assert (answer.text, answer.extension["status"]) == ("hm\n\nWet.", "ok")
+
+
+def test_an_outer_model_writes_also_where_the_panels_best_answer_is_only_picked() -> None:
+    known, _ = priced(CappedTill(), cast())
+    plan = replace(make(known, "trio", None), answer="best_of")
+    terms = [plan.terms(ASKED, known, None, 1, behind=behind) for behind in (None, ASKED)]
+    assert [bool(one.prices and one.prices.writer) for one in terms] == [False, True]
+
+
+async def test_under_a_cap_a_writer_must_have_a_price() -> None:
+    with pytest.raises(BudgetExceeded, match=r"'writer'.* has no price.*models\.writer\.price"):
+        await fusion(*cast()).complete(ASKED, Call(cost_cap_nano_usd=500_000_000))
+
+
+async def test_a_result_has_its_sources_in_the_panels_order_whatever_the_answer_cites() -> None:
+    def looks(name: str) -> list[Message | str]:
+        call = ToolCall("c", "web_search", json.dumps({"query": name}))
+        return [replace(LOOKS, tool_calls=(call,)), f"From {name}."]
+
+    def finds(arguments: str) -> ToolResult:
+        return ToolResult("x", (Source(f"https://{json.loads(arguments)['query']}.example/"),))
+
+    def made() -> Fusion:
+        fakes = cast(one=looks("a"), two=looks("b"), writer="See https://b.example/")
+        known, models = priced(CappedTill(), fakes)
+        boxes = FakeTools({"web_search": finds}).open
+        resources = Resources(known, models, ModelJudge(models), boxes=boxes)
+        return Fusion(make(known, "trio", None), resources)
+
+    call = Call(cost_cap_nano_usd=2_000_000)
+    whole = await made().complete(ASKED, call)
+    [told] = [
+        event.data["result"]
+        async for event in made().stream(ASKED, call)
+        if isinstance(event, Progress) and event.kind == "completed"
+    ]
+    urls = [one["url"] for one in told["sources"]]
+    assert urls == ["https://a.example/", "https://b.example/"]
+    assert whole.extension["sources"] == told["sources"]
+    assert [one.url for one in whole.sources] == urls[::-1]
+
+
 # Bad input
 
 
@@ -498,6 +696,69 @@ async def test_panelists_that_all_say_the_same_are_a_fusion_like_any() -> None:
     assert answer.text == "It depends."
 
 
+async def test_a_judge_that_has_to_be_asked_shorter_has_all_its_calls_told() -> None:
+    """And looks no further: what it may look for is used up."""
+    asked: list[Request] = []
+
+    def judge(request: Request) -> Message | str | FusionError:
+        asked.append(request)
+        if request.tools:
+            return LOOKS if len(request.messages) == len(asked[0].messages) else "Noted."
+        first = sum(not one.tools for one in asked) == 1
+        return ContextTooLong("too long") if first else json.dumps(EMPTY)
+
+    data = CATALOG.model_dump(mode="json")
+    data["models"]["judge"]["tools"] = True
+    known, models = Catalog.model_validate(data), ByName(*cast(judge=judge))
+    tools = FakeTools()
+    resources = Resources(known, models, ModelJudge(models, tools.open), boxes=tools.open)
+    answer = await Fusion(make(known, "trio", None), resources).complete(ASKED, Call())
+    assert answer.extension["analysis"] == EMPTY
+    told = [(one.role, one.error) for one in answer.stages if one.member is None]
+    assert told == [
+        ("judge", None),
+        ("tool", None),
+        ("judge", None),
+        ("judge", "too long"),
+        ("judge", None),
+        ("synthesis", None),
+    ]
+
+
+async def test_a_panelist_that_fails_by_our_own_fault_is_told_with_what_it_cost() -> None:
+    def breaks(request: Request) -> Message:
+        if len(request.messages) > 1:
+            raise RuntimeError("a bug")
+        return LOOKS
+
+    data = CATALOG.model_dump(mode="json")
+    data["models"]["one"]["tools"] = True
+    known, models = Catalog.model_validate(data), ByName(*cast(one=breaks))
+    resources = Resources(known, models, ModelJudge(models), boxes=FakeTools().open)
+    async with Deliberation(
+        make(known, "trio", None), ASKED, Call(), resources, live=False
+    ) as work:
+        async for _ in work.events():
+            pass
+    assert work.run.spent == sum(stage.nano_usd or 0 for stage in work.stages)
+    told = [(stage.role, stage.error) for stage in work.stages if stage.member == "one"]
+    assert told[2:] == [("panelist", "Internal error: RuntimeError.")]
+
+
+@pytest.mark.parametrize("answer", ["synthesis", "best_of"])
+async def test_a_judge_that_is_too_late_has_its_stage(answer: str) -> None:
+    clock = FakeClock()
+    models = cast()
+    for model in models:
+        model.clock = clock
+    models[2].first_token_s = 100.0
+    made = fusion(*models, known=catalog(answer=answer), clock=clock)
+    task = asyncio.create_task(made.complete(ASKED, Call(deadline=10.0)))
+    await clock.advance(9.0)
+    told = [(one.role, one.error) for one in (await task).stages if one.role == "judge"]
+    assert told == [("judge", "Cancelled.")]
+
+
 # Any order of anything, with a runner
 
 
@@ -551,6 +812,24 @@ async def test_a_tools_own_parameters_reach_panel_and_judge() -> None:
         ASKED, Call()
     )
     assert tools.opened == [wanted, wanted]
+
+
+class UsedUp(FakeTools):
+    def left(self) -> tuple[ServerTool, ...]:
+        return ()
+
+
+async def test_the_judge_has_what_the_panel_left_of_the_tools() -> None:
+    heard: list[Case] = []
+
+    class Listening:
+        async def judge(self, case: Case, call: Call) -> Finding:
+            heard.append(case)
+            return Finding(None, "judge_upstream_error")
+
+    resources = Resources(CATALOG, ByName(*cast()), Listening(), boxes=UsedUp().open)
+    await Fusion(make(CATALOG, "trio", None), resources).complete(ASKED, Call())
+    assert [case.tools for case in heard] == [()]
 
 
 async def test_a_panel_names_its_tools_alone() -> None:

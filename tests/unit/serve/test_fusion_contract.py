@@ -17,7 +17,17 @@ from models.call import Call
 from models.catalog import Catalog
 from models.errors import BadRequest, BudgetExceeded, RateLimited, Unavailable
 from models.fake import FakeModel
-from models.messages import Completion, Done, Message, Request, Source, ToolCall
+from models.messages import (
+    Completion,
+    Done,
+    Message,
+    Reasoning,
+    Request,
+    Source,
+    Text,
+    ToolCall,
+    assistant,
+)
 from router.live import Plan, Question
 from serve.fusion.contract import Analysis
 from serve.fusion.judge import ModelJudge
@@ -349,6 +359,61 @@ def fusion_items(house: House, **body: Any) -> list[tuple[dict[str, Any], Any]]:
         [item] = [one for one in told["output"] if one["type"] == "openrouter:fusion"]
         found.append((item, told["usage"]["input_tokens"]))
     return found
+
+
+def outputs(house: House, *said: Any) -> list[list[dict[str, Any]]]:
+    """The items of a response whose outer model says this, whole and streamed."""
+    found = []
+    for stream in (False, True):
+        house.fakes["outer"].reply = list(said)
+        answer = house.openai.responses.create(**BY_TOOL, stream=stream)
+        told = [plain(event) for event in answer][-1]["response"] if stream else plain(answer)
+        found.append(told["output"])
+    return found
+
+
+def kinds_and_texts(items: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    parts = {"message": "content", "reasoning": "content"}
+    return [
+        (one["type"], "".join(part["text"] for part in one[parts[one["type"]]]))
+        if one["type"] in parts
+        else (one["type"], "")
+        for one in items
+    ]
+
+
+def test_the_items_are_what_happened_in_order_whole_and_streamed(house: House) -> None:
+    first = replace(CALLED, content=(Text("Let me ask."),), reasoning=(Reasoning("Hard."),))
+    again = replace(CALLED, content=(Text("Once more."),))
+    last = replace(assistant("Wet."), reasoning=(Reasoning("Easy."),))
+    whole, streamed = outputs(house, first, again, last)
+    assert (
+        kinds_and_texts(whole)
+        == kinds_and_texts(streamed)
+        == [
+            ("reasoning", "Hard."),
+            ("message", "Let me ask."),
+            ("openrouter:fusion", ""),
+            ("message", "\n\nOnce more."),
+            ("reasoning", "Easy."),
+            ("message", "\n\nWet."),
+        ]
+    )
+
+
+def test_the_items_of_steps_that_say_nothing_between_are_alike_too(house: House) -> None:
+    first = replace(CALLED, content=(Text("Let me ask."),))
+    again = replace(CALLED, content=(Text("Once more."),))
+    whole, streamed = outputs(house, first, again, "Wet.")
+    assert (
+        kinds_and_texts(whole)
+        == kinds_and_texts(streamed)
+        == [
+            ("message", "Let me ask."),
+            ("openrouter:fusion", ""),
+            ("message", "\n\nOnce more.\n\nWet."),
+        ]
+    )
 
 
 @pytest.mark.parametrize("panel", [["one", "two"], ["nobody"]])

@@ -39,7 +39,7 @@ NOTHING = Analysis(
 def run(*names: str, **changes: Any) -> Run:
     """A run of panelists who all must answer within 100 seconds."""
     places = changes.pop("places", len(names))
-    terms: dict[str, Any] = {"quorum": places, "grace_s": 5.0, "member_s": 100.0}
+    terms: dict[str, Any] = {"writer": "w", "quorum": places, "grace_s": 5.0, "member_s": 100.0}
     return Run(Terms(names, places, **(terms | changes)))
 
 
@@ -241,6 +241,31 @@ def test_a_cap_that_covers_no_panelist_ends_it_before_anything_is_spent(cap: int
     assert isinstance(action.error, BudgetExceeded)
 
 
+def test_a_cap_that_does_not_cover_the_answer_says_what_would() -> None:
+    [action] = run("a", prices=Prices(cap=29, members=(1,), judge=1, writer=30)).start(0)
+    assert isinstance(action, GiveUp)
+    assert "may cost 0.00000003 USD" in action.error.message
+
+
+def test_a_writer_without_a_price_is_named() -> None:
+    [action] = run("a", prices=Prices(cap=100, members=(1,), judge=1, writer=None)).start(0)
+    assert isinstance(action, GiveUp)
+    assert isinstance(action.error, BudgetExceeded)
+    assert "Model 'w', which writes the final answer, has no price" in action.error.message
+    assert "models.w.price" in action.error.message
+
+
+def test_who_has_no_price_is_left_out_under_a_cap_and_said_so() -> None:
+    one = run("a", "b", prices=Prices(cap=100, members=(None, 1), judge=None, writer=1))
+    [ask] = one.start(0)
+    assert isinstance(ask, AskMember)
+    assert [(failed.member, failed.left_out) for failed in one.failed] == [("a", "cost_cap")]
+    assert "no price" in one.failed[0].error.message
+    [write] = one.on(Answered(1, "two", cost=1), 0)
+    assert isinstance(write, Write)
+    assert write.judge_failure == "insufficient_credits"
+
+
 def test_a_late_answer_is_only_money() -> None:
     one = run("a", "b", quorum=1, grace_s=0.0)
     one.start(0)
@@ -285,6 +310,7 @@ def any_run(chance: Random, deadline: float | None) -> Run:
         Terms(
             names=tuple(f"m{number}" for number in range(places + spare)),
             places=places,
+            writer="w",
             quorum=chance.randint(1, places),
             grace_s=chance.choice([0.0, 1.0, 50.0]),
             member_s=chance.choice([1.0, 30.0]),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from models.answerer import SystemClock
 from models.call import Call
-from models.errors import Unavailable
+from models.errors import BudgetExceeded, FusionError, Unavailable
 from models.fake import FakeModel
-from models.messages import Message, Request, Source, ToolCall, user
+from models.messages import Message, Request, Source, ToolCall, assistant, user
 from models.tools.fake import FakeTools
 from models.tools.toolbox import ToolResult, failed
 from serve.fusion.loop import Loop
@@ -86,6 +87,45 @@ async def test_what_was_done_before_a_failure_is_still_told() -> None:
         await work.complete(ASKED, Call())
     assert [stage.role for stage in work.stages] == ["tool"]
     assert work.sources
+
+
+async def test_who_cannot_pay_for_what_it_found_answers_without() -> None:
+    def poor(request: Request) -> Message | FusionError:
+        if len(request.messages) > 1:
+            return BudgetExceeded("spent")
+        return calling("a") if request.tools else assistant("As far as I know, nothing.")
+
+    model = FakeModel("m", poor)
+    work = loop(model, FakeTools())
+    answer = await work.complete(ASKED, Call())
+    assert (answer.text, answer.sources) == ("As far as I know, nothing.", ())
+    assert [stage.role for stage in answer.stages] == ["tool"]
+
+
+async def test_what_reads_a_tools_result_leaves_money_for_an_answer_without() -> None:
+    model = FakeModel("m", [calling("a"), calling("b"), "ok"])
+    box = FakeTools()
+    work = Loop(model, SystemClock(), box, box.specs(), spare=lambda: 30)
+    await work.complete(ASKED, Call(cost_cap_nano_usd=100))
+    assert [call.cost_cap_nano_usd for _, call in model.calls] == [100, 70, 70]
+
+
+async def test_a_tool_that_is_cut_off_has_its_stage() -> None:
+    work = loop(FakeModel("m", calling("a")), FakeTools(seconds=60))
+    task = asyncio.create_task(work.complete(ASKED, Call()))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert [(one.role, one.model, one.error) for one in work.stages] == [
+        ("tool", "web_search", "Cancelled.")
+    ]
+
+
+async def test_who_cannot_pay_for_its_first_words_fails() -> None:
+    model = FakeModel("m", BudgetExceeded("spent"))
+    with pytest.raises(BudgetExceeded):
+        await loop(model, FakeTools()).complete(ASKED, Call())
+    assert len(model.calls) == 1
 
 
 async def test_without_tools_it_is_one_call() -> None:

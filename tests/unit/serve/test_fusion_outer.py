@@ -125,6 +125,18 @@ async def test_it_may_ask_the_panel_something_of_its_own() -> None:
     assert call.fusion_depth == 1
 
 
+@pytest.mark.parametrize(
+    ("marked", "asked", "seen"), [(None, "1h", "1h"), ("5m", "1h", "1h"), ("5m", None, "5m")]
+)
+async def test_how_long_prompts_are_kept_reaches_the_panel(
+    marked: Any, asked: Any, seen: Any
+) -> None:
+    house = House(calling("openrouter_fusion"), "Yes.")
+    await house.ask(fusion=FusionOptions(entry="tool", cache_ttl=asked), cache=marked)
+    assert [request.cache for request, _ in house.fakes["one"].calls] == [seen]
+    assert house.asked(0).cache == marked
+
+
 async def test_a_second_call_in_a_turn_is_capped() -> None:
     house = House(calling("openrouter_fusion"), calling("openrouter_fusion"), "Enough.")
     answer = await house.ask()
@@ -237,6 +249,8 @@ async def test_there_is_a_record_also_where_the_caller_goes_away_after_the_fusio
                 break
     [record] = house.records
     assert record.told["failure_reason"] == "cancelled"
+    last = record.told["stages"][-1]
+    assert (last["role"], last["model"], last["error"]) == ("synthesis", "outer", "Cancelled.")
 
 
 async def test_an_answer_has_one_record() -> None:
@@ -266,6 +280,19 @@ async def test_what_it_thinks_before_it_calls_is_in_the_answer_whole_and_streame
     assert whole.message.thought == "Hard.Easy."
     assert "".join(one.text for one in events if isinstance(one, ReasoningDelta)) == "Hard.Easy."
     assert events[-1].completion.message == whole.message
+
+
+async def test_thoughts_without_a_seal_are_one_where_nothing_is_said_between() -> None:
+    def thinks(text: str) -> Message:
+        return replace(calling("openrouter_fusion"), reasoning=(Reasoning(text),))
+
+    sealed = replace(assistant("Wet."), reasoning=(Reasoning("Easy.", signature="seal"),))
+    answer = await House(thinks("Hard."), thinks("Or"), thinks(" not."), sealed).ask()
+    assert [turn.reasoning for turn in answer.turns] == [
+        (Reasoning("Hard."),),
+        (),
+        (Reasoning("Or not."), Reasoning("Easy.", signature="seal")),
+    ]
 
 
 async def test_an_answer_in_a_form_has_nothing_before_it_whole_and_streamed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from models.call import Call
 from models.catalog import Catalog
 from models.errors import FusionError, NotFound, Unavailable
 from models.fake import FakeClock, FakeModel
-from models.messages import Request, user
+from models.messages import Progress, Request, user
 from serve.access.caller import Caller
 from serve.fusion import record
 from serve.fusion.deliberation import Resources
@@ -180,3 +181,76 @@ async def test_a_fusion_that_failed_has_its_record_too(database: Database) -> No
     [identity] = await rows(database)
     told = await records.find(identity, "default")
     assert (told["status"], told["failure_reason"]) == ("error", "all_panels_failed")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_fusion_that_was_left_has_all_that_was_cut_off_in_its_record(
+    database: Database, streamed: bool
+) -> None:
+    known = Catalog.model_validate(
+        {
+            "models": {"one": {"engine": "fake"}},
+            "panels": {"itself": {"members": ["one"], "self": 2}},
+            "roles": {"judge": "one"},
+        }
+    )
+    models = Models(known, {"one": FakeModel("one", "a b c", token_s=60)})
+    records = Records(database, kept())
+    fusion = Fusion(
+        make(known, "itself", None), Resources(known, models, ModelJudge(models), records=records)
+    )
+    asked = Request("fusion/itself", (user("hello"),))
+    if streamed:
+        async with aclosing(fusion.stream(asked, Call())) as events:
+            async for event in events:
+                if isinstance(event, Progress) and event.kind == "panel.delta":
+                    break
+    else:
+        task = asyncio.create_task(fusion.complete(asked, Call()))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await records.close()
+    [identity] = await rows(database)
+    told = await records.find(identity, "default")
+    assert told["failure_reason"] == "cancelled"
+    cut_off = sorted((stage["member"], stage["error"]) for stage in told["stages"])
+    assert cut_off == [("one", "Cancelled."), ("one#2", "Cancelled.")]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("slow", ["judge", "writer"])
+async def test_who_was_cut_off_behind_the_panel_is_in_the_record_too(
+    database: Database, slow: str, streamed: bool
+) -> None:
+    fakes = {name: FakeModel(name, "a b c") for name in ("one", "judge", "writer")}
+    fakes[slow].token_s = 60
+    known = Catalog.model_validate(
+        {
+            "models": {name: {"engine": "fake"} for name in fakes},
+            "panels": {"lonely": {"members": ["one"], "synthesis": "writer"}},
+            "roles": {"judge": "judge"},
+        }
+    )
+    models, records = Models(known, fakes), Records(database, kept())
+    resources = Resources(known, models, ModelJudge(models), records=records)
+    fusion = Fusion(make(known, "lonely", None), resources)
+
+    async def ask() -> None:
+        asked = Request("fusion/lonely", (user("hello"),))
+        if streamed:
+            async with aclosing(fusion.stream(asked, Call())) as events:
+                async for _ in events:
+                    pass
+        else:
+            await fusion.complete(asked, Call())
+
+    task = asyncio.create_task(ask())
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await records.close()
+    [identity] = await rows(database)
+    told = await records.find(identity, "default")
+    last = told["stages"][-1]
+    assert (last["model"], last["error"]) == (slow, "Cancelled.")

@@ -93,3 +93,12 @@ def test_room_is_divided_fairly(wanted: list[int], room: int) -> None:
         # Whoever got less than he wanted got no less than anybody else, a rounding apart.
         hungry = [got for got, want in zip(given_, wanted, strict=True) if got < want]
         assert min(hungry) >= max(given_) - 1
+
+
+async def test_a_model_that_makes_it_longer_is_not_asked_for_more_and_more() -> None:
+    model = FakeModel("small", "no end " * 100_000)
+    work = Reduction(model, "small", 2048, 256)
+    (answer,) = await work.fit((Answer("a", "long " * 5000),), 500, "why?", Call())
+    assert window.tokens(answer.text) <= 500
+    assert "cut" in answer.text
+    assert len(model.calls) < 50

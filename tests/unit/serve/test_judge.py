@@ -278,8 +278,10 @@ async def test_a_judge_with_tools_checks_first_and_compares_with_what_it_found()
 
 
 async def test_a_case_that_is_too_long_is_for_its_caller_to_shorten() -> None:
-    with pytest.raises(ContextTooLong):
-        await ModelJudge(FakeModel("j", ContextTooLong("9000 tokens"))).judge(case(), Call())
+    model = FakeModel("j", ContextTooLong("9000 tokens"))
+    finding = await ModelJudge(model).judge(case(), Call())
+    assert (finding.analysis, finding.too_long) == (None, True)
+    assert [(stage.role, stage.error) for stage in finding.stages] == [("judge", "9000 tokens")]
 
 
 @pytest.mark.parametrize(

@@ -147,8 +147,11 @@ async def test_what_costs_nothing_passes_a_limit_of_nothing(made: Made, bank: Ba
 async def test_a_cap_bounds_all_calls_of_a_request_together(made: Made) -> None:
     till = made()
     first = await till.reserve(entry("led_1"), 6, cap=10)
-    with pytest.raises(BudgetExceeded, match=r"may cost 0\.00000001 USD"):
+    refused = r"leaves 0\.000000004 USD for this call, which could cost up to 0\.000000006 USD"
+    with pytest.raises(BudgetExceeded, match=refused):
         await till.reserve(entry("led_2"), 6, cap=10)
+    with pytest.raises(BudgetExceeded, match="leaves 0 USD"):  # all of it is kept for others
+        await till.reserve(entry("led_2"), 6, cap=-5)
     till.settle(first, entry("led_1", 4))
     assert till.left(REQUEST, 10) == 6
     till.spent_elsewhere(REQUEST, 1)

@@ -59,6 +59,14 @@ def test_a_plugin_says_what_the_contract_lets_it_say() -> None:
     ("kind", "parameters"),
     [
         ("web_search", {"max_results": 20, "allowed_domains": ["a.org"]}),
+        ("web_search", {"engine": "auto", "max_uses": 3, "max_total_results": 50}),
+        ("web_search", {"search_context_size": "high", "max_characters": 2000}),
+        (
+            "web_search",
+            {"user_location": {"type": "approximate", "city": "Köln", "country": "DE"}},
+        ),
+        ("web_fetch", {"engine": "openrouter", "max_uses": 10}),
+        ("documents", {"max_uses": 1}),
         ("web_search", {"excluded_domains": ["a.org", "b.co.uk"]}),
         ("web_fetch", {"max_content_tokens": 500, "blocked_domains": ["a.org"]}),
         ("documents", {"max_results": 2}),
@@ -159,6 +167,21 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (inner("web_search", max_results=21), "tools.0.parameters.max_results"),
     (inner("web_search", max_results="3"), "tools.0.parameters.max_results"),
     (inner("web_search", engine="exa"), "tools.0.parameters.engine"),
+    (inner("web_search", mode="turbo"), "tools.0.parameters.mode"),
+    (inner("web_search", max_uses=0), "tools.0.parameters.max_uses"),
+    (inner("web_search", max_total_results=0), "tools.0.parameters.max_total_results"),
+    (inner("web_search", max_characters=0), "tools.0.parameters.max_characters"),
+    (inner("web_search", search_context_size="huge"), "tools.0.parameters.search_context_size"),
+    (inner("web_search", user_location="Köln"), "tools.0.parameters.user_location"),
+    (
+        inner("web_search", user_location={"city": "a\r\nx-admin: 1"}),
+        "tools.0.parameters.user_location.city",
+    ),
+    (
+        inner("web_search", user_location={"city": " "}),
+        "tools.0.parameters.user_location.city",
+    ),
+    (inner("web_fetch", engine="firecrawl"), "tools.0.parameters.engine"),
     (inner("web_search", allowed_domains="a.org"), "tools.0.parameters.allowed_domains"),
     (inner("web_search", allowed_domains=["a b"]), "tools.0.parameters.allowed_domains.0"),
     (inner("web_search", excluded_domains=["x.y"] * 17), "tools.0.parameters.excluded_domains"),
@@ -178,6 +201,22 @@ def test_what_breaks_the_contract_is_a_400_that_names_the_field(
     with pytest.raises(BadRequest) as caught:
         tool(**fields)
     assert caught.value.param == f"tools.0.parameters.{param}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"analysis_models": []}, "its length must be at least 1"),
+        ({"analysis_models": ["a"] * 9}, "its length must be at most 8"),
+        ({"tools": [{"type": "shell"}]}, "'shell' is none of 'openrouter:web_search', "),
+        ({"tools": [{}]}, "Missing required parameter: 'plugins.0.tools.0.type'."),
+        ({"tools": [7]}, "Input should be an object"),
+    ],
+)
+def test_a_breach_is_told_in_words_of_json(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        plugin(**fields)
+    assert says in caught.value.message
 
 
 @pytest.mark.parametrize(

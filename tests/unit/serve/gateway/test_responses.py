@@ -12,9 +12,11 @@ import pytest
 from doorway import CATALOG, Doorway
 from pydantic import BaseModel
 
+from models.answerer import as_events
 from models.call import Call
 from models.errors import BadRequest, NotFound, Overloaded, StoreUnavailable, Unavailable
 from models.messages import (
+    FUSED,
     Completion,
     Done,
     Event,
@@ -125,7 +127,7 @@ def test_two_answers_in_a_row_stay_two() -> None:
 
 
 def test_the_output_of_an_answer_goes_back_in_as_it_came_out() -> None:
-    answer = Completion("m", CALLS, "tool_calls", extension={"failed_models": [], "responses": []})
+    answer = Completion("m", CALLS, "tool_calls", turns=(FUSED, CALLS))
     output = responses.whole(answer, responses.parse(b'{"model":"m","input":"hi"}'), "1")["output"]
     assert [item["type"] for item in output] == [
         "openrouter:fusion",
@@ -135,7 +137,57 @@ def test_the_output_of_an_answer_goes_back_in_as_it_came_out() -> None:
         "function_call",
         "function_call",
     ]
-    assert parse(input=output).messages == (CALLS,)
+    *fused, goes_on = parse(input=output).messages
+    assert goes_on == CALLS
+    assert [message.role for message in fused] == ["assistant", "tool"]
+
+
+def told_by(*turns: Message, message: Message, identity: str = "1") -> list[dict[str, Any]]:
+    """The output of an answer that came about so."""
+    asked = responses.parse(b'{"model":"m","input":"hi"}')
+    found = {"id": "fus_1", "analysis": {"consensus": ["it is wet"]}}
+    output: list[dict[str, Any]] = responses.whole(
+        Completion("m", message, turns=turns, extension=found), asked, identity
+    )["output"]
+    return output
+
+
+def test_what_was_said_around_a_fusion_is_in_order_and_goes_back_in_as_one_answer() -> None:
+    thinks = replace(assistant("\n\nWet."), reasoning=(Reasoning("hm", signature="seal"),))
+    whole = replace(thinks, content=(Text("Let me ask."), Text("\n\nWet.")))
+    output = told_by(assistant("Let me ask."), FUSED, thinks, message=whole)
+    kinds = [item["type"] for item in output]
+    assert kinds == ["message", "openrouter:fusion", "reasoning", "message"]
+    assert len({item["id"] for item in output}) == 4
+    assert parse(input=[*output, {"role": "user", "content": "sure?"}]).messages == (
+        whole,
+        user("sure?"),
+    )
+
+
+def test_answers_that_had_a_fusion_each_stay_two() -> None:
+    output = [
+        *told_by(FUSED, assistant("Wet."), message=assistant("Wet."), identity="1"),
+        *told_by(FUSED, CALLS, message=CALLS, identity="2"),
+    ]
+    wet, asked, found, goes_on = parse(input=output).messages
+    assert (wet, found.role, goes_on) == (assistant("Wet."), "tool", CALLS)
+    assert (asked.text, [call.name for call in asked.tool_calls]) == ("", ["openrouter_fusion"])
+    output[-len(CALLS.tool_calls) :] = []
+    words = [message.text for message in parse(input=output).messages]
+    assert words == ["Wet.", CALLS.text]
+
+
+def test_a_turn_that_goes_on_with_a_call_keeps_its_fusion_between_what_was_said() -> None:
+    calls = replace(CALLS, content=(Text("\n\nI look."),))
+    output = told_by(assistant("Let me ask."), FUSED, calls, message=calls)
+    asked, found, goes_on = parse(input=output).messages
+    assert (asked.text, asked.tool_calls) == (
+        "Let me ask.",
+        (ToolCall("fus_1", "openrouter_fusion", "{}"),),
+    )
+    assert (found.tool_call_id, "it is wet" in found.text) == ("fus_1", True)
+    assert goes_on == calls
 
 
 def test_settings() -> None:
@@ -434,12 +486,13 @@ RESULT: dict[str, Any] = {
     "responses": [{"model": "a", "content": "4"}],
     "failed_models": [{"model": "b", "error": "down", "status_code": 503}],
 }
-FUSED = Done(
+ANSWERED = Done(
     Completion(
         "m",
         assistant("4"),
         usage=Usage(10, 5),
         extension={key: value for key, value in RESULT.items() if key != "status"},
+        turns=(FUSED, assistant("4")),
     )
 )
 FUSION: tuple[Event, ...] = (
@@ -455,7 +508,7 @@ FUSION: tuple[Event, ...] = (
     Progress("completed", {"result": RESULT}),
     Progress("something.of.ours", {"x": 1}),
     TextDelta("4"),
-    FUSED,
+    ANSWERED,
 )
 
 
@@ -547,8 +600,46 @@ def test_a_whole_answer_has_the_same_item(doorway: Doorway) -> None:
     assert answer.output[0].to_dict(warnings=False) | {"id": ""} == streamed[0] | {"id": ""}
 
 
+def test_an_answer_that_is_told_again_has_its_fusion_too(doorway: Doorway) -> None:
+    """With what the panel has it from, and not what its writer knows beside."""
+    found = ANSWERED.completion.extension | {
+        "sources": [{"url": "https://a.example/", "title": "A"}]
+    }
+    doorway.plays(*as_events(replace(ANSWERED.completion, extension=found, sources=(Source("b"),))))
+    answer = doorway.openai.responses.create(model="m", input="hi")
+    whole = [item.to_dict(warnings=False) for item in answer.output]
+    streamed = stream(doorway)[-1]["response"]["output"]
+    assert [item | {"id": ""} for item in whole] == [item | {"id": ""} for item in streamed]
+    assert streamed[0]["sources"] == [{"url": "https://a.example/", "title": "A"}]
+
+
+@unknown_item
+def test_an_answer_that_was_kept_without_its_turns_has_its_fusion_first(doorway: Doorway) -> None:
+    doorway.plays(*as_events(replace(ANSWERED.completion, turns=())))
+    answer = doorway.openai.responses.create(model="m", input="hi")
+    whole = [item.to_dict(warnings=False) for item in answer.output]
+    streamed = stream(doorway)[-1]["response"]["output"]
+    for output in (whole, streamed):
+        assert [item["type"] for item in output] == ["openrouter:fusion", "message"]
+        assert output[0]["analysis"] == ANALYSIS
+
+
+def test_what_is_said_before_a_call_is_told_without_notes_whole_and_streamed(
+    doorway: Doorway,
+) -> None:
+    """A stream has closed it when the call comes, and knows no sources then."""
+    calls = replace(CALLS, content=(Text("see https://a.example/"),), reasoning=())
+    doorway.plays(*as_events(Completion("m", calls, sources=(Source("https://a.example/"),))))
+    answer = doorway.openai.responses.create(model="m", input="hi")
+    whole = [item.to_dict(warnings=False) for item in answer.output]
+    streamed = stream(doorway)[-1]["response"]["output"]
+    for output in (whole, streamed):
+        assert [item["type"] for item in output] == ["message", "function_call", "function_call"]
+        assert output[0]["content"][0]["annotations"] == []
+
+
 def test_a_fusion_that_nobody_watched_is_an_item_at_the_end(doorway: Doorway) -> None:
-    doorway.plays(Progress("panel.completed", {"model": "a", "content": "4"}), FUSED)
+    doorway.plays(Progress("panel.completed", {"model": "a", "content": "4"}), ANSWERED)
     events = stream(doorway)
     kinds = [event["type"] for event in events]
     assert kinds.index("response.fusion_call.in_progress") < kinds.index(
