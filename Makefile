@@ -31,7 +31,7 @@ check: .venv/installed-test ## Lint and types
 	.venv/bin/python -m mypy
 
 unit: .venv/installed-test ## Unit tests: pure, about a minute on all cores
-	.venv/bin/python -m pytest tests/unit -q -n auto --dist loadfile
+	.venv/bin/python -m pytest tests/unit -q -n auto --dist worksteal
 
 integration: .venv/installed-test ## Tests on real Ray, real HTTP, real databases and the real engine
 	@infra/postgresql
