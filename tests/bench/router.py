@@ -131,7 +131,7 @@ def time_hop(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{folder}/store.db"
         settings = Settings.of({"catalog": catalog, "store": store}).model_dump(mode="json")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         ray_serve.start(http_options={"location": "NoServer"})
         router = ray_serve.run(ray_serve.deployment(RouterReplica).bind(settings))
 
