@@ -50,7 +50,7 @@ class Call:
     session: str | None = None
     job: str | None = None
     deadline: float | None = None
-    #: Since when it waits at a model that has moved it to another place; None: it has not.
+    #: When it came to a model that may move it from place to place; None: it stays where it is.
     came: float | None = None
     cost_cap_nano_usd: int | None = None
     idempotency_key: str | None = None

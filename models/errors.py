@@ -188,3 +188,7 @@ class StoreUnavailable(Unavailable):
 
 class DeadlineExceeded(FusionError):
     status, kind, code = 504, "timeout_error", "deadline_exceeded"
+
+
+#: After these nothing was begun, so nothing is billed.
+UNPAID = (BadRequest, NotFound, Overloaded, Refused, TooLarge, Unavailable)

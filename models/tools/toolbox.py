@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from models import messages
 from models.call import Call
-from models.errors import FusionError
+from models.errors import UNPAID, FusionError
 from models.messages import Source, Tool
 from models.values import changed
 
@@ -32,8 +32,8 @@ class ToolResult:
     nano_usd: int = 0
 
 
-def failed(text: str) -> ToolResult:
-    return ToolResult(text, is_error=True)
+def failed(text: str, nano_usd: int = 0) -> ToolResult:
+    return ToolResult(text, is_error=True, nano_usd=nano_usd)
 
 
 class ToolBox(Protocol):
@@ -181,26 +181,31 @@ class Box:
         cost = None
         try:
             result = await self._told(name, arguments)
-            cost = result.nano_usd
+            # What a failure cost is not known.
+            cost = None if result.is_error and result.nano_usd else result.nano_usd
         finally:
             settle(cost)
         return result
 
     async def _told(self, name: str, arguments: Mapping[str, Any]) -> ToolResult:
-        """What the tool says, or its failure as a result."""
+        """What the tool says, or its failure as a result: at its price, unless its provider surely
+        takes nothing for that."""
+        price = self.tools[name].nano_usd
         try:
             async with asyncio.timeout(self.timeout_s):
                 return await self.tools[name].run(arguments)
         except TimeoutError:
-            return failed(f"The tool gave no answer within {self.timeout_s:g} seconds.")
-        except FusionError as error:
+            return failed(f"The tool gave no answer within {self.timeout_s:g} seconds.", price)
+        except UNPAID as error:
             return failed(error.message)
+        except FusionError as error:
+            return failed(error.message, price)
         except ValueError as error:
             self._unused(name)
             return failed(f"The arguments cannot be used: {error}")
         except Exception as error:  # a bug of ours, or in a library that reads a stranger's bytes
             log.exception("a tool failed")
-            return failed(f"The tool failed ({type(error).__name__}).")
+            return failed(f"The tool failed ({type(error).__name__}).", price)
 
     def _unused(self, name: str) -> None:
         """It did not run after all."""

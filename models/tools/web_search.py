@@ -11,7 +11,7 @@ import aiohttp
 import httpx
 from pydantic import SecretStr
 
-from models.errors import Overloaded, Unavailable, UpstreamError
+from models.errors import Overloaded, Refused, Unavailable, UpstreamError
 from models.messages import Source, Tool
 from models.tools.domains import permits
 from models.tools.options import Location, SearchOptions
@@ -195,7 +195,8 @@ def _check(answer: httpx.Response) -> None:
         )
     if answer.status_code == 429:
         raise Overloaded("The search API takes no more requests now.")
-    raise UpstreamError(f"The search API answers with HTTP {answer.status_code}.")
+    broken = UpstreamError if answer.status_code >= 500 else Refused
+    raise broken(f"The search API answers with HTTP {answer.status_code}.")
 
 
 async def _bounded(answer: httpx.Response) -> bytes:

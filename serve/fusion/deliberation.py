@@ -40,6 +40,9 @@ from serve.fusion.reduction import Reduction
 
 log = logging.getLogger(__name__)
 
+#: Seconds that calls which were cancelled have to end: nobody waits for what does not heed it.
+CLOSING_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -118,7 +121,7 @@ class Deliberation:
         for task in open_:
             task.cancel()
         if open_:
-            await asyncio.gather(*open_, return_exceptions=True)
+            await asyncio.wait(open_, timeout=CLOSING_S)
 
     async def events(self) -> AsyncGenerator[Progress, None]:
         """What happens on the way, where somebody listens. Raises what ended a fusion that has no
@@ -263,11 +266,14 @@ class Deliberation:
     async def _answered(
         self, action: engine.AskMember, model: str, stages: list[Stage]
     ) -> Completion:
+        tools = self._tools_of(model)
+        if tools and not self.run.may_look(action.ask):
+            tools = ()
         loop = Loop(
             self._resources.models,
             self._clock,
             self._box,
-            self._tools_of(model),
+            tools,
             self.plan.max_tool_calls,
             self._owed,
             stages,

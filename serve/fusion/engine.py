@@ -213,6 +213,8 @@ class Run:
     #: Nano-dollars that were reported, and the most that calls under way may still cost.
     spent: int = 0
     reserved: dict[int, int] = field(default_factory=dict)
+    #: What panelists with tools may cost beside the answer that is reserved.
+    looking: dict[int, int] = field(default_factory=dict)
     failed: list[FailedMember] = field(default_factory=list)
     _open: dict[int, _Ask] = field(default_factory=dict)
     _asked: int = 0
@@ -284,6 +286,7 @@ class Run:
             return self._judge_too_late(now) if self.phase == "judging" else self._panel(now)
         self.spent += event.cost
         self.reserved.pop(event.ask, None)
+        self.looking.pop(event.ask, None)
         ask = self._open.pop(event.ask, None)
         if ask is None:
             return []  # late: it was only money
@@ -450,7 +453,17 @@ class Run:
         prices = self.terms.prices
         if prices is None:
             return True
-        return self.spent + sum(self.reserved.values()) + self.kept + worst <= prices.cap
+        under_way = sum(self.reserved.values()) + sum(self.looking.values())
+        return self.spent + under_way + self.kept + worst <= prices.cap
+
+    def may_look(self, ask: int) -> bool:
+        """Whether a panelist gets tools: the turn in which it asks for them costs as much as an
+        answer at most, which must fit beside all that is reserved, and then is too."""
+        worst = self.reserved[ask]
+        if not self._fits(worst):
+            return False
+        self.looking[ask] = worst
+        return True
 
     def _number(self, worst: int) -> int:
         self._asked += 1

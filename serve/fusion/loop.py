@@ -78,6 +78,8 @@ class Loop:
             try:
                 completion = await self._turn(request, self._spared(call), hear)
             except BudgetExceeded:
+                if call.cost_cap_nano_usd is None:
+                    raise
                 # What it found costs too much to be read; what is spared pays for an answer.
                 self.sources.clear()
                 completion = await self._turn(plain, call, hear)

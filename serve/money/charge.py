@@ -22,16 +22,7 @@ from dataclasses import dataclass
 
 from models.answerer import Answerer, Clock, Events, SystemClock
 from models.call import Call, new_id
-from models.errors import (
-    BadRequest,
-    BudgetExceeded,
-    FusionError,
-    NotFound,
-    Overloaded,
-    Refused,
-    TooLarge,
-    Unavailable,
-)
+from models.errors import UNPAID, BudgetExceeded, FusionError
 from models.messages import Completion, Done, Request, Stage, Usage
 from models.prices import Price
 from models.values import changed
@@ -41,8 +32,6 @@ from serve.money.till import Hold, Payer
 
 #: No answer has more; at the dearest price that a catalog takes they fit a store's integer.
 _MOST_TOKENS = 10**9
-#: After these nothing was begun, so nothing is billed.
-_FREE = (BadRequest, NotFound, Overloaded, Refused, TooLarge, Unavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +171,7 @@ class _Bill:
         """No answer came, or not all of it."""
         if self._over:
             return
-        if isinstance(error, FusionError) and isinstance(error, _FREE) and not self.received:
+        if isinstance(error, UNPAID) and not self.received:
             self._settled(Usage(), exact=True)
         elif streamed and not self.tariff.thinks_unseen:
             written = min(self.received + bound.SLACK_TOKENS, self.output)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from models.call import Call
-from models.errors import BadRequest, BudgetExceeded, Unavailable
+from models.errors import BadRequest, BudgetExceeded, Unavailable, UpstreamError
 from models.fake import settle
 from models.messages import ServerTool, Source, Tool
 from models.tools.fake import FakeTools
@@ -206,6 +206,17 @@ async def test_a_run_that_is_cut_off_costs_the_most_that_it_can() -> None:
     run.cancel()
     await settle()
     assert (tool.cancelled, fees.spent, fees.held, fees.unknown) == (1, 7, 0, 1)
+
+
+@pytest.mark.parametrize("failure", [UpstreamError("not JSON"), RuntimeError("a bug")])
+async def test_a_run_that_failed_after_it_may_have_cost_something_is_an_estimate(
+    failure: Exception,
+) -> None:
+    fees = Limited()
+    tools = Box({"echo": Echo(fails=[failure])}, fees=fees)
+    result = await tools.call("echo", '{"say": "hi"}', Call())
+    assert (result.is_error, result.nano_usd) == (True, 7)
+    assert (fees.spent, fees.held, fees.unknown) == (7, 0, 1)
 
 
 async def test_a_run_that_nobody_pays_for_is_no_use() -> None:

@@ -7,7 +7,7 @@ import json
 import random
 import re
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,6 +47,7 @@ from models.messages import (
 from models.prices import Price
 from models.tools.fake import FakeTools
 from models.tools.toolbox import Box, ToolResult
+from serve.fusion import deliberation
 from serve.fusion.contract import Analysis
 from serve.fusion.deliberation import Deliberation, Resources
 from serve.fusion.fusion import Fusion
@@ -452,12 +453,12 @@ async def test_a_panelist_that_calls_tools_again_and_again_leaves_the_writer_its
     till = CappedTill()
     known, models = priced(till, cast(one=restless))
     resources = Resources(known, models, ModelJudge(models), boxes=FakeTools(seconds=0.01).open)
-    # A hundred words each of two panelists, and 50 of the writer, and no more.
-    call = Call(cost_cap_nano_usd=250_000)
+    # A hundred words each of two panelists, a hundred to ask for tools, 200 of the judge, and 50 of
+    # the writer.
+    call = Call(cost_cap_nano_usd=550_000)
     answer = await Fusion(make(known, "trio", None), resources).complete(ASKED, call)
     assert answer.text == "It depends."
-    [gone] = answer.extension["failed_models"]
-    assert (gone["model"], gone["status_code"]) == ("one", 402)
+    assert [one["model"] for one in answer.extension["responses"]] == ["one", "two"]
 
 
 @dataclass
@@ -475,7 +476,7 @@ class PricedSearch:
         return ToolResult("found", nano_usd=self.nano_usd)
 
 
-@pytest.mark.parametrize(("cap", "searches"), [(250_000, 0), (310_000, 0), (312_000, 1)])
+@pytest.mark.parametrize(("cap", "searches"), [(250_000, 0), (540_000, 0), (550_000, 1)])
 async def test_tools_leave_the_panelists_what_they_need_to_answer(cap: int, searches: int) -> None:
     till = CappedTill()
     fakes = cast(one=[LOOKS, "Yes."], two=[LOOKS, "No."])
@@ -520,6 +521,20 @@ async def test_panelists_that_all_call_tools_again_and_again_all_answer() -> Non
     assert [one["content"] for one in answer.extension["responses"]] == ["Yes.", "Yes."]
 
 
+@pytest.mark.parametrize("words", [1, 100])
+@pytest.mark.parametrize("cap", range(150_000, 1_000_000, 50_000))
+async def test_tools_cost_no_panelist_its_answer_under_any_cap(words: int, cap: int) -> None:
+    def looks_once(request: Request) -> Message | str:
+        asks = request.tools and len(request.messages) == 1
+        return replace(LOOKS, content=(Text(" ".join(["hm"] * words)),)) if asks else "Yes."
+
+    answer = await fused_under(cap, one=looks_once, two=looks_once)
+    assert answer.text == "It depends."
+    assert len(answer.extension["responses"]) + len(answer.extension.get("left_out", ())) == 2
+    if cap >= 700_000:
+        assert sum(stage.role == "tool" for stage in answer.stages) == 2, "there is money for that"
+
+
 @pytest.mark.parametrize("cap", [450_000, 600_000])
 async def test_a_judge_that_checks_again_and_again_can_still_compare(cap: int) -> None:
     def checks(request: Request) -> Message | str:
@@ -548,6 +563,39 @@ def test_an_outer_model_writes_also_where_the_panels_best_answer_is_only_picked(
     plan = replace(make(known, "trio", None), answer="best_of")
     terms = [plan.terms(ASKED, known, None, 1, behind=behind) for behind in (None, ASKED)]
     assert [bool(one.prices and one.prices.writer) for one in terms] == [False, True]
+
+
+async def test_an_answer_does_not_wait_for_a_call_that_does_not_heed_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Deaf(FakeModel):
+        async def complete(self, request: Request, call: Call) -> Completion:
+            for _ in range(2):
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+            await asyncio.sleep(1)
+            raise Unavailable("at last")
+
+    monkeypatch.setattr(deliberation, "CLOSING_S", 0.01)
+    models = [Deaf("two", "never") if one.name == "two" else one for one in cast()]
+    ended = asyncio.get_running_loop().time() + 0.9
+    answer = await fusion(*models, known=catalog(quorum=1, grace_s=0)).complete(ASKED, Call())
+    assert answer.text == "It depends."
+    assert asyncio.get_running_loop().time() < ended, "it is not waited for"
+
+
+async def test_a_limit_of_the_callers_is_not_asked_twice() -> None:
+    """Without a cap of the request's own nothing was spared for an answer without tools."""
+
+    fakes = cast(one=[LOOKS, BudgetExceeded("The day's limit."), "Yes."])
+    data = CATALOG.model_dump(mode="json")
+    data["models"]["one"]["tools"] = True
+    known, models = Catalog.model_validate(data), ByName(*fakes)
+    resources = Resources(known, models, ModelJudge(models), boxes=FakeTools().open)
+    answer = await Fusion(make(known, "trio", None), resources).complete(ASKED, Call())
+    [gone] = answer.extension["failed_models"]
+    assert (gone["model"], gone["status_code"]) == ("one", 402)
+    assert len(fakes[0].calls) == 2
 
 
 async def test_under_a_cap_a_writer_must_have_a_price() -> None:

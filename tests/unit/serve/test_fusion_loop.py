@@ -97,7 +97,7 @@ async def test_who_cannot_pay_for_what_it_found_answers_without() -> None:
 
     model = FakeModel("m", poor)
     work = loop(model, FakeTools())
-    answer = await work.complete(ASKED, Call())
+    answer = await work.complete(ASKED, Call(cost_cap_nano_usd=100))
     assert (answer.text, answer.sources) == ("As far as I know, nothing.", ())
     assert [stage.role for stage in answer.stages] == ["tool"]
 
