@@ -6,20 +6,18 @@ import asyncio
 import json
 import random
 import re
-from collections.abc import Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from panel import ASKED, CATALOG, EMPTY, LOOKS, ByName, CappedTill, cast, catalog, fusion, priced
 
-from models.answerer import SystemClock
 from models.call import Call
 from models.catalog import Catalog, Roles
 from models.errors import (
     AllPanelsFailed,
     BadRequest,
-    BudgetExceeded,
     ContextTooLong,
     DeadlineExceeded,
     FusionError,
@@ -41,84 +39,14 @@ from models.messages import (
     TextDelta,
     Tool,
     ToolCall,
-    assistant,
-    user,
 )
-from models.prices import Price
 from models.tools.fake import FakeTools
-from models.tools.toolbox import Box, ToolResult
+from models.tools.toolbox import ToolResult
 from serve.fusion import deliberation
-from serve.fusion.contract import Analysis
 from serve.fusion.deliberation import Deliberation, Resources
 from serve.fusion.fusion import Fusion
 from serve.fusion.judge import Case, Finding, ModelJudge
-from serve.fusion.outer import Outer
 from serve.fusion.plan import make
-from serve.money.caps import Caps
-from serve.money.charge import Charge, Tariff
-from serve.money.fake import FakeTill
-from serve.money.fees import TillFees
-from serve.money.ledger import Entry
-from serve.money.till import Hold
-from serve.pipeline import Models
-
-EMPTY = {key: [] for key in Analysis.model_fields}
-ASKED = Request("fusion/trio", (user("Is water wet?"),), Sampling(max_tokens=50))
-
-
-class ByName:
-    """Fakes by model name, each metered."""
-
-    def __init__(self, *fakes: FakeModel) -> None:
-        price = Price.model_validate({"input": 1, "output": 1})
-        self._models = {
-            fake.name: Charge(fake, Tariff(fake.name, "flagship", price), FakeTill(), fake.clock)
-            for fake in fakes
-        }
-
-    async def complete(self, request: Request, call: Call) -> Completion:
-        return await self._models[request.model].complete(request, call)
-
-    def stream(self, request: Request, call: Call):
-        return self._models[request.model].stream(request, call)
-
-
-CATALOG = Catalog.model_validate(
-    {
-        "models": {name: {"engine": "fake"} for name in ("one", "two", "three", "judge", "writer")},
-        "panels": {
-            "trio": {
-                "members": ["one", {"model": "two", "persona": "Doubt it.", "temperature": 0.9}],
-                "synthesis": "writer",
-            }
-        },
-        "roles": {"judge": "judge"},
-    }
-)
-
-
-def catalog(**changes: Any) -> Catalog:
-    """The catalog with these keys of the panel changed."""
-    data = CATALOG.model_dump(mode="json")
-    data["panels"]["trio"] |= changes
-    return Catalog.model_validate(data)
-
-
-def fusion(
-    *fakes: FakeModel,
-    known: Catalog = CATALOG,
-    clock: FakeClock | None = None,
-    options: FusionOptions | None = None,
-) -> Fusion:
-    models = ByName(*fakes)
-    resources = Resources(known, models, ModelJudge(models), clock or SystemClock())
-    return Fusion(make(known, "trio", options), resources)
-
-
-def cast(**replies: object) -> list[FakeModel]:
-    known = {"one": "Yes.", "two": "No.", "judge": json.dumps(EMPTY), "writer": "It depends."}
-    known |= {"three": "Perhaps."}
-    return [FakeModel(name, reply) for name, reply in (known | replies).items()]  # type: ignore[arg-type]
 
 
 async def events(answerer: Fusion, request: Request = ASKED) -> list[Event]:
@@ -396,175 +324,6 @@ async def test_panelists_are_heard_while_they_write() -> None:
     assert deltas == ["Yes,", " it", " is."]
 
 
-async def test_a_cost_cap_leaves_out_what_does_not_fit() -> None:
-    data = CATALOG.model_dump(mode="json")
-    for name in ("one", "two", "judge", "writer"):
-        data["models"][name]["price"] = {"input": 0, "output": 1}
-    data["panels"]["trio"]["members"] = [{"model": "one", "max_tokens": 100}, "two"]
-    known = Catalog.model_validate(data)
-    # 50 words of the writer and 100 of the first panelist at a millionth of a dollar each.
-    answer = await fusion(*cast(), known=known).complete(ASKED, Call(cost_cap_nano_usd=150_000))
-    assert answer.extension["left_out"] == [{"model": "two", "why": "cost_cap"}]
-    assert answer.extension["failure_reason"] == "insufficient_credits"
-    assert answer.text == "It depends."
-
-
-class CappedTill(FakeTill):
-    """A till that holds one request to its cap."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.caps = Caps()
-
-    async def reserve(self, entry: Entry, worst: int | None, cap: int | None = None) -> Hold:
-        assert cap is not None
-        self.caps.reserve(("p", "r"), cap, worst or 0, 0.0)
-        return await super().reserve(entry, worst, cap)
-
-    def settle(self, hold: Hold, entry: Entry) -> None:
-        super().settle(hold, entry)
-        self.caps.settle(("p", "r"), hold.worst, entry.cost)
-
-
-#: Every word of an answer is a millionth of a dollar, and no answer has more than a hundred.
-def priced(
-    till: CappedTill, fakes: list[FakeModel], rates: Mapping[str, int] | None = None
-) -> tuple[Catalog, Models]:
-    rates = rates or {"input": 0, "output": 1}
-    data = CATALOG.model_dump(mode="json")
-    spec = {"engine": "fake", "price": rates, "max_output": 100, "tools": True}
-    data["models"] = {fake.name: spec for fake in fakes}
-    known = Catalog.model_validate(data)
-    price = Price.model_validate(rates)
-    paid = {
-        fake.name: Charge(fake, Tariff(fake.name, "flagship", price, 100), till, fake.clock)
-        for fake in fakes
-    }
-    return known, Models(known, paid)
-
-
-LOOKS = replace(assistant("hm"), tool_calls=(ToolCall("c", "web_search", '{"query": "x"}'),))
-
-
-async def test_a_panelist_that_calls_tools_again_and_again_leaves_the_writer_its_part() -> None:
-    def restless(_: Request) -> Message:
-        return replace(LOOKS, content=(Text(" ".join(["hm"] * 100)),))
-
-    till = CappedTill()
-    known, models = priced(till, cast(one=restless))
-    resources = Resources(known, models, ModelJudge(models), boxes=FakeTools(seconds=0.01).open)
-    # A hundred words each of two panelists, a hundred to ask for tools, 200 of the judge, and 50 of
-    # the writer.
-    call = Call(cost_cap_nano_usd=550_000)
-    answer = await Fusion(make(known, "trio", None), resources).complete(ASKED, call)
-    assert answer.text == "It depends."
-    assert [one["model"] for one in answer.extension["responses"]] == ["one", "two"]
-
-
-@dataclass
-class PricedSearch:
-    """A search that costs as much as 60 words."""
-
-    spec: Tool = field(default_factory=lambda: Tool("web_search", "Finds."))
-    max_uses: int | None = None
-    nano_usd: int = 60_000
-
-    def limited(self, parameters: Mapping[str, Any]) -> PricedSearch:
-        return self
-
-    async def run(self, arguments: Mapping[str, Any]) -> ToolResult:
-        return ToolResult("found", nano_usd=self.nano_usd)
-
-
-@pytest.mark.parametrize(("cap", "searches"), [(250_000, 0), (540_000, 0), (550_000, 1)])
-async def test_tools_leave_the_panelists_what_they_need_to_answer(cap: int, searches: int) -> None:
-    till = CappedTill()
-    fakes = cast(one=[LOOKS, "Yes."], two=[LOOKS, "No."])
-    known, models = priced(till, fakes)
-    box = Box({"web_search": PricedSearch()}, fees=TillFees(till))
-    resources = Resources(known, models, ModelJudge(models), boxes=lambda _: box)
-    call = Call(cost_cap_nano_usd=cap)
-    answer = await Fusion(make(known, "trio", None), resources).complete(ASKED, call)
-    assert answer.extension["failed_models"] == []
-    found = [stage for stage in answer.stages if stage.role == "tool" and stage.nano_usd]
-    assert len(found) == searches
-    assert sum(stage.nano_usd or 0 for stage in answer.stages) <= cap
-
-
-def restless(request: Request) -> Message | str:
-    """Calls tools as long as there are any."""
-    words = (Text(" ".join(["hm"] * 100)),)
-    return replace(LOOKS, content=words) if request.tools else "Yes."
-
-
-async def fused_under(cap: int, **replies: Any) -> Completion:
-    known, models = priced(CappedTill(), cast(**{"judge": json.dumps(EMPTY)} | replies))
-    tools = FakeTools(seconds=0.01).open
-    resources = Resources(known, models, ModelJudge(models, tools), boxes=tools)
-    answer = await Fusion(make(known, "trio", None), resources).complete(
-        ASKED, Call(cost_cap_nano_usd=cap)
-    )
-    assert sum(stage.nano_usd or 0 for stage in answer.stages) <= cap
-    return answer
-
-
-@pytest.mark.parametrize("cap", [450_000, 600_000])
-async def test_a_panelist_that_calls_tools_again_and_again_answers_and_leaves_the_judge_its_part(
-    cap: int,
-) -> None:
-    answer = await fused_under(cap, one=restless)
-    assert answer.extension["analysis"] == EMPTY
-
-
-async def test_panelists_that_all_call_tools_again_and_again_all_answer() -> None:
-    answer = await fused_under(900_000, one=restless, two=restless)
-    assert [one["content"] for one in answer.extension["responses"]] == ["Yes.", "Yes."]
-
-
-@pytest.mark.parametrize("words", [1, 100])
-@pytest.mark.parametrize("cap", range(150_000, 1_000_000, 50_000))
-async def test_tools_cost_no_panelist_its_answer_under_any_cap(words: int, cap: int) -> None:
-    def looks_once(request: Request) -> Message | str:
-        asks = request.tools and len(request.messages) == 1
-        return replace(LOOKS, content=(Text(" ".join(["hm"] * words)),)) if asks else "Yes."
-
-    answer = await fused_under(cap, one=looks_once, two=looks_once)
-    assert answer.text == "It depends."
-    assert len(answer.extension["responses"]) + len(answer.extension.get("left_out", ())) == 2
-    if cap >= 700_000:
-        assert sum(stage.role == "tool" for stage in answer.stages) == 2, "there is money for that"
-
-
-@pytest.mark.parametrize("cap", [450_000, 600_000])
-async def test_a_judge_that_checks_again_and_again_can_still_compare(cap: int) -> None:
-    def checks(request: Request) -> Message | str:
-        return restless(request) if request.tools else json.dumps(EMPTY)
-
-    answer = await fused_under(cap, judge=checks)
-    assert answer.extension["analysis"] == EMPTY
-
-
-async def test_an_outer_model_can_still_read_what_its_fusion_found() -> None:
-    """Its conversation is longer than what the panel is asked."""
-    asks = ToolCall("c", "openrouter_fusion", '{"question": "Is it?"}')
-    fakes = cast(one=restless, two=restless, judge=json.dumps(EMPTY))
-    fakes.append(FakeModel("outer", [replace(LOOKS, tool_calls=(asks,)), "Wet."]))
-    known, models = priced(CappedTill(), fakes, {"input": 1, "output": 10})
-    options = FusionOptions(max_tool_calls=16)
-    resources = Resources(known, models, ModelJudge(models), boxes=FakeTools(seconds=0.001).open)
-    outer = Outer("outer", lambda: make(known, "trio", options, "outer"), resources)
-    request = Request("outer", (user("word " * 12_000),), Sampling(max_tokens=50))
-    answer = await outer.complete(request, Call(cost_cap_nano_usd=120_000_000))
-    assert (answer.text, answer.extension["status"]) == ("hm\n\nWet.", "ok")
-
-
-def test_an_outer_model_writes_also_where_the_panels_best_answer_is_only_picked() -> None:
-    known, _ = priced(CappedTill(), cast())
-    plan = replace(make(known, "trio", None), answer="best_of")
-    terms = [plan.terms(ASKED, known, None, 1, behind=behind) for behind in (None, ASKED)]
-    assert [bool(one.prices and one.prices.writer) for one in terms] == [False, True]
-
-
 async def test_an_answer_does_not_wait_for_a_call_that_does_not_heed_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -582,25 +341,6 @@ async def test_an_answer_does_not_wait_for_a_call_that_does_not_heed_its_end(
     answer = await fusion(*models, known=catalog(quorum=1, grace_s=0)).complete(ASKED, Call())
     assert answer.text == "It depends."
     assert asyncio.get_running_loop().time() < ended, "it is not waited for"
-
-
-async def test_a_limit_of_the_callers_is_not_asked_twice() -> None:
-    """Without a cap of the request's own nothing was spared for an answer without tools."""
-
-    fakes = cast(one=[LOOKS, BudgetExceeded("The day's limit."), "Yes."])
-    data = CATALOG.model_dump(mode="json")
-    data["models"]["one"]["tools"] = True
-    known, models = Catalog.model_validate(data), ByName(*fakes)
-    resources = Resources(known, models, ModelJudge(models), boxes=FakeTools().open)
-    answer = await Fusion(make(known, "trio", None), resources).complete(ASKED, Call())
-    [gone] = answer.extension["failed_models"]
-    assert (gone["model"], gone["status_code"]) == ("one", 402)
-    assert len(fakes[0].calls) == 2
-
-
-async def test_under_a_cap_a_writer_must_have_a_price() -> None:
-    with pytest.raises(BudgetExceeded, match=r"'writer'.* has no price.*models\.writer\.price"):
-        await fusion(*cast()).complete(ASKED, Call(cost_cap_nano_usd=500_000_000))
 
 
 async def test_a_result_has_its_sources_in_the_panels_order_whatever_the_answer_cites() -> None:
